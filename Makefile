@@ -1,0 +1,60 @@
+# Everything runs in .venv, which the first target that needs it sets up; nothing outside this folder is changed.
+# Needed: make and Python 3.11 or newer (name another one with `make serve PYTHON=/path/to/python3.12`).
+
+PYTHON ?= python3
+VENV   ?= .venv
+PORT   ?= 2024
+# `=` and not `?=`: several shells and conda export a HOST of their own. Use `make serve HOST=0.0.0.0`.
+HOST    = 127.0.0.1
+# Passed on as they are: `make serve ARGS=--no-watch`, `make test ARGS="-k rollback"`.
+ARGS   ?=
+
+BIN     := $(VENV)/bin
+RUN     := $(VENV)/.installed-run
+DEV     := $(VENV)/.installed-dev
+PIP     := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+serve: $(RUN) ## serve this folder on http://127.0.0.1:2024 (PORT=, HOST=, ARGS=)
+	$(BIN)/changeover serve . --host $(HOST) --port $(PORT) $(ARGS)
+
+test: $(DEV) ## run all tests (ARGS=)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(DEV) ## format, lint, types, import layers; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV) ## put the code into its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV) ## measure, and print a table (ARGS=)
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## remove the environment, caches and the server's state in .changeover/
+	rm -rf $(VENV) .changeover .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are newer than what they were made from, so that setting up is done once per change of either file.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; '$(PYTHON)' is not. Name one: make PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "setting up $(VENV) (once, takes a minute or two)"
+	$(PIP) -e .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "setting up $(VENV) with the tools for development (once, takes a minute or two)"
+	$(PIP) -e '.[dev]'
+	@touch $(RUN) $@

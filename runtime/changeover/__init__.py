@@ -1,0 +1,32 @@
+"""Versions for LangGraph agents, switched without dropping a run.
+
+Importing this package loads neither a web framework nor a database driver; the names below are loaded
+when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from changeover.errors import ChangeoverError as ChangeoverError
+    from changeover.errors import ProjectError as ProjectError
+    from changeover.manager import GraphVersionManager as GraphVersionManager
+    from changeover.server.app import create_app as create_app
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "GraphVersionManager": "changeover.manager",
+    "create_app": "changeover.server.app",
+    "ChangeoverError": "changeover.errors",
+    "ProjectError": "changeover.errors",
+}
+__all__ = ["ChangeoverError", "GraphVersionManager", "ProjectError", "__version__", "create_app"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'changeover' has no attribute '{name}'")

@@ -1,0 +1,113 @@
+"""Compiled versions in memory: what a process has loaded, and what versions share.
+
+A version may be dropped from here at any time that nothing uses it, and compiled again from its stored
+snapshot. Two versions whose digest for a graph is equal share its compiled object; each has it bound to
+a saver that reads saved state as its own classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.pregel import Pregel
+from langgraph.store.base import BaseStore
+
+from changeover.build.digest import Reference
+from changeover.build.modules import CodeTree
+from changeover.store.records import VersionId
+
+CompiledGraph = Pregel[Any, Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A graph compiled once. `key` is its digest and a fingerprint of the environment that took part.
+
+    `asked` is what a graph in Python asked for while it was built.
+    """
+
+    name: str
+    digest: str
+    fingerprint: str
+    graph: CompiledGraph
+    contract: Mapping[str, Any]
+    asked: frozenset[Reference] = frozenset()
+
+
+@dataclass(frozen=True)
+class LoadedGraph:
+    """A compiled graph in one version: `runnable` has that version's saver and the store."""
+
+    compiled: Compiled
+    runnable: CompiledGraph
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    id: VersionId
+    graphs: Mapping[str, LoadedGraph]
+    tree: CodeTree | None = None
+    registered: bool = False
+    uses: set[str] = field(default_factory=set)  # what keeps it in memory: ids of runs, 'routing'
+
+
+def bind(compiled: Compiled, saver: BaseCheckpointSaver[Any] | None, store: BaseStore | None) -> LoadedGraph:
+    """The graph with a saver and a store; what it is made of stays shared."""
+    runnable = copy.copy(compiled.graph)
+    runnable.checkpointer = saver
+    runnable.store = store
+    return LoadedGraph(compiled, runnable)
+
+
+class LoadedVersions:
+    """The loaded versions of a process, in the order of their last use."""
+
+    def __init__(self) -> None:
+        self._versions: OrderedDict[VersionId, LoadedVersion] = OrderedDict()
+
+    def __contains__(self, id_: str) -> bool:
+        return id_ in self._versions
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def __iter__(self) -> Iterable[LoadedVersion]:  # type: ignore[override]
+        return iter(list(self._versions.values()))
+
+    def get(self, id_: VersionId) -> LoadedVersion | None:
+        found = self._versions.get(id_)
+        if found is not None:
+            self._versions.move_to_end(id_)
+        return found
+
+    def put(self, version: LoadedVersion) -> LoadedVersion | None:
+        """Add or replace a version; returns the one it replaces."""
+        replaced = self._versions.pop(version.id, None)
+        self._versions[version.id] = version
+        return replaced
+
+    def surplus(self, limit: int, in_use: Collection[str]) -> list[LoadedVersion]:
+        """Take out the versions used longest ago until `limit` are left; those in use or registered stay."""
+        idle = [v for v in self._versions.values() if v.id not in in_use and not v.registered]
+        taken = idle[: max(0, len(self._versions) - limit)]
+        for version in taken:
+            del self._versions[version.id]
+        return taken
+
+    def pop(self, id_: VersionId) -> LoadedVersion | None:
+        return self._versions.pop(id_, None)
+
+    def compiled(self) -> dict[str, list[Compiled]]:
+        """What is compiled already, by name of graph, the most recently used version first."""
+        found: dict[str, list[Compiled]] = {}
+        for version in reversed(self._versions.values()):
+            for name, graph in version.graphs.items():
+                known = found.setdefault(name, [])
+                if not any(graph.compiled is other for other in known):
+                    known.append(graph.compiled)
+        return found

@@ -1,0 +1,299 @@
+"""Isolated imports: each tree of project code as modules of its own, side by side with the others.
+
+A tree is the Python and data of a snapshot, named by the digest of its bytes. Its modules are really in
+`sys.modules`, under a private package that is unique to the tree (`_changeover_1a2b….graphs.types`),
+because pickle, typing and pydantic look there. Versions with the same code share a tree.
+
+How an import stays inside: relative imports resolve by `__package__`, which is the private one. Absolute
+ones, wherever in the code they stand and whenever they run, go through the `__import__` that a module finds
+in its `__builtins__`: ours, bound to the tree. `importlib` as the project sees it resolves names the same way.
+
+What it does not isolate: third-party packages, which all versions of a process share, and code that
+reads `sys.modules` by a logical name.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import linecache
+import shutil
+import sys
+import threading
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+PREFIX = "_changeover_"
+NOT_CODE = ("prompts/", "migrations/", "observed/")
+TOP_LEVEL_CONFIGURATION = ("agents", "tools", "changeover")
+
+
+def code_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The part of a snapshot that takes part when project Python runs: code, and data it may read."""
+    return {path: data for path, data in files.items() if _is_code(path)}
+
+
+def _is_code(path: str) -> bool:
+    pure = PurePosixPath(path)
+    if path.startswith(NOT_CODE):
+        return False
+    if pure.suffix in (".yaml", ".yml", ".json"):
+        is_graph = len(pure.parts) == 2 and pure.parts[0] == "graphs" and pure.suffix != ".json"
+        is_configuration = len(pure.parts) == 1 and pure.stem in TOP_LEVEL_CONFIGURATION
+        return not (is_graph or is_configuration)
+    return path != "requirements.txt"
+
+
+def code_digest(files: Mapping[str, bytes]) -> str:
+    """SHA-256 over the code files, names and bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        data = files[path]
+        digest.update(f"{len(path.encode())}:{path}:{len(data)}:".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+class CodeTree:
+    """One tree of project code. Opened and closed by `CodeTrees`; `uses` is counted there."""
+
+    def __init__(self, digest: str, files: Mapping[str, bytes], folder: Path) -> None:
+        self.digest = digest
+        self.package = f"{PREFIX}{digest[:20]}"
+        self.files = files
+        self.folder = folder
+        self.uses = 0
+        self._modules = _module_paths(files)
+        self._packages = _package_names(self._modules, files)
+        self._roots = {name.partition(".")[0] for name in (*self._modules, *self._packages)}
+        self._importlib = _ProjectImportlib(self)
+        self._builtins = {**vars(builtins), "__import__": self._import}
+
+    # --- names -----------------------------------------------------------------------------------
+
+    def owns(self, module: str) -> bool:
+        """Whether a logical name (`graphs.types`) belongs to the project."""
+        return module.partition(".")[0] in self._roots
+
+    def logical_name(self, module: str) -> str | None:
+        """`graphs.types` for this tree's private module name; None for any other module."""
+        if not module.startswith(PREFIX):
+            return None
+        package, _, name = module.partition(".")
+        return name if package == self.package else None
+
+    def import_module(self, module: str) -> types.ModuleType:
+        """The tree's module of a logical name, imported if it was not yet."""
+        return importlib.import_module(f"{self.package}.{module}")
+
+    def resolve(self, ref: str) -> Any:
+        """What `package.module:attribute` names: in the tree if the project has such a module, else installed."""
+        module_name, _, attribute = ref.partition(":")
+        found: Any = (
+            self.import_module(module_name) if self.owns(module_name) else importlib.import_module(module_name)
+        )
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        return found
+
+    def project_path(self, filename: str) -> str | None:
+        """`graphs/orders.py` for a file of this tree on disk, None for any other."""
+        try:
+            return PurePosixPath(Path(filename).relative_to(self.folder)).as_posix()
+        except ValueError:
+            return None
+
+    # --- import machinery ------------------------------------------------------------------------
+
+    def spec(self, fullname: str) -> importlib.machinery.ModuleSpec | None:
+        name = fullname.removeprefix(self.package).removeprefix(".")
+        if not name:
+            return _namespace(fullname, self.folder)
+        path = self._modules.get(name)
+        if path is None:
+            return _namespace(fullname, self.folder / name.replace(".", "/")) if name in self._packages else None
+        location = str(self.folder / path)
+        spec = importlib.util.spec_from_file_location(
+            fullname,
+            location,
+            loader=_Loader(self, path),
+            submodule_search_locations=[str(Path(location).parent)] if path.endswith("__init__.py") else None,
+        )
+        return spec
+
+    def prepare(self, module: types.ModuleType) -> None:
+        module.__dict__["__builtins__"] = self._builtins
+
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> types.ModuleType:
+        if level == 0 and self.owns(name):
+            found = builtins.__import__(f"{self.package}.{name}", globals, locals, fromlist or (), 0)
+            return found if fromlist else sys.modules[f"{self.package}.{name.partition('.')[0]}"]
+        found = builtins.__import__(name, globals, locals, fromlist or (), level)
+        if level == 0 and name == "importlib" and found is importlib:
+            return self._importlib
+        return found
+
+    def forget(self) -> None:
+        """Take every module of the tree out of the process."""
+        own = [name for name in sys.modules if name == self.package or name.startswith(f"{self.package}.")]
+        for name in own:
+            del sys.modules[name]
+        for path in self._modules.values():
+            linecache.cache.pop(str(self.folder / path), None)
+        sys.path_importer_cache.pop(str(self.folder), None)
+
+
+class CodeTrees(importlib.abc.MetaPathFinder):
+    """The trees of a process, by digest, and the one finder that serves them.
+
+    Invariant: a tree's modules are importable exactly while it has uses.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._trees: dict[str, CodeTree] = {}
+        self._by_package: dict[str, CodeTree] = {}
+        self._lock = threading.Lock()
+
+    def acquire(self, files: Mapping[str, bytes]) -> CodeTree:
+        """The tree of these files, with one more use. Blocking: writes the tree to disk the first time."""
+        code = code_files(files)
+        digest = code_digest(code)
+        with self._lock:
+            tree = self._trees.get(digest)
+            if tree is None:
+                tree = self._open(digest, code)
+            tree.uses += 1
+            return tree
+
+    def release(self, tree: CodeTree) -> None:
+        """One use less; the last one takes the modules out of the process and the files off the disk."""
+        with self._lock:
+            tree.uses -= 1
+            if tree.uses:
+                return
+            del self._trees[tree.digest]
+            del self._by_package[tree.package]
+            tree.forget()
+            shutil.rmtree(tree.folder, ignore_errors=True)
+            if not self._trees and self in sys.meta_path:
+                sys.meta_path.remove(self)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if not fullname.startswith(PREFIX):
+            return None
+        tree = self._by_package.get(fullname.partition(".")[0])
+        return tree.spec(fullname) if tree else None
+
+    def _open(self, digest: str, code: Mapping[str, bytes]) -> CodeTree:
+        tree = CodeTree(digest, code, self._folder / digest[:20])
+        write_tree(tree.folder, code)
+        self._trees[digest] = tree
+        self._by_package[tree.package] = tree
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+        return tree
+
+
+class _Loader(importlib.abc.Loader):
+    """Runs a module from the tree's own bytes; the file on disk is there for `__file__` and tracebacks."""
+
+    def __init__(self, tree: CodeTree, path: str) -> None:
+        self._tree = tree
+        self._path = path
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
+        return None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        self._tree.prepare(module)
+        source = self._tree.files[self._path]
+        filename = str(self._tree.folder / self._path)
+        exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)
+
+    def get_source(self, fullname: str) -> str:
+        return importlib.util.decode_source(self._tree.files[self._path])
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self._tree.folder / self._path)
+
+    def get_data(self, path: str) -> bytes:
+        """For `pkgutil.get_data`: the tree's bytes of a file next to the module."""
+        return self._tree.files[Path(path).relative_to(self._tree.folder).as_posix()]
+
+    def is_package(self, fullname: str) -> bool:
+        return self._path.endswith("__init__.py")
+
+
+class _ProjectImportlib(types.ModuleType):
+    """`importlib` as the project's modules see it: names of the project lead into its own tree."""
+
+    def __init__(self, tree: CodeTree) -> None:
+        super().__init__("importlib", importlib.__doc__)
+        self.__dict__["_tree"] = tree
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib, name)
+
+    def import_module(self, name: str, package: str | None = None) -> types.ModuleType:
+        tree: CodeTree = self.__dict__["_tree"]
+        if not name.startswith(".") and tree.owns(name):
+            return tree.import_module(name)
+        if name.startswith(".") and package is not None and tree.owns(package):
+            package = f"{tree.package}.{package}"
+        return importlib.import_module(name, package)
+
+
+def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make `folder` hold exactly these files: complete under its name, or not there at all."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for path, data in files.items():
+        target = partial / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _module_paths(files: Mapping[str, bytes]) -> dict[str, str]:
+    """`{"graphs.orders": "graphs/orders.py"}`, packages by their `__init__.py`."""
+    modules: dict[str, str] = {}
+    for path in files:
+        if path.endswith(".py"):
+            parts = PurePosixPath(path).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            if name and (name not in modules or path.endswith("/__init__.py")):
+                modules[name] = path
+    return modules
+
+
+def _package_names(modules: Mapping[str, str], files: Mapping[str, bytes]) -> set[str]:
+    """Folders that hold modules somewhere below: namespace packages where they have no `__init__.py`."""
+    names: set[str] = set()
+    for module in modules:
+        parts = module.split(".")
+        names.update(".".join(parts[:end]) for end in range(1, len(parts)))
+    return names
+
+
+def _namespace(fullname: str, folder: Path) -> importlib.machinery.ModuleSpec:
+    spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    return spec

@@ -1,0 +1,187 @@
+"""The parts of one version, made when they are first asked for.
+
+Owns the order in which parts need each other: an agent its tools, a tool its agent, a graph its agents. Each part is
+made once per version; what an earlier version already has can be taken over through `reuse`.
+
+Invariant: what is being built and asks for itself is a `cycle`, never an endless recursion. Not safe for several
+threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jinja2.exceptions import TemplateError, TemplateNotFound
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.pregel import Pregel
+
+from changeover.build import agents, context, graphs, tools
+from changeover.build.blame import closest, own_code_problem, problem_at
+from changeover.errors import ProjectError
+from changeover.project import environment
+from changeover.project.problems import Problem
+from changeover.project.prompts import Prompts
+from changeover.resources import models
+
+if TYPE_CHECKING:
+    from changeover.project.load import Project
+
+CompiledGraph = Pregel[Any, Any, Any, Any]
+
+
+class Resolver(Protocol):
+    """The version's Python: imports `package.module:attribute` inside the version."""
+
+    def resolve(self, ref: str) -> Any: ...
+
+
+def _nothing(name: str) -> CompiledGraph | None:
+    return None
+
+
+@dataclass
+class Parts:
+    """Everything of one version by name. `reuse` may give an agent or graph that is already compiled."""
+
+    project: Project
+    resolver: Resolver
+    env: Mapping[str, str]
+    prompts: Prompts
+    pool: models.ModelPool
+    reuse: Callable[[str], CompiledGraph | None] = _nothing
+    _made: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
+    _contexts: dict[str, context.GraphContext] = field(default_factory=dict, repr=False)
+    _making: list[tuple[str, str]] = field(default_factory=list, repr=False)
+
+    def agent(self, name: str) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """The agent `name`, compiled."""
+        found = self._part("agent", name, lambda: self.reuse(name) or self._new_agent(name))
+        return found  # type: ignore[no-any-return]
+
+    def graph(self, name: str) -> CompiledGraph:
+        """The graph `name`, compiled, or the agent of that name: both share one name space."""
+        if name in self.project.agents:
+            return self.agent(name)
+        return self._part("graph", name, lambda: self.reuse(name) or self._new_graph(name))  # type: ignore[no-any-return]
+
+    def asked(self, name: str) -> set[tuple[str, str]]:
+        """The parts that a Python graph asked its `ctx` for while it was built here, as (kind, name)."""
+        return set(self._contexts[name].references) if name in self._contexts else set()
+
+    def tool(self, name: str) -> BaseTool:
+        return self._part("tool", name, lambda: self._new_tool(name))  # type: ignore[no-any-return]
+
+    def model(self, name: str) -> BaseChatModel | Runnable[Any, Any]:
+        """A name from `models` or a provider string, fallbacks included."""
+        return models.build_model(name, self.project, self.env, self.pool)
+
+    def model_chain(self, name: str) -> list[BaseChatModel]:
+        return models.model_chain(name, self.project, self.env, self.pool)
+
+    def problem(self, code: str, message: str, *place: str | int, hint: str = "") -> Problem:
+        """A problem at `place`: a section of the project (see `Project.document_of`) and the way inside it."""
+        return problem_at(self.project, code, message, *place, hint=hint)
+
+    def agent_description(self, name: str) -> str:
+        spec = self.project.agents.get(name)
+        return spec.description if spec else ""
+
+    def select_tools(self, names: list[str], *place: str | int) -> list[BaseTool]:
+        """The tools that a list in YAML names. Raises `ProjectError` with the problems of all of them."""
+        problems: list[Problem] = []
+        found: list[BaseTool] = []
+        for index, name in enumerate(names):
+            try:
+                found.append(self._listed_tool(name, *place, index))
+            except ProjectError as error:
+                problems += error.problems
+        if problems:
+            raise ProjectError(problems)
+        return found
+
+    def _listed_tool(self, name: str, *place: str | int) -> BaseTool:
+        if "/" in name:
+            message = f"'{name}': tools of an MCP server cannot be used by this release"
+            raise ProjectError([self.problem("unsupported", message, *place)])
+        if name not in self.project.tools:
+            hint = closest(name, self.project.tools)
+            raise ProjectError([self.problem("unknown-tool", f"tool '{name}' is not in tools.yaml", *place, hint=hint)])
+        return self.tool(name)
+
+    def resolve(self, reference: str, *place: str | int) -> Any:
+        """What `module:attribute` names in the version's Python. Raises `ProjectError` at the line that failed."""
+        try:
+            return self.resolver.resolve(reference)
+        except ProjectError:
+            raise
+        except Exception as error:  # the project's code
+            problem = own_code_problem(self.project, "import", f"cannot import '{reference}'", error, *place)
+            raise ProjectError([problem]) from error
+
+    def prompt(self, name: str, variables: Mapping[str, Any]) -> str:
+        """A rendered prompt. Raises `ProjectError` where it is unknown or lacks a variable."""
+        try:
+            return self.prompts.render(name, variables)
+        except TemplateError as error:
+            code = "unknown-prompt" if isinstance(error, TemplateNotFound) else "prompt-variable"
+            raise ProjectError([self.problem(code, f"prompt '{name}': {error}", f"prompts/{name}")]) from error
+
+    def resolved(self, values: Mapping[str, Any], *place: str | int) -> dict[str, Any]:
+        """The values with the environment put in. Raises `ProjectError` where a variable is missing."""
+        try:
+            return dict(environment.resolve(dict(values), self.env))
+        except environment.MissingVariable as missing:
+            raise ProjectError([self.problem("env-missing", str(missing), *place)]) from None
+
+    def _new_agent(self, name: str) -> CompiledStateGraph[Any, Any, Any, Any]:
+        if name not in self.project.agents:
+            hint = closest(name, self.project.agents)
+            raise ProjectError([self.problem("unknown-agent", f"no agent is called '{name}'", "agents", hint=hint)])
+        return agents.build_agent(name, self.project.agents[name], self)
+
+    def _new_graph(self, name: str) -> CompiledGraph:
+        if name in self.project.graphs:
+            return graphs.build_graph(name, self.project.graphs[name], self)
+        if name in self.project.python_graphs:
+            return self._python_graph(name)
+        known = {**self.project.graphs, **self.project.python_graphs, **self.project.agents}
+        hint = closest(name, known)
+        raise ProjectError([self.problem("unknown-graph", f"no graph is called '{name}'", f"graphs/{name}", hint=hint)])
+
+    def _python_graph(self, name: str) -> CompiledGraph:
+        module = self.project.python_graphs[name].removesuffix(".py").replace("/", ".")
+        exported = self.resolve(f"{module}:graph", f"graphs/{name}")
+        self._contexts[name] = context.GraphContext(self)
+        return context.load_python_graph(name, exported, lambda: self._contexts[name])
+
+    def _new_tool(self, name: str) -> BaseTool:
+        if name not in self.project.tools:
+            hint = closest(name, self.project.tools)
+            raise ProjectError([self.problem("unknown-tool", f"no tool is called '{name}'", "tools", hint=hint)])
+        return tools.build_tool(name, self.project.tools[name], self)
+
+    def _part(self, kind: str, name: str, make: Callable[[], Any]) -> Any:
+        key = (kind, name)
+        if key not in self._made:
+            with self._guard(key):
+                self._made[key] = make()
+        return self._made[key]
+
+    @contextmanager
+    def _guard(self, key: tuple[str, str]) -> Iterator[None]:
+        if key in self._making:
+            circle = [*self._making[self._making.index(key) :], key]
+            path = " -> ".join(f"{kind} {name}" for kind, name in circle)
+            place = (f"graphs/{key[1]}",) if key[0] == "graph" else (f"{key[0]}s", key[1])
+            raise ProjectError([self.problem("cycle", f"parts need each other: {path}", *place)])
+        self._making.append(key)
+        try:
+            yield
+        finally:
+            self._making.pop()

@@ -1,0 +1,634 @@
+"""GraphVersionManager: opens and owns all parts. Build, switch and rollback read here as sentences.
+
+```python
+async with GraphVersionManager.open("path/to/project") as manager:
+    await manager.switch(await manager.build())
+    answer = await manager.invoke("support", {"messages": [("user", "Where is A-1042?")]}, thread_id="t1")
+```
+Owns no rules of its own: versions, routing, runs and rollout have them. One manager serves one project on one
+database, in one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph import StateGraph
+from langgraph.pregel import Pregel
+from langgraph.store.sqlite.aio import AsyncSqliteStore
+
+from changeover.build.digest import FORMAT as DIGEST_FORMAT
+from changeover.build.loaded import Compiled, LoadedGraph
+from changeover.build.loader import Candidate, Loader
+from changeover.checkpoints.sqlite import SqliteSaver
+from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError, ProjectError, Unavailable
+from changeover.project.document import read
+from changeover.project.environment import read_env_file
+from changeover.project.models import NAME_PATTERN
+from changeover.project.problems import Problem
+from changeover.rollout.live import LiveEdits
+from changeover.rollout.operations import Drain, InFlightChoice, Receipt, Rollout, Wishes
+from changeover.runs.background import BackgroundRun, BackgroundRuns
+from changeover.runs.engine import Engine
+from changeover.runs.inflight import InFlight
+from changeover.runs.request import RunRequest
+from changeover.settings import Settings, environment
+from changeover.store.records import (
+    GraphEntry,
+    Holder,
+    NewVersion,
+    Outcome,
+    Routing,
+    ThreadId,
+    Version,
+    VersionId,
+)
+from changeover.store.sqlite import Store
+from changeover.store.versions import contract_digest
+from changeover.versions.contract import FORMAT as CONTRACT_FORMAT
+from changeover.versions.contract import contract_of
+from changeover.versions.snapshot import Snapshot, SnapshotLimits, take, with_files
+
+log = logging.getLogger(__name__)
+
+LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
+SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
+ENV_FILE = ".env"
+ENV_FILE_LIMIT_BYTES = 1_000_000
+CLOSE_WAIT_S = 30.0
+
+
+class GraphVersionManager:
+    """The versions of one project, what runs on them, and what serves.
+
+    Use `open` as an async context manager, or `start` and `close` by hand; both are idempotent.
+    """
+
+    def __init__(self, project: Path, settings: Settings, checkpointer: BaseCheckpointSaver[Any] | None = None) -> None:
+        self.project = project
+        self.settings = settings
+        self.in_flight = InFlight()
+        self.started_at: float | None = None
+        self.routing: Routing | None = None  # as last read or written here; the database decides
+        self._given_saver = checkpointer
+        self._stack: AsyncExitStack | None = None
+        self._building = asyncio.Lock()
+        self._watching: LiveEdits | None = None
+
+    @classmethod
+    def open(
+        cls,
+        project: str | Path = ".",
+        database: str | None = None,
+        *,
+        checkpointer: BaseCheckpointSaver[Any] | None = None,
+        **flags: Any,
+    ) -> GraphVersionManager:
+        """A manager for a folder. `flags` are settings by name (`keep_loaded=10`), before those of changeover.yaml.
+
+        `checkpointer` keeps conversations elsewhere than in the database; it must allow a copy with another `serde`,
+        as LangGraph's own savers do. Raises `OperatorError` for a setting that cannot be.
+        """
+        folder = Path(project).absolute()
+        settings = Settings.load(_settings_file(folder), {**flags, "database": database})
+        return cls(folder, settings, checkpointer)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Open the database and take up what an earlier process left. Raises `OperatorError`."""
+        if self._stack is not None:
+            return
+        if not self.project.is_dir():
+            raise OperatorError(
+                f"{self.project} is not a folder", code="no-project", hint="run `changeover init` or name a project"
+            )
+        async with AsyncExitStack() as stack:
+            path = self.settings.database_path(self.project)
+            self.store = await asyncio.to_thread(Store.open, path)
+            stack.push_async_callback(self.store.close)
+            saver = self._given_saver or await stack.enter_async_context(aclosing_saver(self.store, path))
+            memory = await stack.enter_async_context(long_term_store(path))
+            self.loader = Loader(
+                self.store.versions,
+                path.parent / "trees",
+                saver,
+                memory,
+                build_timeout_s=self.settings.limit_build_s,
+                keep_loaded=self.settings.keep_loaded,
+                in_use=self._in_use,
+            )
+            stack.callback(self.loader.close)
+            self.engine = Engine(
+                self.store.runs,
+                self.in_flight,
+                self.loader.graph,
+                concurrency=self.settings.runs_concurrency,
+                door_timeout_s=self.settings.rollout_finish_s,
+            )
+            self.background = BackgroundRuns(self.engine)
+            self.rollout = Rollout(self.store, self.in_flight, self.engine, self.loader.load, self._routing_moved)
+            self.loader.environment = await asyncio.to_thread(self._environment)
+            await self._take_up()
+            self._stack = stack.pop_all()
+        self.started_at = time.time()
+
+    async def close(self) -> None:
+        """Stop watching, let runs end (at most 30 s), close everything. A second call does nothing."""
+        stack, self._stack = self._stack, None
+        if stack is None:
+            return
+        try:
+            await self.stop_watching()
+            await self.background.close(CLOSE_WAIT_S)
+        finally:
+            await stack.aclose()
+
+    # --- versions --------------------------------------------------------------------------------
+
+    async def build(self, message: str = "", files: Mapping[str, str] | None = None) -> Version:
+        """A version of the folder as it is now, with `files` in place of its own where given.
+
+        The same bytes are the same version. Raises `ProjectError` with every problem; a version that failed is kept
+        as `rejected`, and nothing else has changed.
+        """
+        async with self._building:
+            snapshot = await self._snapshot(files)
+            return await self._build(snapshot, message)
+
+    async def build_if_changed(self) -> Version | None:
+        """A version of the folder if its bytes differ from those seen last, else None."""
+        async with self._building:
+            snapshot = await self._snapshot(None)
+            if snapshot.digest == await self.store.journal.note(LAST_SEEN):
+                return None
+            return await self._build(snapshot, "saved")
+
+    async def register(
+        self, name: str, graphs: Mapping[str, Any], *, description: str = "", migrations: object = None
+    ) -> Version:
+        """Add a version made in code: graphs by name, `StateGraph`s or anything compiled.
+
+        Its digest is that of its name and contracts. It is lost at exit: register it again to serve its threads.
+        """
+        if migrations is not None:
+            raise InvalidRequest("steps of migration are not supported yet", code="unsupported", hint="leave them out")
+        _demand_name(name)
+        compiled = {graph: _registered(name, graph, value) for graph, value in graphs.items()}
+        entries = {graph: _entry(found, "auto", description) for graph, found in compiled.items()}
+        new = NewVersion(
+            contract_digest({"name": name, "graphs": {graph: entry.digest for graph, entry in entries.items()}}),
+            {},
+            message=description,
+            name=name,
+            graphs=entries,
+            contracts={found.digest: dict(found.contract) for found in compiled.values()},
+            contract_format=CONTRACT_FORMAT,
+        )
+        known = await self.store.versions.by_digest(new.digest)
+        if known is None and any(version.id == name for version in await self.store.versions.list(limit=100_000)):
+            raise Conflict(
+                f"'{name}' was registered with other graphs before", code="already-registered", hint="choose a new name"
+            )
+        version = await self.store.versions.put(new, {})
+        self.loader.register(version.id, compiled)
+        return version
+
+    async def versions(self, *, status: str | None = None, limit: int = 100) -> list[Version]:
+        """Versions, newest first."""
+        return await self.store.versions.list(status=status, limit=limit)
+
+    async def version(self, id_: str) -> Version:
+        return await self.store.versions.get(id_)
+
+    async def holders(self, version: str) -> list[Holder]:
+        """Whatever still needs the version: runs, threads that wait on it, holds, graphs routed to it."""
+        await self.store.versions.get(version)
+        return await self.store.versions.holders(version)
+
+    # --- routing ---------------------------------------------------------------------------------
+
+    async def switch(
+        self,
+        to: Version | str,
+        *,
+        graphs: Sequence[str] | None = None,
+        drain: Drain | None = None,
+        in_flight: InFlightChoice | None = None,
+        timeout_s: float | None = None,
+        threads: str | None = None,
+        reason: str = "",
+        actor: str = "library",
+        expected_revision: int | None = None,
+    ) -> Receipt:
+        """Make a version current, or with `graphs` route these to it. Atomic; returns a receipt."""
+        wishes = self._wishes(drain, in_flight, timeout_s, reason, actor, expected_revision, threads)
+        return await self.rollout.switch(_id(to), graphs, wishes)
+
+    async def rollback(
+        self,
+        to: Version | str | None = None,
+        *,
+        graphs: Sequence[str] | None = None,
+        in_flight: InFlightChoice | None = None,
+        reason: str = "",
+        actor: str = "library",
+        expected_revision: int | None = None,
+    ) -> Receipt:
+        """Back to the last good version in one call; the one that is left is marked bad."""
+        wishes = self._wishes(None, in_flight, None, reason, actor, expected_revision)
+        return await self.rollout.rollback(_id(to) if to else None, graphs, wishes)
+
+    async def drain(
+        self, version: Version | str, *, timeout_s: float | None = None, in_flight: InFlightChoice | None = None
+    ) -> dict[str, Any]:
+        """Wait until nothing runs on a version that serves no more; says what still holds it."""
+        return await self.rollout.drain(_id(version), self._wishes(None, in_flight, timeout_s, "", "library", None))
+
+    async def history(self, *, limit: int = 100) -> list[Routing]:
+        """Every change of routing, newest first."""
+        return await self.store.routing.history(limit=limit)
+
+    async def retire(self, version: str) -> Version:
+        """Retire a version that nothing needs, and drop it from memory."""
+        retired = await self.store.versions.retire(version)
+        self.loader.unload(retired.id)
+        return retired
+
+    async def collect(self) -> tuple[list[str], list[str]]:
+        """Retire versions that were idle for `keep.for`, purge what nothing refers to. Returns both lists of ids."""
+        older_than = time.time() - self.settings.keep_for_s
+        retired, purged = await self.store.versions.collect(
+            keep=self.settings.keep_versions, older_than=older_than, needed=self._in_use()
+        )
+        for id_ in (*retired, *purged):
+            self.loader.unload(VersionId(id_))
+        return retired, purged
+
+    async def serve_folder(self) -> Version:
+        """What a server does first: serve the stored current version, or build the folder and make it current."""
+        if self.routing is None:
+            version = await self.build("first start")
+            await self.switch(version, reason="first start", actor="server")
+            return version
+        version = await self.version(self.routing.current)
+        await self.loader.load(version.id)
+        return version
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    async def invoke(
+        self,
+        graph: str,
+        input: Any,
+        *,
+        thread_id: str | None = None,
+        version: str | None = None,
+        config: RunnableConfig | None = None,
+        context: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Run a graph to its end and return what `ainvoke` would. `options` are fields of `RunRequest`."""
+        request = self._request(graph, input, thread_id, version, config, context, final_output=True, **options)
+        async with self.engine.run(request) as live:
+            return await live.answer()
+
+    async def stream(
+        self,
+        graph: str,
+        input: Any,
+        *,
+        thread_id: str | None = None,
+        version: str | None = None,
+        stream_mode: str | Sequence[str] = "values",
+        subgraphs: bool = False,
+        config: RunnableConfig | None = None,
+        context: Any = None,
+        **options: Any,
+    ) -> AsyncIterator[Any]:
+        """Run a graph and yield what `astream` would with the same `stream_mode` and `subgraphs`."""
+        modes = [stream_mode] if isinstance(stream_mode, str) else list(stream_mode)
+        request = self._request(
+            graph, input, thread_id, version, config, context, stream_modes=modes, subgraphs=subgraphs, **options
+        )
+        async with self.engine.run(request) as live, aclosing(live.parts()) as parts:
+            async for part in parts:
+                piece = part.data if isinstance(stream_mode, str) else (part.mode, part.data)
+                if subgraphs:
+                    piece = (part.namespace, piece) if isinstance(stream_mode, str) else (part.namespace, *piece)
+                yield piece
+
+    def submit(self, request: RunRequest) -> BackgroundRun:
+        """Start a run in a task of its own, which goes on whether or not anybody listens."""
+        return self.background.start(request)
+
+    async def state(self, thread_id: str, *, subgraphs: bool = False) -> Any:
+        """LangGraph's `StateSnapshot` of a thread, read by the version that the thread is on."""
+        thread = await self.store.runs.thread(thread_id)
+        if thread.version is None or thread.graph is None:
+            raise NotFound(f"nothing ran on thread {thread_id} yet", code="empty-thread")
+        graph = await self.loader.graph(thread.version, thread.graph)
+        config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+        return await graph.runnable.aget_state(config, subgraphs=subgraphs)
+
+    async def graph(self, name: str, version: str | None = None) -> tuple[VersionId, LoadedGraph]:
+        """A graph as a version has it; the one that would serve it where none is named."""
+        if version is None and self.routing is None:
+            raise Unavailable("no version is current yet", code="nothing-current")
+        id_ = VersionId(version) if version else self.routing.version_for(name)  # type: ignore[union-attr]
+        return id_, await self.loader.graph(id_, name)
+
+    # --- following the folder --------------------------------------------------------------------
+
+    async def watch(self, policy: str | None = None) -> None:
+        """Follow the folder from now on: a save becomes a version, and with `promote` it serves."""
+        chosen = policy or self.settings.watch_auto
+        if chosen == "off" or self._watching is not None:
+            return
+        edits = LiveEdits(
+            self.project,
+            self,
+            "stage" if chosen == "stage" else "promote",
+            self.settings.watch_quiet_s,
+            self.settings.watch_poll_s,
+        )
+        await edits.start()
+        self._watching = edits
+
+    async def stop_watching(self) -> None:
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            await watching.close()
+
+    @property
+    def watching(self) -> bool:
+        return self._watching is not None
+
+    async def promote(self, version: Version) -> Receipt | None:
+        """What the watcher does with a version it built: serve it, unless it serves already."""
+        if self.routing is not None and self.routing.current == version.id and not self.routing.graphs:
+            return None
+        return await self.switch(version, reason="saved", actor="watcher")
+
+    async def refresh_environment(self) -> bool:
+        """Take a changed `.env`: what depends on it is compiled anew, without a new version."""
+        values = await asyncio.to_thread(self._environment)
+        if values == self.loader.environment:
+            return False
+        before = self.loader.environment
+        names = sorted(name for name in {*before, *values} if before.get(name) != values.get(name))
+        async with self._building:
+            changed = await self.loader.refresh(values)
+        await self.store.journal.add_event("environment_changed", variables=names, versions=changed)
+        return True
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """Routing, versions in use with live counts, whether the folder differs from what serves, uptime."""
+        routing = await self.store.routing.head()
+        flights = self.in_flight.count()
+        listed = [v for v in await self.store.versions.list(limit=1000) if v.holders or v.status in ("current", "ramping")]
+        return {
+            "routing": routing.to_json() if routing else None,
+            "versions": [
+                {**version.to_json(loaded=version.id in self.loader.loaded), "in_flight": flights.get(version.id, 0)}
+                for version in listed
+            ],
+            "folder": await self._folder_status(routing),
+            "watching": self.watching,
+            "loaded": len(self.loader.loaded),
+            "uptime_s": round(time.time() - self.started_at, 3) if self.started_at else 0.0,
+            "health": "ok" if routing else "nothing is current yet",
+        }
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    async def _build(self, snapshot: Snapshot, message: str) -> Version:
+        await self.store.journal.remember(LAST_SEEN, snapshot.digest)
+        known = await self.store.versions.by_digest(snapshot.digest)
+        if known is not None and known.status != "rejected":
+            return known
+        try:
+            candidate = await self._compile(snapshot)
+        except ProjectError as error:
+            raise await self._reject(snapshot, message, error) from None
+        try:
+            version = await self.store.versions.put(*_accepted(snapshot, candidate, message))
+        except BaseException:
+            self.loader.discard(candidate)
+            raise
+        self.loader.adopt(version.id, candidate)
+        log.info("version_ready", extra={"version": version.id, "changed": list(version.changed)})
+        return version
+
+    async def _compile(self, snapshot: Snapshot) -> Candidate:
+        if not snapshot.is_complete:
+            raise ProjectError(snapshot.problems)
+        try:
+            return await self.loader.compile(snapshot.files)
+        except OSError as error:
+            raise OperatorError(
+                f"cannot write the version's files: {error.strerror}", code="disk", hint="look at the disk and retry"
+            ) from error
+
+    async def _reject(self, snapshot: Snapshot, message: str, error: ProjectError) -> ProjectError:
+        """Keep what failed with its problems, and say so. Returns the error to raise."""
+        new = NewVersion(
+            snapshot.digest,
+            _manifest(snapshot),
+            message,
+            tuple(problem.to_json() for problem in error.problems),
+            rejected=True,
+        )
+        version = await self.store.versions.put(new, _blobs(snapshot))
+        log.warning("version_rejected", extra={"version": version.id, "problems": len(error.problems)})
+        return ProjectError(error.problems, version=version.id)
+
+    async def _snapshot(self, files: Mapping[str, str] | None) -> Snapshot:
+        limits = SnapshotLimits(
+            file_bytes=self.settings.limit_file_bytes, version_bytes=self.settings.limit_version_bytes
+        )
+        snapshot = await asyncio.to_thread(take, self.project, limits)
+        return with_files(snapshot, files, limits) if files else snapshot
+
+    async def _folder_status(self, routing: Routing | None) -> dict[str, Any]:
+        """Whether the folder's bytes are those that serve, and what was wrong with them when they were built."""
+        try:
+            snapshot = await self._snapshot(None)
+        except (Conflict, OperatorError) as error:
+            return {"differs": True, "version": None, "problems": [], "error": error.message}
+        version = await self.store.versions.by_digest(snapshot.digest)
+        return {
+            "differs": routing is None or version is None or version.id != routing.current,
+            "version": version.id if version else None,
+            "problems": list(version.problems) if version and version.status == "rejected" else [],
+        }
+
+    async def _take_up(self) -> None:
+        """After a crash and after a clean stop alike: end what a process left behind, read the routing."""
+        self.routing = await self.store.routing.head()
+        await self.store.journal.end_interrupted()
+        for run in await self.store.runs.abandoned():
+            reason = "the process ended while it ran; run the thread again without input to go on from its last checkpoint"
+            await self.store.runs.finish(run, Outcome("error", reason, "failure"))
+
+    def _environment(self) -> dict[str, str]:
+        """The values of `.env` and of the process; those of the process come first."""
+        file = self.project / ENV_FILE
+        try:
+            with file.open("rb") as stream:
+                text = stream.read(ENV_FILE_LIMIT_BYTES).decode("utf-8", "replace")
+        except OSError:
+            text = ""
+        return {**read_env_file(text), **environment()}
+
+    def _in_use(self) -> set[str]:
+        routed = {self.routing.current, *self.routing.graphs.values()} if self.routing else set()
+        return routed | set(self.in_flight.count())
+
+    def _routing_moved(self, routing: Routing) -> None:
+        self.routing = routing
+
+    def _wishes(
+        self,
+        drain: Drain | None,
+        in_flight: InFlightChoice | None,
+        timeout_s: float | None,
+        reason: str,
+        actor: str,
+        expected_revision: int | None,
+        threads: str | None = None,
+    ) -> Wishes:
+        return Wishes(
+            drain or self.settings.rollout_drain,  # type: ignore[arg-type]
+            in_flight or self.settings.rollout_in_flight,  # type: ignore[arg-type]
+            self.settings.rollout_finish_s if timeout_s is None else timeout_s,
+            threads,
+            reason,
+            actor,
+            expected_revision,
+        )
+
+    def _request(
+        self,
+        graph: str,
+        input: Any,
+        thread_id: str | None,
+        version: str | None,
+        config: RunnableConfig | None,
+        context: Any,
+        **options: Any,
+    ) -> RunRequest:
+        return RunRequest(
+            graph,
+            input,
+            ThreadId(thread_id) if thread_id is not None else None,
+            VersionId(version) if version is not None else None,
+            config=dict(config or {}),
+            context=context,
+            **options,
+        )
+
+
+@asynccontextmanager
+async def aclosing_saver(store: Store, path: Path) -> AsyncIterator[SqliteSaver]:
+    saver = await SqliteSaver.open(store.database, path)
+    try:
+        yield saver
+    finally:
+        await saver.close()
+
+
+@asynccontextmanager
+async def long_term_store(path: Path) -> AsyncIterator[AsyncSqliteStore]:
+    """LangGraph's long-term memory for graphs, in its own tables of the same file."""
+    async with AsyncSqliteStore.from_conn_string(str(path)) as memory:
+        await memory.setup()
+        yield memory
+
+
+def _settings_file(folder: Path) -> dict[str, Any]:
+    """changeover.yaml as data. What is wrong with it is reported when the folder is built."""
+    for name in SETTINGS_FILES:
+        try:
+            document = read(name, (folder / name).read_bytes())
+        except OSError:
+            continue
+        return document.data if isinstance(document.data, dict) else {}
+    return {}
+
+
+def _accepted(snapshot: Snapshot, candidate: Candidate, message: str) -> tuple[NewVersion, dict[str, bytes]]:
+    project = candidate.project
+    graphs: dict[str, GraphEntry] = {}
+    for name, compiled in candidate.graphs.items():
+        spec = project.agents.get(name) or project.graphs.get(name)
+        graphs[name] = _entry(compiled, spec.threads if spec else "auto", spec.description if spec else "")
+    new = NewVersion(
+        snapshot.digest,
+        _manifest(snapshot),
+        message,
+        tuple(problem.to_json() for problem in (*snapshot.problems, *candidate.warnings)),
+        graphs=graphs,
+        contracts={compiled.digest: dict(compiled.contract) for compiled in candidate.graphs.values()},
+        contract_format=CONTRACT_FORMAT,
+    )
+    return new, _blobs(snapshot)
+
+
+def _entry(compiled: Compiled, threads: str, description: str) -> GraphEntry:
+    return GraphEntry(compiled.digest, contract_digest(dict(compiled.contract)), threads, description)
+
+
+def _manifest(snapshot: Snapshot) -> dict[str, str]:
+    return {path: entry.sha256 for path, entry in snapshot.manifest.entries.items() if entry.sha256}
+
+
+def _blobs(snapshot: Snapshot) -> dict[str, bytes]:
+    entries = snapshot.manifest.entries
+    return {entries[path].sha256: data for path, data in snapshot.files.items()}
+
+
+def _registered(version: str, name: str, value: Any) -> Compiled:
+    graph = value.compile(name=name) if isinstance(value, StateGraph) else value
+    if not isinstance(graph, Pregel):
+        raise InvalidRequest(
+            f"graph '{name}' of '{version}' is a {type(value).__name__}", hint="give a StateGraph or a compiled graph"
+        )
+    contract = contract_of(graph, lambda module: None)
+    digest = contract_digest({"version": version, "graph": name, "contract": contract, "format": DIGEST_FORMAT})
+    return Compiled(name, digest, "", graph, contract)
+
+
+def _demand_name(name: str) -> None:
+    if not re.fullmatch(NAME_PATTERN, name) or re.fullmatch(r"v\d+", name):
+        raise InvalidRequest(
+            f"'{name}' cannot be the name of a registered version",
+            code="bad-name",
+            hint="use letters, digits, '_' and '-', and nothing like v7",
+        )
+
+
+def _id(version: Version | str) -> str:
+    return version.id if isinstance(version, Version) else version
+
+
+__all__ = ["GraphVersionManager", "Problem", "Receipt"]

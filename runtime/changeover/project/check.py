@@ -1,0 +1,111 @@
+"""Every rule that can be told from the files alone, all of them at once.
+
+No project code is run and no model is built. Rules that need running code (a tool's schema, a provider's package) are
+found by the build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from changeover.project.check_agents import check_agents, check_settings, check_tools
+from changeover.project.check_graphs import check_graphs
+from changeover.project.check_prompts import check_prompts
+from changeover.project.check_values import check_values, masked
+from changeover.project.findings import Findings
+from changeover.project.load import Project, load
+from changeover.project.problems import Problem
+from changeover.project.validate import shown
+from changeover.project.words import ENDS
+
+ROUTES = (
+    "admin",
+    "assistants",
+    "threads",
+    "runs",
+    "store",
+    "crons",
+    "ui",
+    "info",
+    "ok",
+    "healthz",
+    "readyz",
+    "metrics",
+    "docs",
+    "openapi.json",
+    "mcp",
+    "a2a",
+)
+RESERVED = frozenset((*ENDS, *ROUTES))
+"""START and END of LangGraph, and the roots of our routes."""
+
+MAX_PROBLEMS = 1_000
+
+
+def analyse(files: Mapping[str, bytes], env: Mapping[str, str]) -> tuple[Project, list[Problem]]:
+    """The project in `files` and everything that is wrong with it, in the order of the files."""
+    loaded = load(files)
+    problems = [*loaded.problems, *check(loaded.project, env)]
+    return loaded.project, ordered(problems)
+
+
+def check(project: Project, env: Mapping[str, str]) -> list[Problem]:
+    """The problems across the files of a project; `env` holds the values for `${NAME}`."""
+    findings = Findings(project, env)
+    _names(findings)
+    check_agents(findings)
+    check_tools(findings)
+    check_settings(findings)
+    check_graphs(findings)
+    check_prompts(findings)
+    check_values(findings)
+    _python(findings)
+    return ordered(findings.problems)
+
+
+def ordered(problems: Iterable[Problem]) -> list[Problem]:
+    """Each problem once, by position; secrets are masked."""
+    unique = dict.fromkeys(masked(problems))
+    return sorted(unique, key=lambda problem: problem.sort_key)[:MAX_PROBLEMS]
+
+
+def _names(findings: Findings) -> None:
+    """Agents and graphs share one name space, which they share with our routes."""
+    project = findings.project
+    owners: dict[str, str] = {}
+    for section, names in (
+        ("agents", project.agents),
+        ("graphs", project.graphs),
+        ("graphs", project.python_graphs),
+    ):
+        for name in names:
+            where, path = (section, (name,)) if section == "agents" else (f"graphs/{name}", ())
+            if name in owners:
+                message = f"'{shown(name)}' is also the name of {owners[name]}"
+                _name_problem(findings, "duplicate-name", message, where, path, names is project.python_graphs, name)
+            if name in RESERVED:
+                message = f"'{name}' is reserved"
+                _name_problem(findings, "reserved-name", message, where, path, names is project.python_graphs, name)
+            owners.setdefault(name, "an agent" if section == "agents" else f"the graph in {_path(project, name)}")
+
+
+def _name_problem(
+    findings: Findings, code: str, message: str, section: str, path: tuple[str, ...], python: bool, name: str
+) -> None:
+    hint = "choose another name"
+    if section == "agents":
+        findings.add(code, message, section, *path, on_key=True, hint=hint)
+    else:
+        file = findings.project.python_graphs[name] if python else findings.project.graph_paths[name]
+        findings.problems.append(Problem(code, message, file, hint=hint))
+
+
+def _path(project: Project, name: str) -> str:
+    return project.graph_paths.get(name) or project.python_graphs[name]
+
+
+def _python(findings: Findings) -> None:
+    python = findings.project.python
+    for path in python.paths:
+        if problem := python.module(path).problem:
+            findings.problems.append(problem)

@@ -1,0 +1,118 @@
+"""What the checks of one project share: the project, the environment, and the list of problems they add to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+from changeover.project.environment import MissingVariable, resolve
+from changeover.project.load import Project
+from changeover.project.problems import Problem
+from changeover.project.prompts import Prompts
+from changeover.project.references import References
+from changeover.project.validate import shown, suggestion
+from changeover.project.words import BadType, is_ref, parse_type
+
+Node = str
+
+
+class Findings:
+    """Collects problems; every `check_*` module is handed one."""
+
+    def __init__(self, project: Project, env: Mapping[str, str]) -> None:
+        self.project = project
+        self.env = env
+        self.problems: list[Problem] = []
+        self.references = References(project)
+        self.prompts = Prompts(project.prompts)
+
+    def add(self, code: str, message: str, section: str, *path: str | int, **more: Any) -> None:
+        self.problems.append(self.project.problem(code, message, section, *path, **more))
+
+    def ref(self, what: str, ref: str | None, section: str, *path: str | int) -> None:
+        """Check a `module:attribute`, where there is one."""
+        if ref is not None and is_ref(ref):
+            problem = self.references.problem(what, ref, section, *path)
+            if problem:
+                self.problems.append(problem)
+
+    def known(
+        self, code: str, message: str, name: str, names: Iterable[str], section: str, *path: str | int, **more: Any
+    ) -> bool:
+        """Check that a name is one of `names`; the hint has the nearest one."""
+        names = names if isinstance(names, dict | set | frozenset) else set(names)
+        if name in names:
+            return True
+        self.add(code, message, section, *path, **{"hint": suggestion(name, names), **more})
+        return False
+
+    def model(self, what: str, name: str, section: str, *path: str | int) -> None:
+        """Check the name of a model, or a provider string such as `openai:gpt-5-mini`."""
+        try:
+            name = resolve(name, self.env)
+        except MissingVariable:
+            return  # reported as env-missing
+        if name and ":" not in name and name not in self.project.models:
+            hint = suggestion(name, self.project.models) or "write provider:model, such as openai:gpt-5-mini"
+            message = f"{what}: model '{shown(name)}' is not in models"
+            self.add("unknown-model", message, section, *path, hint=hint)
+
+    def tool(self, what: str, name: str, section: str, *path: str | int) -> None:
+        """Check the name of a tool, or `server/glob`."""
+        server, slash, _ = name.partition("/")
+        if slash:
+            message = f"{what}: '{shown(name)}': there is no MCP server '{shown(server)}' in tools.yaml"
+            self.known("unknown-tool", message, server, self.project.mcp_servers, section, *path)
+        else:
+            message = f"{what}: tool '{shown(name)}' is not in tools.yaml"
+            self.known("unknown-tool", message, name, self.project.tools, section, *path)
+
+    def agent(self, what: str, name: str, section: str, *path: str | int) -> None:
+        message = f"{what}: agent '{shown(name)}' is not in agents.yaml"
+        self.known("unknown-agent", message, name, self.project.agents, section, *path)
+
+    def type(self, what: str, text: str, section: str, *path: str | int) -> None:
+        """Check a type of the format and the classes it names."""
+        try:
+            word = parse_type(text)
+        except BadType as error:
+            hint = "types are str int float bool any dict list[T] dict[str,T] T? messages or module:Class"
+            self.add("bad-type", f"{what}: {error}", section, *path, hint=hint)
+            return
+        for ref in word.refs():
+            self.ref(what, ref, section, *path)
+
+    def context(self, what: str, context: dict[str, str] | str | None, section: str, *path: str | int) -> None:
+        if isinstance(context, str):
+            self.ref(what, context, section, *path)
+        for key, text in context.items() if isinstance(context, dict) else ():
+            self.type(f"{what}: context '{shown(key)}'", text, section, *path, key)
+
+    @cached_property
+    def graph_names(self) -> frozenset[str]:
+        return frozenset((*self.project.graphs, *self.project.python_graphs))
+
+
+def cycles(edges: Mapping[Node, Iterable[Node]]) -> list[list[Node]]:
+    """Cycles of a graph, each as the nodes on it in order, one for each edge that closes one; without recursion."""
+    found: list[list[Node]] = []
+    done: set[Node] = set()
+    for start in edges:
+        if start in done:
+            continue
+        path, on_path = [start], {start}
+        waiting = [iter(edges.get(start, ()))]
+        while waiting:
+            step = next(waiting[-1], None)
+            if step is None:
+                waiting.pop()
+                done.add(path[-1])
+                on_path.discard(path.pop())
+            elif step in on_path:
+                found.append(path[path.index(step) :])
+            elif step not in done:
+                path.append(step)
+                on_path.add(step)
+                waiting.append(iter(edges.get(step, ())))
+    return found

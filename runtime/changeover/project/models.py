@@ -1,0 +1,204 @@
+"""The shape of the files a person writes: agents.yaml, tools.yaml, graphs/*.yaml, changeover.yaml.
+
+Strict pydantic models, nothing else: no reading, no cross-file rules, no defaults that depend on
+the machine. Their JSON Schemas are what `changeover schema` prints. `${NAME}` stays as written
+here; it is resolved when a version is built.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]*$"
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Ref = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+"""`package.module:attribute`."""
+PromptName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*$")]
+"""Path of a prompt below prompts/, without its suffix."""
+ThreadPolicy = Literal["auto", "pinned", "eager"]
+OneOrMany = str | list[str]
+
+TOOL_KINDS = ("python", "agent", "http", "openapi")
+NODE_KINDS = ("python", "agent", "graph", "tools", "interrupt")
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+# --- agents.yaml -----------------------------------------------------------------------------------
+
+
+class ModelSpec(Strict):
+    """A chat model: what langchain's `init_chat_model` takes, and what to fall back to."""
+
+    model: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    fallbacks: list[Name] = Field(default_factory=list)
+
+
+class InlinePrompt(Strict):
+    text: str
+
+
+class AgentSpec(Strict):
+    """An agent built with langchain's `create_agent`."""
+
+    description: str = ""
+    model: str
+    prompt: PromptName | InlinePrompt | None = None
+    tools: list[str] = Field(default_factory=list)
+    middleware: list[str | dict[str, Any]] = Field(default_factory=list)
+    state: Ref | None = None
+    output: Ref | None = None
+    context: dict[str, str] | Ref | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    threads: ThreadPolicy = "auto"
+
+
+class AgentsFile(Strict):
+    models: dict[Name, ModelSpec] = Field(default_factory=dict)
+    agents: dict[Name, AgentSpec] = Field(default_factory=dict)
+
+
+# --- tools.yaml ------------------------------------------------------------------------------------
+
+
+class HttpCall(Strict):
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"] = "GET"
+    url: str
+    headers: dict[str, str] = Field(default_factory=dict)
+    timeout: float | int = 30
+
+
+class ToolSpec(Strict):
+    """A tool: exactly one of `python`, `agent`, `http`, `openapi`."""
+
+    python: Ref | None = None
+    agent: Name | None = None
+    http: HttpCall | None = None
+    openapi: str | None = None
+    description: str = ""
+    with_: dict[str, Any] | None = Field(default=None, alias="with")
+    args: dict[str, Any] | None = None
+    operations: list[str] | None = None
+    base_url: str | None = None
+
+
+class McpServerSpec(BaseModel):
+    """A tool server; further keys go to langchain-mcp-adapters as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    transport: Literal["stdio", "streamable_http", "sse", "websocket"]
+    tools: list[str] | None = None
+    required: bool = True
+
+
+class ToolsFile(Strict):
+    tools: dict[Name, ToolSpec] = Field(default_factory=dict)
+    mcp_servers: dict[Name, McpServerSpec] = Field(default_factory=dict)
+
+
+# --- graphs/*.yaml ---------------------------------------------------------------------------------
+
+
+class StateKey(Strict):
+    """A state channel. `type` is a word of the format or `module:Class`; `reducer` a word or `module:function`."""
+
+    type: str = "any"
+    default: Any = None
+    reducer: str | None = None
+
+
+class NodeSpec(Strict):
+    """A node: exactly one of `python`, `agent`, `graph`, `tools`, `interrupt`."""
+
+    python: Ref | None = None
+    agent: Name | None = None
+    graph: Name | None = None
+    tools: list[str] | None = None
+    interrupt: str | dict[str, Any] | list[Any] | None = None
+    handoffs: list[str] = Field(default_factory=list)
+    save: str | None = None
+    input: dict[str, str] | None = None
+    output: dict[str, str] | None = None
+    retry_policy: dict[str, Any] | None = None
+    cache_policy: dict[str, Any] | None = None
+    timeout: float | int | None = None
+    defer: bool = False
+    error_handler: Ref | None = None
+    destinations: list[str] | dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class EdgeSpec(Strict):
+    """An edge. `switch` reads a state key, `route` calls Python; without either it always leads to `to`."""
+
+    from_: OneOrMany = Field(alias="from")
+    to: str | list[str] | dict[str, OneOrMany] | None = None
+    switch: str | None = None
+    route: Ref | None = None
+
+
+class GraphFile(Strict):
+    description: str = ""
+    state: dict[str, str | StateKey] | Ref
+    input: list[str] | None = None
+    output: list[str] | None = None
+    context: dict[str, str] | Ref | None = None
+    nodes: dict[str, NodeSpec]
+    edges: list[EdgeSpec]
+    interrupt_before: list[str] = Field(default_factory=list)
+    interrupt_after: list[str] = Field(default_factory=list)
+    config: dict[str, Any] = Field(default_factory=dict)
+    threads: ThreadPolicy = "auto"
+
+
+# --- prompts/*.md ----------------------------------------------------------------------------------
+
+
+class PromptVariable(Strict):
+    default: Any = None
+
+
+class PromptHead(Strict):
+    """Front matter of a prompt. A variable without `default` must be given by the caller or the context."""
+
+    description: str = ""
+    variables: dict[str, PromptVariable] = Field(default_factory=dict)
+
+
+# --- changeover.yaml -------------------------------------------------------------------------------
+
+
+class PluginSpec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    class_: Ref = Field(alias="class")
+    config: dict[str, Any] = Field(default_factory=dict)
+    scope: Literal["version", "server"] = "version"
+    required: bool = True
+    health: dict[str, Any] | None = None
+
+
+class ChangeoverFile(Strict):
+    """changeover.yaml: `include` and `plugins` are part of a version, the rest is how the server runs.
+
+    The server's own sections are read by `changeover.settings`, which knows their keys and units.
+    """
+
+    include: list[str] = Field(default_factory=list)
+    plugins: dict[Name, PluginSpec] = Field(default_factory=dict)
+    watch: dict[str, Any] = Field(default_factory=dict)
+    rollout: dict[str, Any] = Field(default_factory=dict)
+    keep: dict[str, Any] = Field(default_factory=dict)
+    requirements: Literal["install", "check", "off"] = "check"
+    smoke: dict[str, Any] | None = None
+    limits: dict[str, Any] = Field(default_factory=dict)
+    runs: dict[str, Any] = Field(default_factory=dict)
+    alerts: list[dict[str, Any]] = Field(default_factory=list)
+    server: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,87 @@
+"""Live edits: a quiet moment after a save becomes a version, and the version serves if the policy says so.
+
+Compares bytes before it builds: what was seen last, by digest, so that touching a file, or a restart, is no save.
+Never promotes a version that a rollback marked bad. Whatever goes wrong with an edit is written down with it;
+what serves goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Literal, Protocol
+
+from changeover.errors import ChangeoverError, ProjectError
+from changeover.rollout.watch import FolderWatcher
+from changeover.store.records import Version
+
+log = logging.getLogger(__name__)
+
+Policy = Literal["promote", "stage"]
+RETRY_S = 0.5
+RETRIES = 20
+
+
+class Edits(Protocol):
+    """What the manager does for a save."""
+
+    async def refresh_environment(self) -> bool: ...
+    async def build_if_changed(self) -> Version | None: ...
+    async def promote(self, version: Version) -> object: ...
+
+
+class LiveEdits:
+    """Follows a folder until it is closed. `start` returns once files are watched; `close` is idempotent."""
+
+    def __init__(self, folder: Path, edits: Edits, policy: Policy, quiet_s: float, poll_s: float | None) -> None:
+        self._watcher = FolderWatcher(folder, quiet_s=quiet_s, poll_s=poll_s)
+        self._edits = edits
+        self._policy = policy
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._watcher.__aenter__()
+        self._task = asyncio.create_task(self._follow(), name="changeover-watch")
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._watcher.__aexit__(None, None, None)
+
+    async def _follow(self) -> None:
+        await self._take_edit()  # what was edited while nobody looked
+        async for _ in self._watcher.moments():
+            await self._take_edit()
+
+    async def _take_edit(self) -> None:
+        """One moment of quiet. A failure that is not the edit's own is tried again, a few times."""
+        for _ in range(RETRIES):
+            if await self._attempt(self._edits.refresh_environment) and await self._attempt(self._build):
+                return
+            await asyncio.sleep(RETRY_S)
+
+    async def _build(self) -> None:
+        version = await self._edits.build_if_changed()
+        if version is None or self._policy != "promote":
+            return
+        if version.bad:
+            log.warning("edit_not_promoted", extra={"version": version.id, "reason": "it was rolled back"})
+            return
+        await self._edits.promote(version)
+
+    async def _attempt(self, step: Callable[[], Awaitable[object]]) -> bool:
+        """Whether there is nothing left to try: it worked, or the project itself is wrong."""
+        try:
+            await step()
+        except ProjectError as error:
+            log.warning("edit_rejected", extra={"version": error.version, "problems": error.message})
+        except ChangeoverError as error:
+            log.warning("edit_delayed", extra={"code": error.code, "reason": error.message})
+            return False
+        except Exception:  # root of a task
+            log.exception("edit_failed")
+        return True

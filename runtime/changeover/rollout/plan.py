@@ -1,0 +1,107 @@
+"""What a switch or a rollback would write. Pure: takes rows, returns a change or says why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from changeover.errors import Conflict, NotFound
+from changeover.store.records import Routing, RoutingChange, Version, VersionId
+
+
+def plan_switch(
+    routing: Routing | None,
+    target: Version,
+    graphs: Sequence[str] | None,
+    *,
+    operation: str,
+    actor: str,
+    reason: str = "",
+    threads: str | None = None,
+) -> RoutingChange:
+    """To `target` for all graphs, or with `graphs` for these alone."""
+    if graphs:
+        if routing is None:
+            raise Conflict("nothing is current yet", code="nothing-current", hint="switch without graphs first")
+        _demand_graphs(target, graphs)
+    apart = _apart(routing, target, graphs) if graphs and routing else {}
+    current = routing.current if graphs and routing else target.id
+    action = "switch" if routing else "start"
+    return RoutingChange(
+        routing.revision if routing else 0, current, apart, action, operation, actor, reason, threads
+    )
+
+
+def plan_rollback(
+    history: Sequence[Routing],
+    versions: Mapping[VersionId, Version],
+    graphs: Sequence[str] | None,
+    to: VersionId | None,
+    *,
+    operation: str,
+    actor: str,
+    reason: str = "",
+) -> RoutingChange:
+    """Back to the last version that served and is not bad. `history` is newest first, its head the routing.
+
+    With `graphs`, each of them goes back to what served it before; they must agree on one version to leave.
+    """
+    if not history:
+        raise Conflict("nothing is current yet", code="nothing-current")
+    head = history[0]
+    if not graphs:
+        target = to or _previous(history, versions, None)
+        if target == head.current:
+            raise Conflict(f"{target} is current already", code="already-current", hint="name another version")
+        return RoutingChange(
+            head.revision, target, {}, "rollback", operation, actor, reason, mark_bad=head.current
+        )
+    left = {head.version_for(graph) for graph in graphs}
+    if len(left) > 1:
+        raise Conflict(
+            f"the graphs are on different versions: {', '.join(sorted(left))}",
+            code="mixed-versions",
+            hint="roll them back one at a time",
+        )
+    apart = dict(head.graphs)
+    for graph in graphs:
+        target = to or _previous(history, versions, graph)
+        _demand_graphs(versions[target], [graph])
+        apart[graph] = target
+    apart = {graph: version for graph, version in apart.items() if version != head.current}
+    return RoutingChange(
+        head.revision,
+        head.current,
+        apart,
+        "rollback",
+        operation,
+        actor,
+        reason,
+        mark_bad=left.pop(),
+        bad_graphs=tuple(graphs),
+    )
+
+
+def _previous(history: Sequence[Routing], versions: Mapping[VersionId, Version], graph: str | None) -> VersionId:
+    """The newest version that served before, is not bad, and can run still."""
+    left = history[0].version_for(graph) if graph else history[0].current
+    for routing in history[1:]:
+        id_ = routing.version_for(graph) if graph else routing.current
+        version = versions.get(id_)
+        if version is None or id_ == left or version.bad or (graph and graph in version.bad_graphs):
+            continue
+        if graph is None or graph in version.graphs:
+            return id_
+    raise Conflict(
+        "there is no earlier version to go back to", code="nothing-to-roll-back", hint="see `changeover history`"
+    )
+
+
+def _apart(routing: Routing, target: Version, graphs: Sequence[str]) -> dict[str, VersionId]:
+    apart = {**routing.graphs, **dict.fromkeys(graphs, target.id)}
+    return {graph: version for graph, version in apart.items() if version != routing.current}
+
+
+def _demand_graphs(version: Version, graphs: Sequence[str]) -> None:
+    for graph in graphs:
+        if graph not in version.graphs:
+            raise NotFound(f"{version.id} has no graph or agent '{graph}'", code="unknown-graph")

@@ -1,0 +1,259 @@
+"""Running a graph on the version that was decided for it.
+
+```
+async with engine.run(request) as run:      # accepted, its turn come, bound to a version, its row committed
+    async for part in run.parts(): ...      # LangGraph's stream
+                                            # its end and what its thread waits for committed
+```
+Owns the life of a run between those lines. It does not decide the version (`routing`), does not load it (the
+manager does), and knows no HTTP.
+
+Invariants: a run executes only while its row is `running`; whatever ends it (answer, error, cancellation, a
+caller that walks away), its row is ended and the next run of its thread is let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphRecursionError
+
+from changeover.build.loaded import LoadedGraph
+from changeover.runs.inflight import Flight, InFlight
+from changeover.runs.request import Part, RunRequest
+from changeover.runs.routing import decide
+from changeover.store.records import Outcome, Run, RunId, RunStatus, VersionId, Waiting
+from changeover.store.runs import Runs
+
+log = logging.getLogger(__name__)
+
+INTERRUPT = "__interrupt__"
+LoadGraph = Callable[[VersionId, str], Awaitable[LoadedGraph]]
+
+
+class LiveRun:
+    """A run that is executing: its row, and the stream of its parts, which is read once."""
+
+    def __init__(self, request: RunRequest, flight: Flight, graph: LoadedGraph) -> None:
+        self._request = request
+        self._flight = flight
+        self._graph = graph
+        self.waiting: Waiting | None = None
+        self.interrupts: list[Any] = []
+
+    @property
+    def run(self) -> Run:
+        return self._flight.run
+
+    @property
+    def flight(self) -> Flight:
+        return self._flight
+
+    async def parts(self) -> AsyncIterator[Part]:
+        """LangGraph's stream in the modes that were asked for, in its order."""
+        wanted = set(self._request.stream_modes)
+        async with aclosing(self._astream()) as stream:
+            async for part in stream:
+                if part.mode == "updates":
+                    self._note(part)
+                if part.mode in wanted:
+                    yield part
+
+    async def answer(self) -> Any:
+        """What `ainvoke` gives: the last values, with open interrupts under `__interrupt__`."""
+        latest: Any = None
+        async for part in self.parts():
+            if part.mode == "values" and not part.namespace:
+                latest = part.data
+        if not self.interrupts:
+            return latest
+        return {**(latest if isinstance(latest, dict) else {}), INTERRUPT: list(self.interrupts)}
+
+    async def _astream(self) -> AsyncIterator[Part]:
+        request = self._request
+        graph = self._graph.runnable
+        stream = graph.astream(
+            request.input,
+            run_config(request, self.run, graph.checkpointer if request.thread_id else InMemorySaver()),
+            context=request.context,
+            stream_mode=list({*request.stream_modes, "updates"}),
+            output_keys=graph.output_channels if request.final_output else None,
+            interrupt_before=request.interrupt_before,
+            interrupt_after=request.interrupt_after,
+            durability=request.durability,
+            control=self._flight.control,
+            subgraphs=request.subgraphs,
+        )
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                yield Part(*chunk) if request.subgraphs else Part((), *chunk)
+
+    def _note(self, part: Part) -> None:
+        """Updates tell where the run stands: the node that finished, or that it waits, and for what."""
+        if part.namespace or not isinstance(part.data, dict):
+            return
+        if INTERRUPT in part.data:
+            self.interrupts.extend(part.data[INTERRUPT])
+            self.waiting = "interrupt" if self.interrupts else "breakpoint"
+        else:
+            self._flight.node = next(iter(part.data), None)
+
+
+class Engine:
+    """Accepts runs, lets each in when its turn comes, and writes down how it ended."""
+
+    def __init__(
+        self, rows: Runs, in_flight: InFlight, load: LoadGraph, *, concurrency: int, door_timeout_s: float
+    ) -> None:
+        self._rows = rows
+        self._in_flight = in_flight
+        self._load = load
+        self._slots = asyncio.Semaphore(concurrency)
+        self._door_timeout_s = door_timeout_s
+        self._turns: dict[RunId, asyncio.Event] = {}
+
+    @asynccontextmanager
+    async def run(self, request: RunRequest) -> AsyncIterator[LiveRun]:
+        """A run from its acceptance to the commit of its end."""
+        flight = await self._enter(request)
+        live: LiveRun | None = None
+        outcome = Outcome("error", "it ended before it began")
+        token = structlog.contextvars.bind_contextvars(
+            version=flight.run.version, run_id=flight.run.id, thread_id=flight.run.thread_id, graph=flight.run.graph
+        )
+        try:
+            log.info("run_started", extra={"reason": flight.run.reason})
+            live = LiveRun(request, flight, await self._load(flight.run.version, request.graph))
+            yield live
+            outcome = Outcome("interrupted" if live.waiting else "success", "", live.waiting)
+        except BaseException as error:
+            outcome = self._failure(flight, live, error)
+            raise
+        finally:
+            await asyncio.shield(self._leave(flight, outcome))
+            with suppress(ValueError):  # a stream that was closed from another task leaves its own context behind
+                structlog.contextvars.reset_contextvars(**token)
+
+    def cancel(self, run_id: str, because: str) -> bool:
+        """Stop a run that is in flight here; False if there is none of this id."""
+        flight = self._in_flight.get(run_id)
+        if flight is None or flight.task is None:
+            return False
+        flight.cancelled_because = because
+        flight.task.cancel(because)
+        return True
+
+    # --- in and out ------------------------------------------------------------------------------
+
+    async def _enter(self, request: RunRequest) -> Flight:
+        """Through the door, accepted, and, behind other runs of the thread, waited for its turn."""
+        await self._slots.acquire()
+        try:
+            run = await self._accept(request)
+            if run.status == "running":
+                return self._in_flight.claim(run)
+        except BaseException:
+            self._slots.release()
+            raise
+        self._slots.release()  # a run that waits for its turn keeps nobody else from work
+        return await self._wait_for_turn(run)
+
+    async def _accept(self, request: RunRequest) -> Run:
+        await self._in_flight.enter(self._door_timeout_s)
+        accepting = asyncio.ensure_future(self._rows.accept(request.row(), decide))
+        try:
+            run = await asyncio.shield(accepting)
+        except asyncio.CancelledError:
+            accepting.add_done_callback(lambda accepted: self._abandon(accepted))
+            raise
+        except BaseException:
+            self._in_flight.turn_back()
+            raise
+        if run.status == "pending":
+            self._turns[run.id] = asyncio.Event()
+            self._in_flight.turn_back()
+        return run
+
+    def _abandon(self, accepted: asyncio.Future[Run]) -> None:
+        """The caller left while its run was being accepted: end the row that was written all the same."""
+        self._in_flight.turn_back()
+        if not accepted.cancelled() and accepted.exception() is None:
+            outcome = Outcome("interrupted", "the caller left before it began")
+            self._abandoned = asyncio.ensure_future(self._end(accepted.result(), outcome))
+
+    async def _wait_for_turn(self, waiting: Run) -> Flight:
+        try:
+            await self._turns[waiting.id].wait()
+            await self._slots.acquire()
+        except BaseException:
+            await asyncio.shield(self._give_up_turn(waiting))
+            raise
+        try:
+            await self._in_flight.enter(self._door_timeout_s)
+        except BaseException:
+            self._slots.release()
+            await asyncio.shield(self._give_up_turn(waiting))
+            raise
+        try:
+            return self._in_flight.claim(await asyncio.shield(self._rows.start(waiting.id, decide)))
+        except BaseException:
+            self._slots.release()
+            self._in_flight.turn_back()
+            await asyncio.shield(self._give_up_turn(waiting))
+            raise
+        finally:
+            self._turns.pop(waiting.id, None)
+
+    async def _give_up_turn(self, waiting: Run) -> None:
+        self._turns.pop(waiting.id, None)
+        await self._end(waiting, Outcome("interrupted", "the caller left before it began"))
+
+    async def _leave(self, flight: Flight, outcome: Outcome) -> None:
+        try:
+            await self._end(flight.run, outcome)
+        finally:
+            self._slots.release()
+            self._in_flight.land(flight)
+        log.info("run_finished", extra={"status": outcome.status, "status_reason": outcome.reason})
+
+    async def _end(self, run: Run, outcome: Outcome) -> None:
+        next_run = await self._rows.finish(run, outcome)
+        if next_run in self._turns:
+            self._turns[next_run].set()
+
+    def _failure(self, flight: Flight, live: LiveRun | None, error: BaseException) -> Outcome:
+        status: RunStatus = "error"
+        reason = f"{type(error).__name__}: {error}"[:2000]
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            status, reason = "interrupted", flight.cancelled_because or "the caller left"
+        elif isinstance(error, TimeoutError):
+            status = "timeout"
+        elif isinstance(error, GraphRecursionError):
+            reason = f"recursion limit reached: {error}"[:2000]
+        return Outcome(status, reason, "failure" if live is not None else None)
+
+
+def run_config(request: RunRequest, run: Run, saver: Any) -> RunnableConfig:
+    """The caller's config with the thread, the saver and the tags that every checkpoint of the run carries."""
+    given = dict(request.config)
+    configurable = {
+        **given.get("configurable", {}),
+        "thread_id": request.thread_id or run.id,
+        "__pregel_checkpointer": saver,
+    }
+    metadata = {
+        **given.get("metadata", {}),
+        **request.metadata,
+        "changeover_version": run.version,
+        "run_id": run.id,
+        "graph_id": run.graph,
+    }
+    config: RunnableConfig = {**given, "configurable": configurable, "metadata": metadata}  # type: ignore[typeddict-item]
+    return config

@@ -1,0 +1,115 @@
+"""What is running in this process right now, on which version, and the door that holds new runs back.
+
+In memory only and rebuilt by starting; the durable truth is the `runs` table. No method that changes
+state awaits, so no other task sees it half done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from langgraph.runtime import RunControl
+
+from changeover.errors import TimedOut
+from changeover.store.records import Run, RunId, VersionId
+
+
+@dataclass(slots=True)
+class Flight:
+    """A run in flight. `node` is the last node that finished; `control` stops it at its next superstep."""
+
+    run: Run
+    control: RunControl = field(default_factory=RunControl)
+    task: asyncio.Task[Any] | None = None
+    node: str | None = None
+    cancelled_because: str | None = None
+    since: float = field(default_factory=time.monotonic)
+
+    def to_json(self) -> dict[str, Any]:
+        age = round(time.monotonic() - self.since, 3)
+        return {**self.run.to_json(), "age_s": age, "node": self.node}
+
+
+class InFlight:
+    """Every run of this process between its start and the commit of its end."""
+
+    def __init__(self) -> None:
+        self._flights: dict[RunId, Flight] = {}
+        self._entering = 0
+        self._held = False
+        self._changed = asyncio.Event()
+
+    # --- the door --------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Keep new runs at the door. Those already inside go on."""
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        self._notify()
+
+    async def enter(self, timeout_s: float) -> None:
+        """Pass the door, waiting while it is held; from here until `claim` the run counts as entering."""
+        if self._held:
+            inside = await self._wait(lambda: not self._held, timeout_s)
+            if not inside:
+                raise TimedOut("runs are held back while a version is drained", code="held", hint="try again in a moment")
+        self._entering += 1
+
+    def turn_back(self) -> None:
+        """The entering run was refused, or waits for its turn outside."""
+        self._entering -= 1
+        self._notify()
+
+    # --- flights ---------------------------------------------------------------------------------
+
+    def claim(self, run: Run) -> Flight:
+        """The entering run is in flight on its version from here on."""
+        self._entering -= 1
+        flight = Flight(run, task=asyncio.current_task())
+        self._flights[run.id] = flight
+        return flight
+
+    def land(self, flight: Flight) -> None:
+        self._flights.pop(flight.run.id, None)
+        self._notify()
+
+    def get(self, run_id: str) -> Flight | None:
+        return self._flights.get(RunId(run_id))
+
+    def on(self, version: str | None = None) -> list[Flight]:
+        """Runs in flight, oldest first, of one version or of all."""
+        return [flight for flight in self._flights.values() if version is None or flight.run.version == version]
+
+    def count(self) -> dict[VersionId, int]:
+        counts: dict[VersionId, int] = {}
+        for flight in self._flights.values():
+            counts[flight.run.version] = counts.get(flight.run.version, 0) + 1
+        return counts
+
+    async def landed(self, flights: Iterable[Flight], timeout_s: float | None) -> bool:
+        """Wait until these runs have ended; False if the deadline came first."""
+        ids = [flight.run.id for flight in flights]
+        return await self._wait(lambda: not any(id_ in self._flights for id_ in ids), timeout_s)
+
+    async def empty(self, version: str | None, timeout_s: float | None) -> bool:
+        """Wait until nothing runs, or is about to, on the version (or at all); False if the deadline came first."""
+        return await self._wait(lambda: not self._entering and not self.on(version), timeout_s)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _wait(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True

@@ -1,0 +1,102 @@
+"""Which version runs this? A pure function of the facts.
+
+It is asked in the transaction that accepts a run, and again in the one that starts it if it had to wait.
+Its answer and its reason are stored on the run. The order of the rules is the order of their precedence.
+"""
+
+from __future__ import annotations
+
+from changeover.errors import Conflict, NotFound, Unavailable
+from changeover.store.records import Decision, Facts, Thread, VersionId, thread_policy
+from changeover.versions.lifecycle import Status
+
+
+def decide(facts: Facts) -> Decision:
+    """The version of a run and why. Raises what the caller must be told instead: unknown, rejected, waiting."""
+    if facts.run.requested_version is not None:
+        return _named(facts, facts.run.requested_version)
+    if facts.routing is None:
+        raise Unavailable("no version is current yet", code="nothing-current", hint="build the project and switch to it")
+    target = facts.routing.version_for(facts.run.graph)
+    thread = facts.thread
+    if thread is None or thread.version is None:
+        return _new_thread(facts, target)
+    if thread.graph != facts.run.graph:
+        return _taken_thread(facts, thread, target)
+    return _existing_thread(facts, thread, thread.version, target)
+
+
+def _named(facts: Facts, version: VersionId) -> Decision:
+    if facts.requested_status is None:
+        raise NotFound(f"there is no version '{version}'", code="unknown-version", hint="see `changeover versions`")
+    if facts.requested_status is Status.REJECTED:
+        raise Conflict(f"{version} was rejected and cannot run", code="version-rejected")
+    if facts.on_target is None:
+        raise _unknown_graph(facts, version)
+    thread = facts.thread
+    if thread and thread.graph not in (None, facts.run.graph) and thread.waiting in ("interrupt", "breakpoint"):
+        raise _waits_for_another(facts, thread)
+    if thread and thread.version not in (None, version) and thread.graph == facts.run.graph and not _fits(facts):
+        raise Conflict(
+            f"the state of thread {thread.id} was saved by {thread.version} and does not fit {version}",
+            code="contract-differs",
+            hint=f"leave out the version, or name {thread.version}",
+        )
+    return Decision(version, "the request names it")
+
+
+def _new_thread(facts: Facts, target: VersionId) -> Decision:
+    if facts.on_target is None:
+        raise _unknown_graph(facts, target)
+    return Decision(target, "current for new threads" if facts.run.thread_id else "current for runs without a thread")
+
+
+def _taken_thread(facts: Facts, thread: Thread, target: VersionId) -> Decision:
+    if thread.waiting in ("interrupt", "breakpoint"):
+        raise _waits_for_another(facts, thread)
+    if facts.on_target is None:
+        raise _unknown_graph(facts, target)
+    return Decision(target, f"graph '{facts.run.graph}' takes the thread over from '{thread.graph}'")
+
+
+def _existing_thread(facts: Facts, thread: Thread, own: VersionId, target: VersionId) -> Decision:
+    policy = thread_policy(thread, facts.routing, facts.on_thread or facts.on_target, facts.now)
+    if policy == "pinned":
+        return Decision(own, "the thread is pinned")
+    continues = thread.waiting is not None and facts.run.continues
+    if continues and policy != "eager":
+        return Decision(own, f"continues what waits on it ({thread.waiting})")
+    if own == target:
+        return Decision(own, "current")
+    if _fits(facts):
+        return Decision(target, f"moves from {own}: its saved state fits")
+    if continues:
+        raise Conflict(
+            f"thread {thread.id} waits on {own} and its state does not fit {target}",
+            code="contract-differs",
+            hint="give the thread the policy 'auto' to continue it where it is",
+        )
+    if facts.on_target is None:
+        return Decision(own, f"stays: {target} has no graph '{facts.run.graph}'")
+    return Decision(own, f"stays: its saved state does not fit {target}")
+
+
+def _fits(facts: Facts) -> bool:
+    """Whether saved state can be read by the target: its contract is equal."""
+    if facts.on_thread is None or facts.on_target is None:
+        return False
+    return facts.on_thread.contract_digest == facts.on_target.contract_digest
+
+
+def _unknown_graph(facts: Facts, version: VersionId) -> NotFound:
+    return NotFound(
+        f"{version} has no graph or agent '{facts.run.graph}'", code="unknown-graph", hint="see `changeover status`"
+    )
+
+
+def _waits_for_another(facts: Facts, thread: Thread) -> Conflict:
+    return Conflict(
+        f"thread {thread.id} waits in graph '{thread.graph}' and cannot run '{facts.run.graph}'",
+        code="thread-waits",
+        hint=f"answer what waits on '{thread.graph}' first, or use another thread",
+    )

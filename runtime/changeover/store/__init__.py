@@ -1,0 +1,1 @@
+"""What survives a crash: versions, routing, threads, runs, holds, operations and events as rows."""

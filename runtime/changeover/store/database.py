@@ -1,0 +1,202 @@
+"""One SQLite file: a thread that writes, a thread that reads.
+
+All writers of a process go through one thread and one connection. What is asked for while a
+transaction commits is taken together into the next one (group commit), each job in a savepoint of
+its own, so that a job that fails takes no other with it. A caller is answered after the commit.
+
+`durable` says what a commit must survive. Every commit survives the death of the process (WAL); a
+durable one is also synced to disk and survives the loss of power. A batch is as durable as its
+most demanding job.
+
+Invariant: no other part of the process opens the file for writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from changeover.errors import OperatorError, Unavailable
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], Any]
+
+BATCH_LIMIT = 256  # jobs in one transaction: bounds how long the first of them waits for the last
+BUSY_TIMEOUT_MS = 10_000
+
+
+@dataclass(slots=True)
+class _Request:
+    job: Job
+    durable: bool
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+
+class Database:
+    """The two connections and their threads. Jobs are plain functions of a `sqlite3.Connection`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer = connect(path)
+        self._reader = connect(path)
+        self._reader.execute("PRAGMA query_only = ON")
+        self._writes: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._reads: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._write_loop, name="changeover-writer", daemon=True),
+            threading.Thread(target=self._read_loop, name="changeover-reader", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def write(self, job: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T:
+        """Run `job` in a write transaction and return its result once that is committed."""
+        return await self._submit(self._writes, job, durable)
+
+    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `job` in a read transaction that sees everything committed before the call."""
+        return await self._submit(self._reads, job, False)
+
+    def _submit(self, requests: queue.SimpleQueue[_Request | None], job: Job, durable: bool) -> asyncio.Future[Any]:
+        if self._closed:
+            raise Unavailable("the database is closed", hint="open the manager again")
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        requests.put(_Request(job, durable, loop, future))
+        return future
+
+    async def close(self) -> None:
+        """Finish what was asked for, then end both threads. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writes.put(None)
+        self._reads.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    # --- threads ---------------------------------------------------------------------------------
+
+    def _write_loop(self) -> None:
+        open_ = True
+        while open_:
+            batch, open_ = self._next_batch()
+            if batch:
+                answer(self._commit(batch))
+        self._writer.execute("PRAGMA optimize")
+        self._writer.close()
+
+    def _next_batch(self) -> tuple[list[_Request], bool]:
+        first = self._writes.get()
+        if first is None:
+            return [], False
+        batch = [first]
+        while len(batch) < BATCH_LIMIT:
+            try:
+                request = self._writes.get_nowait()
+            except queue.Empty:
+                break
+            if request is None:
+                return batch, False
+            batch.append(request)
+        return batch, True
+
+    def _commit(self, batch: list[_Request]) -> list[tuple[_Request, Any, BaseException | None]]:
+        """Run the batch in one transaction. What a failed commit undid fails as a whole."""
+        outcomes: list[tuple[_Request, Any, BaseException | None]] = []
+        try:
+            durable = any(request.durable for request in batch)
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._writer.execute("BEGIN IMMEDIATE")
+            for request in batch:
+                outcomes.append((request, *self._run_in_savepoint(request.job)))
+            self._writer.execute("COMMIT")
+            return outcomes
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            failure = explain(error, self.path)
+            failed = {id(request): problem for request, _, problem in outcomes if problem is not None}
+            return [(request, None, failed.get(id(request), failure)) for request in batch]
+
+    def _run_in_savepoint(self, job: Job) -> tuple[Any, BaseException | None]:
+        self._writer.execute("SAVEPOINT job")
+        try:
+            result = job(self._writer)
+        except BaseException as error:
+            if not self._writer.in_transaction:  # SQLite gave up the whole transaction (disk full, I/O error)
+                raise sqlite3.OperationalError(str(error)) from error
+            self._writer.execute("ROLLBACK TO job")
+            self._writer.execute("RELEASE job")
+            return None, explain(error, self.path) if is_storage_failure(error) else error
+        self._writer.execute("RELEASE job")
+        return result, None
+
+    def _read_loop(self) -> None:
+        while (request := self._reads.get()) is not None:
+            try:
+                self._reader.execute("BEGIN")
+                outcome = (request, request.job(self._reader), None)
+            except BaseException as error:
+                outcome = (request, None, error)
+            finally:
+                if self._reader.in_transaction:
+                    self._reader.execute("COMMIT")
+            answer([outcome])
+        self._reader.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection in WAL mode with foreign keys on; transactions are begun by hand."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def answer(outcomes: list[tuple[_Request, Any, BaseException | None]]) -> None:
+    """Hand results to the loops that wait for them, one wake-up for each loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Request, Any, BaseException | None]]] = {}
+    for outcome in outcomes:
+        by_loop.setdefault(outcome[0].loop, []).append(outcome)
+    for loop, group in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_deliver, group)
+        except RuntimeError:  # the loop was closed while its job ran: nobody is left to be told
+            continue
+
+
+def _deliver(outcomes: list[tuple[_Request, Any, BaseException | None]]) -> None:
+    for request, result, error in outcomes:
+        if request.future.done():
+            continue
+        if error is None:
+            request.future.set_result(result)
+        else:
+            request.future.set_exception(error)
+
+
+def is_storage_failure(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.Error) and not isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError))
+
+
+def explain(error: BaseException, path: Path) -> OperatorError:
+    """The one sentence an operator needs when SQLite itself fails."""
+    text = str(error)
+    if "full" in text:
+        return OperatorError(f"the disk is full: cannot write {path}", code="disk-full", hint="free some space and retry")
+    if "locked" in text or "busy" in text:
+        return OperatorError(
+            f"{path} is locked by another process", code="database-in-use", hint="stop the other process and retry"
+        )
+    return OperatorError(f"cannot write {path}: {text}", code="database", hint="look at the disk and its permissions")

@@ -1,0 +1,310 @@
+"""The rows of the store as frozen values.
+
+Times are Unix seconds (float). Ids of versions are text: `v7`, or the name of a registered one.
+`to_json` gives the shape that the HTTP API, the command line and the library share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, NewType
+
+from changeover.versions.lifecycle import Status
+
+VersionId = NewType("VersionId", str)
+RunId = NewType("RunId", str)
+ThreadId = NewType("ThreadId", str)
+
+RunStatus = Literal["pending", "running", "success", "error", "timeout", "interrupted"]
+ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
+Waiting = Literal["interrupt", "breakpoint", "failure"]
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """Unix seconds as ISO 8601 in UTC, the form of every time in JSON."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEntry:
+    """A graph of a version: equal `digest` is the same graph, equal `contract_digest` the same saved state."""
+
+    digest: str
+    contract_digest: str
+    threads: str = "auto"
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    id: VersionId
+    number: int
+    digest: str
+    status: Status
+    bad: bool
+    bad_graphs: tuple[str, ...]
+    registered: bool
+    message: str
+    manifest: Mapping[str, str]
+    changed: tuple[str, ...]
+    problems: tuple[dict[str, Any], ...]
+    created_at: float
+    graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
+    holders: int = 0
+
+    def to_json(self, *, loaded: bool = False) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "digest": self.digest,
+            "status": self.status.value,
+            "created_at": timestamp(self.created_at),
+            "message": self.message,
+            "changed": list(self.changed),
+            "graphs": {name: graph.digest for name, graph in sorted(self.graphs.items())},
+            "loaded": loaded,
+            "holders": self.holders,
+            "bad": self.bad,
+            "registered": self.registered,
+            "problems": list(self.problems),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """What a build found out, to be written at once. A rejected one has problems and no graphs."""
+
+    digest: str
+    manifest: Mapping[str, str]
+    message: str = ""
+    problems: tuple[dict[str, Any], ...] = ()
+    rejected: bool = False
+    name: str | None = None  # of a registered version
+    graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
+    contracts: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # by graph digest
+    contract_format: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Who serves: one row; its revision rises by one with each change."""
+
+    revision: int
+    current: VersionId
+    graphs: Mapping[str, VersionId] = field(default_factory=dict)
+    ramping: VersionId | None = None
+    percent: float = 0
+    salt: str = ""
+    threads: str | None = None
+    action: str = "start"
+    operation: str = ""
+    previous: VersionId | None = None
+    actor: str = ""
+    reason: str = ""
+    at: float = 0.0
+
+    def version_for(self, graph: str) -> VersionId:
+        return self.graphs.get(graph, self.current)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "revision": self.revision,
+            "current": self.current,
+            "graphs": dict(self.graphs),
+            "ramping": self.ramping,
+            "percent": self.percent,
+        }
+
+    def history_json(self) -> dict[str, Any]:
+        return {
+            **self.to_json(),
+            "action": self.action,
+            "operation": self.operation,
+            "from": self.previous,
+            "to": self.current,
+            "actor": self.actor,
+            "reason": self.reason,
+            "at": timestamp(self.at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingChange:
+    """A change of routing to be written by compare-and-set: it holds only on top of `revision`."""
+
+    revision: int  # the one it was planned on; 0 before the first
+    current: VersionId
+    graphs: Mapping[str, VersionId]
+    action: str
+    operation: str
+    actor: str
+    reason: str = ""
+    threads: str | None = None
+    mark_bad: VersionId | None = None
+    bad_graphs: tuple[str, ...] = ()  # with these, only the graphs of `mark_bad` are bad, not the version
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    id: ThreadId
+    graph: str | None
+    version: VersionId | None
+    policy: str | None
+    pin_expires: float | None
+    status: ThreadStatus
+    waiting: Waiting | None
+    holds: str | None
+    reason: str
+    metadata: Mapping[str, Any]
+    created_at: float
+    updated_at: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "thread_id": self.id,
+            "created_at": timestamp(self.created_at),
+            "updated_at": timestamp(self.updated_at),
+            "metadata": dict(self.metadata),
+            "status": self.status,
+            "graph": self.graph,
+            "version": self.version,
+            "policy": self.policy,
+            "waiting": self.waiting,
+            "reason": self.reason,
+        }
+
+
+def thread_policy(thread: Thread | None, routing: Routing | None, graph: GraphEntry | None, now: float) -> str:
+    """The thread's own policy comes first (a pin until it expires), then that of the last switch, then the graph's."""
+    own = thread.policy if thread else None
+    if own == "pinned" and thread and thread.pin_expires is not None and thread.pin_expires <= now:
+        own = None
+    return own or (routing.threads if routing else None) or (graph.threads if graph else "auto")
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A request to run a graph. `continues`: no new input, it goes on with what waits."""
+
+    id: RunId
+    graph: str
+    thread_id: ThreadId | None = None
+    requested_version: VersionId | None = None
+    continues: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    create_thread: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    id: RunId
+    thread_id: ThreadId | None
+    graph: str
+    version: VersionId
+    requested_version: VersionId | None
+    reason: str
+    continues: bool
+    status: RunStatus
+    status_reason: str
+    fence: int
+    metadata: Mapping[str, Any]
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run_id": self.id,
+            "thread_id": self.thread_id,
+            "graph": self.graph,
+            "version": self.version,
+            "reason": self.reason,
+            "status": self.status,
+            "status_reason": self.status_reason,
+            "metadata": dict(self.metadata),
+            "created_at": timestamp(self.created_at),
+            "started_at": timestamp(self.started_at),
+            "ended_at": timestamp(self.ended_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that the routing decision may look at, read in one transaction.
+
+    `on_thread` and `on_target` are the requested graph as the thread's version and as the target (the named
+    version, else the one the routing names) have it; None where that version has no such graph.
+    """
+
+    run: NewRun
+    routing: Routing | None
+    thread: Thread | None
+    requested_status: Status | None
+    on_thread: GraphEntry | None
+    on_target: GraphEntry | None
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    version: VersionId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended, and what its thread waits for now."""
+
+    status: RunStatus
+    reason: str = ""
+    waiting: Waiting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    version: VersionId
+    kind: Literal["run", "thread", "hold", "routing"]
+    id: str
+    reason: str
+    since: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "id": self.id, "reason": self.reason, "since": timestamp(self.since)}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    id: int
+    at: float
+    type: str
+    data: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "at": timestamp(self.at), "type": self.type, **self.data}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A change of several steps, its progress and its result."""
+
+    id: str
+    kind: str
+    status: Literal["running", "done", "failed", "timed_out"]
+    request: Mapping[str, Any]
+    progress: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    created_at: float
+    updated_at: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "operation": self.id,
+            "kind": self.kind,
+            "status": self.status,
+            "request": dict(self.request),
+            "progress": dict(self.progress),
+            "result": None if self.result is None else dict(self.result),
+            "created_at": timestamp(self.created_at),
+            "updated_at": timestamp(self.updated_at),
+        }

@@ -1,0 +1,141 @@
+"""The routing log: its newest row is the routing, the rest its history.
+
+A change is a compare-and-set: the next revision is inserted on top of the one it was planned on. The
+statuses of the versions move in the same transaction, so that there is one current version at every
+committed state.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from changeover.errors import Conflict, NotFound
+from changeover.store import rows
+from changeover.store.database import Database
+from changeover.store.records import Routing, RoutingChange, Version, VersionId
+from changeover.store.versions import find
+
+
+class RoutingLog:
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def head(self) -> Routing | None:
+        """The routing as it is; None before the first version is current."""
+        return await self._database.read(rows.head_of_routing)
+
+    async def history(self, *, limit: int = 100, before: int | None = None) -> list[Routing]:
+        """Changes of routing, newest first."""
+
+        def job(connection: sqlite3.Connection) -> list[Routing]:
+            found = connection.execute(
+                "SELECT * FROM routing WHERE (:before IS NULL OR revision < :before)"
+                " ORDER BY revision DESC LIMIT :limit",
+                {"before": before, "limit": limit},
+            )
+            return [rows.routing(row) for row in found]
+
+        return await self._database.read(job)
+
+    async def apply(self, change: RoutingChange) -> Routing:
+        """Write the change, or raise `Conflict` (`routing-changed`) if the routing moved on since it was planned."""
+        now = self._clock()
+        return await self._database.write(lambda connection: _apply(connection, change, now))
+
+
+def _apply(connection: sqlite3.Connection, change: RoutingChange, now: float) -> Routing:
+    before = rows.head_of_routing(connection)
+    revision = before.revision if before else 0
+    if revision != change.revision:
+        raise Conflict(
+            "the routing changed since this was planned",
+            code="routing-changed",
+            hint="look at `changeover status` and decide again",
+            routing=before.to_json() if before else None,
+        )
+    _demand_runnable(connection, change.current, *change.graphs.values())
+    if before and before.current != change.current:
+        _move(connection, before.current, "draining", now)
+    if not before or before.current != change.current:
+        _move(connection, change.current, "current", now)
+    if change.mark_bad:
+        _mark_bad(connection, change)
+    if change.action != "rollback":
+        _clear_marks(connection, before, change)
+    connection.execute(
+        "INSERT INTO routing (revision, current, graphs, threads, action, operation, previous, actor, reason, at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            revision + 1,
+            change.current,
+            rows.dumps(dict(change.graphs)),
+            change.threads,
+            change.action,
+            change.operation,
+            before.current if before else None,
+            change.actor,
+            change.reason,
+            now,
+        ),
+    )
+    if before:
+        for id_ in {before.current, *before.graphs.values()}:
+            rows.settle(connection, id_, now)
+    after = rows.head_of_routing(connection)
+    assert after is not None
+    rows.add_event(
+        connection,
+        now,
+        "routing_changed",
+        action=change.action,
+        operation=change.operation,
+        revision=after.revision,
+        actor=change.actor,
+        reason=change.reason,
+        graphs=dict(change.graphs),
+        **{"from": after.previous, "to": after.current},
+    )
+    return after
+
+
+def _demand_runnable(connection: sqlite3.Connection, *ids: str) -> None:
+    for id_ in ids:
+        version = find(connection, id_)
+        if version is None:
+            raise NotFound(f"there is no version '{id_}'", code="unknown-version", hint="see `changeover versions`")
+        if version.status == "rejected":
+            raise Conflict(
+                f"{id_} was rejected and cannot serve",
+                code="version-rejected",
+                hint=f"see `changeover show {id_}` for its problems",
+                problems=list(version.problems),
+            )
+
+
+def _move(connection: sqlite3.Connection, id_: VersionId, status: str, now: float) -> None:
+    connection.execute("UPDATE versions SET status = ?, touched_at = ? WHERE id = ?", (status, now, id_))
+
+
+def _mark_bad(connection: sqlite3.Connection, change: RoutingChange) -> None:
+    version = find(connection, change.mark_bad or "")
+    assert version is not None
+    if change.bad_graphs:
+        _set_bad_graphs(connection, version, {*version.bad_graphs, *change.bad_graphs})
+    else:
+        connection.execute("UPDATE versions SET bad = 1 WHERE id = ?", (version.id,))
+
+
+def _clear_marks(connection: sqlite3.Connection, before: Routing | None, change: RoutingChange) -> None:
+    """A switch that names a version clears its mark: somebody decided that it is good after all."""
+    if before is None or before.current != change.current:
+        connection.execute("UPDATE versions SET bad = 0, bad_graphs = '[]' WHERE id = ?", (change.current,))
+    for graph, id_ in change.graphs.items():
+        version = find(connection, id_)
+        assert version is not None
+        _set_bad_graphs(connection, version, set(version.bad_graphs) - {graph})
+
+
+def _set_bad_graphs(connection: sqlite3.Connection, version: Version, graphs: set[str]) -> None:
+    connection.execute("UPDATE versions SET bad_graphs = ? WHERE id = ?", (rows.dumps(sorted(graphs)), version.id))

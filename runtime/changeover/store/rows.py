@@ -1,0 +1,147 @@
+"""Rows to records, and the reads that several transactions share."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from changeover.store.records import (
+    Event,
+    GraphEntry,
+    Operation,
+    Routing,
+    Run,
+    RunId,
+    Thread,
+    ThreadId,
+    Version,
+    VersionId,
+)
+from changeover.versions.lifecycle import Status
+
+GRAPHS_SQL = """
+    SELECT g.graph, g.graph_digest, c.digest AS contract_digest, g.threads, g.description
+      FROM version_graphs g JOIN contracts c ON c.graph_digest = g.graph_digest
+     WHERE g.version = ?"""
+
+
+def dumps(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def version(connection: sqlite3.Connection, row: sqlite3.Row) -> Version:
+    graphs = {entry["graph"]: graph_entry(entry) for entry in connection.execute(GRAPHS_SQL, (row["id"],))}
+    (holders,) = connection.execute("SELECT count(*) FROM holders WHERE version = ?", (row["id"],)).fetchone()
+    return Version(
+        id=VersionId(row["id"]),
+        number=row["number"],
+        digest=row["digest"],
+        status=Status(row["status"]),
+        bad=bool(row["bad"]),
+        bad_graphs=tuple(json.loads(row["bad_graphs"])),
+        registered=bool(row["registered"]),
+        message=row["message"],
+        manifest=json.loads(row["manifest"]),
+        changed=tuple(json.loads(row["changed"])),
+        problems=tuple(json.loads(row["problems"])),
+        created_at=row["created_at"],
+        graphs=graphs,
+        holders=holders,
+    )
+
+
+def graph_entry(row: sqlite3.Row) -> GraphEntry:
+    return GraphEntry(row["graph_digest"], row["contract_digest"], row["threads"], row["description"])
+
+
+def routing(row: sqlite3.Row) -> Routing:
+    return Routing(
+        revision=row["revision"],
+        current=VersionId(row["current"]),
+        graphs=json.loads(row["graphs"]),
+        ramping=row["ramping"],
+        percent=row["percent"],
+        salt=row["salt"],
+        threads=row["threads"],
+        action=row["action"],
+        operation=row["operation"],
+        previous=row["previous"],
+        actor=row["actor"],
+        reason=row["reason"],
+        at=row["at"],
+    )
+
+
+def head_of_routing(connection: sqlite3.Connection) -> Routing | None:
+    row = connection.execute("SELECT * FROM routing ORDER BY revision DESC LIMIT 1").fetchone()
+    return routing(row) if row else None
+
+
+def thread(row: sqlite3.Row) -> Thread:
+    return Thread(
+        id=ThreadId(row["id"]),
+        graph=row["graph"],
+        version=row["version"],
+        policy=row["policy"],
+        pin_expires=row["pin_expires"],
+        status=row["status"],
+        waiting=row["waiting"],
+        holds=row["holds"],
+        reason=row["reason"],
+        metadata=json.loads(row["metadata"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def run(row: sqlite3.Row) -> Run:
+    return Run(
+        id=RunId(row["id"]),
+        thread_id=row["thread_id"],
+        graph=row["graph"],
+        version=VersionId(row["version"]),
+        requested_version=row["requested_version"],
+        reason=row["reason"],
+        continues=bool(row["continues"]),
+        status=row["status"],
+        status_reason=row["status_reason"],
+        fence=row["fence"],
+        metadata=json.loads(row["metadata"]),
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+    )
+
+
+def operation(row: sqlite3.Row) -> Operation:
+    return Operation(
+        id=row["id"],
+        kind=row["kind"],
+        status=row["status"],
+        request=json.loads(row["request"]),
+        progress=json.loads(row["progress"]),
+        result=None if row["result"] is None else json.loads(row["result"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def event(row: sqlite3.Row) -> Event:
+    return Event(id=row["id"], at=row["at"], type=row["type"], data=json.loads(row["data"]))
+
+
+def add_event(connection: sqlite3.Connection, at: float, type_: str, **data: Any) -> None:
+    connection.execute("INSERT INTO events (at, type, data) VALUES (?, ?, ?)", (at, type_, dumps(data)))
+
+
+def settle(connection: sqlite3.Connection, version_id: str, at: float) -> bool:
+    """Mark a draining version drained if nothing holds it any more."""
+    moved = connection.execute(
+        "UPDATE versions SET status = 'drained', touched_at = :at WHERE id = :id AND status = 'draining'"
+        " AND NOT EXISTS (SELECT 1 FROM holders WHERE version = :id)",
+        {"id": version_id, "at": at},
+    ).rowcount
+    if moved:
+        add_event(connection, at, "version_drained", version=version_id)
+    return bool(moved)

@@ -1,0 +1,315 @@
+"""Rows of runs and of the threads they run on.
+
+A run is bound to a version in the transaction that reads the routing. On one thread at most one run is
+`running`, which an index of the database enforces; the others wait as `pending` in their order of arrival.
+Runs come and go without a sync to disk of their own (`durable=False`): they survive the death of the
+process, and a checkpoint or an acknowledged change that follows takes them to disk with it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from changeover.errors import Conflict, NotFound
+from changeover.store import rows
+from changeover.store.database import Database
+from changeover.store.records import Decision, Facts, GraphEntry, NewRun, Outcome, Routing, Run, RunId, Thread, ThreadId, thread_policy
+from changeover.versions.lifecycle import Status
+
+Decide = Callable[[Facts], Decision]
+
+
+class Runs:
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def accept(self, new: NewRun, decide: Decide) -> Run:
+        """Decide the version of a new run and write its row: `running`, or `pending` behind others on its thread."""
+        now = self._clock()
+        return await self._database.write(lambda connection: _accept(connection, new, decide, now), durable=False)
+
+    async def start(self, id_: RunId, decide: Decide) -> Run:
+        """Start a run that had to wait; the decision is made again, and an event names both if they differ."""
+        now = self._clock()
+        return await self._database.write(lambda connection: _start(connection, id_, decide, now), durable=False)
+
+    async def finish(self, run: Run, outcome: Outcome) -> RunId | None:
+        """Write how a run ended; returns the next run that may start on its thread."""
+        now = self._clock()
+        return await self._database.write(lambda connection: _finish(connection, run, outcome, now), durable=False)
+
+    async def get(self, id_: str) -> Run:
+        def job(connection: sqlite3.Connection) -> Run | None:
+            row = connection.execute("SELECT * FROM runs WHERE id = ?", (id_,)).fetchone()
+            return rows.run(row) if row else None
+
+        run = await self._database.read(job)
+        if run is None:
+            raise NotFound(f"there is no run '{id_}'", code="unknown-run")
+        return run
+
+    async def list(
+        self,
+        *,
+        thread_id: str | None = None,
+        version: str | None = None,
+        active: bool = False,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[Run]:
+        """Runs, newest first; `active` leaves out those that ended."""
+
+        def job(connection: sqlite3.Connection) -> list[Run]:
+            found = connection.execute(
+                "SELECT * FROM runs WHERE (:thread IS NULL OR thread_id = :thread)"
+                " AND (:version IS NULL OR version = :version)"
+                " AND (NOT :active OR status IN ('pending', 'running')) ORDER BY seq DESC LIMIT :limit OFFSET :offset",
+                {"thread": thread_id, "version": version, "active": active, "limit": limit, "offset": offset},
+            )
+            return [rows.run(row) for row in found]
+
+        return await self._database.read(job)
+
+    async def abandoned(self) -> list[Run]:
+        """Runs that a process left `pending` or `running` when it died; asked once, at start."""
+        return await self.list(active=True, limit=1_000_000)
+
+    async def put_thread(self, id_: ThreadId, metadata: Mapping[str, Any]) -> tuple[Thread, bool]:
+        """Create a thread if there is none of this id; returns it and whether it is new."""
+        now = self._clock()
+
+        def job(connection: sqlite3.Connection) -> tuple[Thread, bool]:
+            created = _insert_thread(connection, id_, None, metadata, now)
+            thread = _thread(connection, id_)
+            assert thread is not None
+            return thread, created
+
+        return await self._database.write(job)
+
+    async def thread(self, id_: str) -> Thread:
+        thread = await self._database.read(lambda connection: _thread(connection, id_))
+        if thread is None:
+            raise NotFound(f"there is no thread '{id_}'", code="unknown-thread")
+        return thread
+
+    async def threads(
+        self, *, version: str | None = None, status: str | None = None, limit: int = 100, offset: int = 0
+    ) -> list[Thread]:
+        def job(connection: sqlite3.Connection) -> list[Thread]:
+            found = connection.execute(
+                "SELECT * FROM threads WHERE (:version IS NULL OR version = :version)"
+                " AND (:status IS NULL OR status = :status) ORDER BY updated_at DESC LIMIT :limit OFFSET :offset",
+                {"version": version, "status": status, "limit": limit, "offset": offset},
+            )
+            return [rows.thread(row) for row in found]
+
+        return await self._database.read(job)
+
+    async def fate_of_threads(self, versions: Sequence[str], listed: int) -> dict[str, Any]:
+        """What the threads of these versions get from the routing as it is: who moves with its next run, who stays.
+
+        Counts are exact; of each kind the first `listed` ids are named.
+        """
+        return await self._database.read(lambda connection: _fate_of_threads(connection, versions, listed))
+
+
+def _accept(connection: sqlite3.Connection, new: NewRun, decide: Decide, now: float) -> Run:
+    thread = _thread(connection, new.thread_id) if new.thread_id else None
+    if new.thread_id and thread is None and not new.create_thread:
+        raise NotFound(f"there is no thread '{new.thread_id}'", code="unknown-thread")
+    decision = decide(_facts(connection, new, thread, now))
+    waits = new.thread_id is not None and _is_busy(connection, new.thread_id)
+    row = connection.execute(
+        "INSERT INTO runs (id, thread_id, graph, version, requested_version, reason, continues, status, metadata,"
+        " created_at, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        (
+            new.id,
+            new.thread_id,
+            new.graph,
+            decision.version,
+            new.requested_version,
+            decision.reason,
+            int(new.continues),
+            "pending" if waits else "running",
+            rows.dumps(dict(new.metadata)),
+            now,
+            None if waits else now,
+        ),
+    ).fetchone()
+    run = rows.run(row)
+    if new.thread_id:
+        if thread is None:
+            _insert_thread(connection, new.thread_id, new.graph, {}, now)
+        if not waits:
+            _take_thread(connection, run, thread, now)
+    return run
+
+
+def _start(connection: sqlite3.Connection, id_: RunId, decide: Decide, now: float) -> Run:
+    waiting = rows.run(connection.execute("SELECT * FROM runs WHERE id = ?", (id_,)).fetchone())
+    if waiting.status != "pending":
+        raise Conflict(f"run {id_} is {waiting.status}", code="run-not-pending")
+    thread = _thread(connection, waiting.thread_id or "")
+    new = NewRun(
+        waiting.id, waiting.graph, waiting.thread_id, waiting.requested_version, waiting.continues, waiting.metadata
+    )
+    decision = decide(_facts(connection, new, thread, now))
+    row = connection.execute(
+        "UPDATE runs SET status = 'running', version = ?, reason = ?, started_at = ? WHERE id = ? AND status = 'pending'"
+        " RETURNING *",
+        (decision.version, decision.reason, now, id_),
+    ).fetchone()
+    run = rows.run(row)
+    if decision.version != waiting.version:
+        rows.add_event(
+            connection,
+            now,
+            "run_rebound",
+            run_id=id_,
+            thread_id=run.thread_id,
+            reason=decision.reason,
+            **{"from": waiting.version, "to": decision.version},
+        )
+        rows.settle(connection, waiting.version, now)
+    _take_thread(connection, run, thread, now)
+    return run
+
+
+def _finish(connection: sqlite3.Connection, run: Run, outcome: Outcome, now: float) -> RunId | None:
+    ended = connection.execute(
+        "UPDATE runs SET status = ?, status_reason = ?, ended_at = ? WHERE id = ? AND fence = ?"
+        " AND status IN ('pending', 'running')",
+        (outcome.status, outcome.reason, now, run.id, run.fence),
+    ).rowcount
+    if not ended:
+        raise Conflict(f"run {run.id} was ended or taken over by somebody else", code="run-lost")
+    next_run = _next_run(connection, run.thread_id) if run.thread_id else None
+    if run.thread_id and run.status == "running":
+        _leave_thread(connection, run, outcome, next_run, now)
+    rows.settle(connection, run.version, now)
+    return next_run
+
+
+def _take_thread(connection: sqlite3.Connection, run: Run, before: Thread | None, now: float) -> None:
+    """Bind the thread to the graph and version of the run that starts on it."""
+    connection.execute(
+        "UPDATE threads SET graph = ?, version = ?, reason = ?, status = 'busy', holds = NULL, updated_at = ? WHERE id = ?",
+        (run.graph, run.version, run.reason, now, run.thread_id),
+    )
+    if before is None or before.version is None:
+        return
+    if before.graph != run.graph:
+        rows.add_event(
+            connection, now, "thread_taken", thread_id=before.id, **{"from": before.graph, "to": run.graph}
+        )
+    if before.version != run.version:
+        rows.add_event(
+            connection,
+            now,
+            "thread_moved",
+            thread_id=before.id,
+            reason=run.reason,
+            **{"from": before.version, "to": run.version},
+        )
+        rows.settle(connection, before.version, now)
+
+
+def _leave_thread(connection: sqlite3.Connection, run: Run, outcome: Outcome, next_run: str | None, now: float) -> None:
+    waiting = outcome.waiting
+    status = "busy" if next_run else {"failure": "error", None: "idle"}.get(waiting, "interrupted")
+    holds = waiting if waiting in ("interrupt", "breakpoint") else _pin(connection, run, now)
+    connection.execute(
+        "UPDATE threads SET status = ?, waiting = ?, holds = ?, updated_at = ? WHERE id = ?",
+        (status, waiting, holds, now, run.thread_id),
+    )
+
+
+def _pin(connection: sqlite3.Connection, run: Run, now: float) -> str | None:
+    thread = _thread(connection, run.thread_id or "")
+    graph = _graph(connection, run.version, run.graph)
+    policy = thread_policy(thread, rows.head_of_routing(connection), graph, now)
+    return "pinned" if policy == "pinned" else None
+
+
+def _facts(connection: sqlite3.Connection, new: NewRun, thread: Thread | None, now: float) -> Facts:
+    routing = rows.head_of_routing(connection)
+    status = None
+    if new.requested_version:
+        row = connection.execute("SELECT status FROM versions WHERE id = ?", (new.requested_version,)).fetchone()
+        status = Status(row["status"]) if row else None
+    target = new.requested_version or (routing.version_for(new.graph) if routing else None)
+    on_thread = _graph(connection, thread.version, new.graph) if thread and thread.version else None
+    on_target = _graph(connection, target, new.graph) if target else None
+    return Facts(new, routing, thread, status, on_thread, on_target, now)
+
+
+def _graph(connection: sqlite3.Connection, version: str, graph: str) -> GraphEntry | None:
+    row = connection.execute(f"{rows.GRAPHS_SQL} AND g.graph = ?", (version, graph)).fetchone()
+    return rows.graph_entry(row) if row else None
+
+
+def _thread(connection: sqlite3.Connection, id_: str) -> Thread | None:
+    row = connection.execute("SELECT * FROM threads WHERE id = ?", (id_,)).fetchone()
+    return rows.thread(row) if row else None
+
+
+def _insert_thread(
+    connection: sqlite3.Connection, id_: str, graph: str | None, metadata: Mapping[str, Any], now: float
+) -> bool:
+    inserted = connection.execute(
+        "INSERT OR IGNORE INTO threads (id, graph, metadata, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
+        (id_, graph, rows.dumps(dict(metadata)), now, now),
+    ).rowcount
+    return bool(inserted)
+
+
+def _is_busy(connection: sqlite3.Connection, thread_id: str) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM runs WHERE thread_id = ? AND status IN ('pending', 'running') LIMIT 1", (thread_id,)
+    ).fetchone()
+    return found is not None
+
+
+def _next_run(connection: sqlite3.Connection, thread_id: str) -> RunId | None:
+    row = connection.execute(
+        "SELECT id FROM runs WHERE thread_id = ? AND status IN ('pending', 'running') ORDER BY seq LIMIT 1",
+        (thread_id,),
+    ).fetchone()
+    return RunId(row["id"]) if row else None
+
+
+def _fate_of_threads(connection: sqlite3.Connection, versions: Sequence[str], listed: int) -> dict[str, Any]:
+    routing = rows.head_of_routing(connection)
+    fates: dict[str, dict[str, Any]] = {}
+    if routing is None or not versions:
+        return fates
+    marks = ", ".join("?" * len(versions))
+    groups = connection.execute(
+        f"SELECT graph, version, holds, count(*) AS count FROM threads WHERE version IN ({marks})"
+        " GROUP BY graph, version, holds",
+        tuple(versions),
+    ).fetchall()
+    for group in groups:
+        fate = _fate(connection, routing, group["graph"], group["version"], group["holds"])
+        entry = fates.setdefault(fate, {"count": 0, "ids": []})
+        entry["count"] += group["count"]
+        ids = connection.execute(
+            "SELECT id FROM threads WHERE graph = ? AND version = ? AND holds IS ? ORDER BY id LIMIT ?",
+            (group["graph"], group["version"], group["holds"], listed - len(entry["ids"])),
+        )
+        entry["ids"] += [row["id"] for row in ids]
+    return fates
+
+
+def _fate(connection: sqlite3.Connection, routing: Routing, graph: str, version: str, holds: str | None) -> str:
+    target = routing.version_for(graph)
+    if target == version:
+        return "current"
+    if holds is not None:
+        return f"stays: {holds}"
+    own, next_ = _graph(connection, version, graph), _graph(connection, target, graph)
+    fits = own is not None and next_ is not None and own.contract_digest == next_.contract_digest
+    return "moves with its next run" if fits else "stays: its saved state does not fit"

@@ -1,0 +1,264 @@
+"""Rows of versions: their snapshots, graphs, contracts and status."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Mapping
+
+from changeover.errors import Conflict, NotFound
+from changeover.store import rows
+from changeover.store.database import Database
+from changeover.store.records import Holder, NewVersion, Version, VersionId
+
+Clock = Callable[[], float]
+
+
+class Versions:
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def put(self, new: NewVersion, blobs: Mapping[str, bytes]) -> Version:
+        """Write a built or rejected version with its blobs, contracts and event, at once.
+
+        The same digest is the same version: a known one that was rejected and passes now becomes `ready`,
+        one that fails again keeps its newest problems, any other is returned as it is.
+        """
+        now = self._clock()
+        return await self._database.write(lambda connection: _put(connection, new, blobs, now))
+
+    async def get(self, id_: str) -> Version:
+        version = await self._database.read(lambda connection: find(connection, id_))
+        if version is None:
+            raise NotFound(f"there is no version '{id_}'", code="unknown-version", hint="see `changeover versions`")
+        return version
+
+    async def by_digest(self, digest: str) -> Version | None:
+        return await self._database.read(lambda connection: _by_digest(connection, digest))
+
+    async def list(self, *, status: str | None = None, limit: int = 100, before: int | None = None) -> list[Version]:
+        """Versions, newest first; `before` is the `number` to go on from."""
+
+        def job(connection: sqlite3.Connection) -> list[Version]:
+            found = connection.execute(
+                "SELECT * FROM versions WHERE (:status IS NULL OR status = :status)"
+                " AND (:before IS NULL OR number < :before) ORDER BY number DESC LIMIT :limit",
+                {"status": status, "before": before, "limit": limit},
+            ).fetchall()
+            return [rows.version(connection, row) for row in found]
+
+        return await self._database.read(job)
+
+    async def files(self, id_: str) -> dict[str, bytes]:
+        """The stored bytes of a version, by path."""
+
+        def job(connection: sqlite3.Connection) -> dict[str, bytes]:
+            row = connection.execute("SELECT manifest FROM versions WHERE id = ?", (id_,)).fetchone()
+            manifest = json.loads(row["manifest"]) if row else {}
+            return {path: _blob(connection, digest) for path, digest in manifest.items()}
+
+        return await self._database.read(job)
+
+    async def contract(self, graph_digest: str) -> dict[str, object] | None:
+        def job(connection: sqlite3.Connection) -> dict[str, object] | None:
+            row = connection.execute(
+                "SELECT contract FROM contracts WHERE graph_digest = ?", (graph_digest,)
+            ).fetchone()
+            return json.loads(row["contract"]) if row else None
+
+        return await self._database.read(job)
+
+    async def holders(self, id_: str) -> list[Holder]:
+        """Whatever still needs the version, oldest first."""
+
+        def job(connection: sqlite3.Connection) -> list[Holder]:
+            found = connection.execute(
+                "SELECT version, kind, id, reason, since FROM holders WHERE version = ? ORDER BY since, id", (id_,)
+            )
+            return [Holder(*row) for row in found]
+
+        return await self._database.read(job)
+
+    async def retire(self, id_: str) -> Version:
+        """Retire a version that nothing needs; 409 with its holders otherwise."""
+        now = self._clock()
+        return await self._database.write(lambda connection: _retire(connection, id_, now))
+
+    async def collect(self, *, keep: int, older_than: float, needed: Collection[str]) -> tuple[list[str], list[str]]:
+        """Retire idle versions that were last touched before `older_than` and are not among the newest `keep`,
+        then purge retired and rejected ones that no thread refers to. Returns the retired and the purged ids."""
+        now = self._clock()
+        return await self._database.write(
+            lambda connection: _collect(connection, keep, older_than, frozenset(needed), now)
+        )
+
+    async def hold(self, id_: str, hold_id: str, reason: str, expires_at: float | None) -> None:
+        now = self._clock()
+
+        def job(connection: sqlite3.Connection) -> None:
+            if find(connection, id_) is None:
+                raise NotFound(f"there is no version '{id_}'", code="unknown-version")
+            connection.execute("INSERT INTO holds VALUES (?, ?, ?, ?, ?)", (hold_id, id_, reason, now, expires_at))
+            rows.add_event(connection, now, "version_held", version=id_, hold=hold_id, reason=reason)
+
+        await self._database.write(job)
+
+    async def release(self, id_: str) -> int:
+        """Let go of every hold by hand of the version; returns how many there were."""
+        now = self._clock()
+
+        def job(connection: sqlite3.Connection) -> int:
+            count = connection.execute("DELETE FROM holds WHERE version = ?", (id_,)).rowcount
+            rows.settle(connection, id_, now)
+            return count
+
+        return await self._database.write(job)
+
+
+def find(connection: sqlite3.Connection, id_: str) -> Version | None:
+    row = connection.execute("SELECT * FROM versions WHERE id = ?", (id_,)).fetchone()
+    return rows.version(connection, row) if row else None
+
+
+def _by_digest(connection: sqlite3.Connection, digest: str) -> Version | None:
+    row = connection.execute("SELECT * FROM versions WHERE digest = ?", (digest,)).fetchone()
+    return rows.version(connection, row) if row else None
+
+
+def _blob(connection: sqlite3.Connection, digest: str) -> bytes:
+    (data,) = connection.execute("SELECT data FROM blobs WHERE digest = ?", (digest,)).fetchone()
+    return bytes(data)
+
+
+def _put(connection: sqlite3.Connection, new: NewVersion, blobs: Mapping[str, bytes], now: float) -> Version:
+    known = _by_digest(connection, new.digest)
+    if known is None:
+        id_ = _insert(connection, new, blobs, now)
+    else:
+        id_ = known.id
+        if known.status == "rejected":
+            _retry(connection, known, new, now)
+    if known is None or known.status == "rejected":
+        _write_graphs(connection, id_, new)
+        kind = "version_rejected" if new.rejected else "version_ready"
+        rows.add_event(connection, now, kind, version=id_, digest=new.digest, problems=list(new.problems))
+    stored = find(connection, id_)
+    assert stored is not None
+    return stored
+
+
+def _insert(connection: sqlite3.Connection, new: NewVersion, blobs: Mapping[str, bytes], now: float) -> VersionId:
+    connection.executemany(
+        "INSERT OR IGNORE INTO blobs (digest, data) VALUES (?, ?)",
+        [(digest, data) for digest, data in blobs.items()],
+    )
+    previous = connection.execute(
+        "SELECT manifest FROM versions WHERE registered = 0 ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    before = json.loads(previous["manifest"]) if previous else {}
+    changed = sorted(path for path in {*before, *new.manifest} if before.get(path) != new.manifest.get(path))
+    cursor = connection.execute(
+        "INSERT INTO versions (id, digest, status, registered, message, manifest, changed, problems, created_at,"
+        " touched_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            new.name or f"pending-{new.digest}",
+            new.digest,
+            "rejected" if new.rejected else "ready",
+            int(new.name is not None),
+            new.message,
+            rows.dumps(dict(new.manifest)),
+            rows.dumps(changed),
+            rows.dumps(new.problems),
+            now,
+            now,
+        ),
+    )
+    if new.name is not None:
+        return VersionId(new.name)
+    number = cursor.lastrowid
+    connection.execute("UPDATE versions SET id = 'v' || number WHERE number = ?", (number,))
+    return VersionId(f"v{number}")
+
+
+def _retry(connection: sqlite3.Connection, known: Version, new: NewVersion, now: float) -> None:
+    connection.execute(
+        "UPDATE versions SET status = ?, problems = ?, message = ?, touched_at = ? WHERE id = ?",
+        ("rejected" if new.rejected else "ready", rows.dumps(new.problems), new.message, now, known.id),
+    )
+
+
+def _write_graphs(connection: sqlite3.Connection, id_: str, new: NewVersion) -> None:
+    for digest, contract in new.contracts.items():
+        text = rows.dumps(contract)
+        connection.execute(
+            "INSERT OR IGNORE INTO contracts (graph_digest, format, digest, contract) VALUES (?, ?, ?, ?)",
+            (digest, new.contract_format, contract_digest(contract), text),
+        )
+    connection.executemany(
+        "INSERT INTO version_graphs (version, graph, graph_digest, threads, description) VALUES (?, ?, ?, ?, ?)",
+        [(id_, name, graph.digest, graph.threads, graph.description) for name, graph in new.graphs.items()],
+    )
+
+
+def contract_digest(contract: dict[str, object]) -> str:
+    canonical = json.dumps(contract, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _retire(connection: sqlite3.Connection, id_: str, now: float) -> Version:
+    version = find(connection, id_)
+    if version is None:
+        raise NotFound(f"there is no version '{id_}'", code="unknown-version")
+    if version.status == "retired":
+        return version
+    if version.status not in ("ready", "drained") or version.holders:
+        holders = [dict(row) for row in connection.execute("SELECT * FROM holders WHERE version = ?", (id_,))]
+        raise Conflict(
+            f"{id_} is {version.status.value} and has {version.holders} holders",
+            code="version-in-use",
+            hint="switch to another version and drain it first",
+            holders=holders,
+        )
+    connection.execute("UPDATE versions SET status = 'retired', touched_at = ? WHERE id = ?", (now, id_))
+    rows.add_event(connection, now, "version_retired", version=id_)
+    retired = find(connection, id_)
+    assert retired is not None
+    return retired
+
+
+def _collect(
+    connection: sqlite3.Connection, keep: int, older_than: float, needed: frozenset[str], now: float
+) -> tuple[list[str], list[str]]:
+    newest = [row["id"] for row in connection.execute("SELECT id FROM versions ORDER BY number DESC LIMIT ?", (keep,))]
+    kept = needed.union(newest)
+    idle = connection.execute(
+        "SELECT id FROM versions WHERE status IN ('ready', 'drained') AND touched_at < ?"
+        " AND NOT EXISTS (SELECT 1 FROM holders WHERE version = versions.id) ORDER BY number",
+        (older_than,),
+    ).fetchall()
+    retired = [row["id"] for row in idle if row["id"] not in kept]
+    for id_ in retired:
+        connection.execute("UPDATE versions SET status = 'retired', touched_at = ? WHERE id = ?", (now, id_))
+        rows.add_event(connection, now, "version_retired", version=id_)
+    free = connection.execute(
+        "SELECT id FROM versions WHERE status IN ('retired', 'rejected') AND touched_at < ?"
+        " AND NOT EXISTS (SELECT 1 FROM threads WHERE version = versions.id)"
+        " AND NOT EXISTS (SELECT 1 FROM runs WHERE version = versions.id OR requested_version = versions.id)"
+        " AND NOT EXISTS (SELECT 1 FROM routing WHERE versions.id IN (current, ramping, previous))"
+        " ORDER BY number",
+        (older_than,),
+    ).fetchall()
+    purged = [row["id"] for row in free if row["id"] not in kept]
+    for id_ in purged:
+        connection.execute("DELETE FROM versions WHERE id = ?", (id_,))
+        rows.add_event(connection, now, "version_purged", version=id_)
+    if purged:
+        connection.execute(
+            "DELETE FROM blobs WHERE digest NOT IN (SELECT f.value FROM versions, json_each(versions.manifest) AS f)"
+        )
+        connection.execute(
+            "DELETE FROM contracts WHERE graph_digest NOT IN (SELECT graph_digest FROM version_graphs)"
+        )
+    return retired, purged

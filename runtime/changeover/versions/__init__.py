@@ -1,0 +1,1 @@
+"""What never changes: the bytes of a version, its digests, its contracts, its legal moves."""

@@ -1,0 +1,123 @@
+"""The contract of a graph: what its saved state depends on.
+
+Channels with their types and reducers, nodes, subgraphs, static breakpoints, joins, the context. Two graphs
+with equal contracts can continue each other's threads. It is plain JSON, stored with a format number from
+the first version on; names of project classes are the logical ones, so that it does not depend on where a
+version was loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, get_args, get_origin
+
+from langgraph.channels.base import BaseChannel
+from langgraph.pregel import Pregel
+from pydantic import BaseModel
+
+FORMAT = 1
+INTERNAL_CHANNELS = ("__start__", "__pregel_tasks", "__previous__", "__end__")
+TYPE_DEPTH_LIMIT = 8
+
+LogicalName = Callable[[str], str | None]
+
+
+def contract_of(graph: Pregel[Any, Any, Any, Any], logical_name: LogicalName) -> dict[str, Any]:
+    """The contract of a compiled graph, subgraphs included. `logical_name` translates private module names."""
+    describe = _Describer(logical_name)
+    subgraphs = dict(graph.get_subgraphs())
+    channels = {name: channel for name, channel in graph.channels.items() if isinstance(channel, BaseChannel)}
+    return {
+        "kind": "state_graph" if hasattr(graph, "builder") else "pregel",
+        "channels": {
+            name: describe.channel(channel) for name, channel in sorted(channels.items()) if _holds_state(name)
+        },
+        "joins": sorted(name for name in channels if name.startswith("join:")),
+        "nodes": {
+            name: {
+                "defer": _is_deferred(graph, name),
+                "subgraph": contract_of(subgraphs[name], logical_name) if name in subgraphs else None,
+            }
+            for name in sorted(graph.nodes)
+            if name != "__start__"
+        },
+        "interrupt_before": _names(graph.interrupt_before_nodes),
+        "interrupt_after": _names(graph.interrupt_after_nodes),
+        "context": describe.type(graph.context_schema) if graph.context_schema is not None else None,
+    }
+
+
+def _holds_state(name: str) -> bool:
+    return name not in INTERNAL_CHANNELS and not name.startswith(("branch:", "join:", "start:"))
+
+
+def _is_deferred(graph: Any, name: str) -> bool:
+    builder = getattr(graph, "builder", None)
+    spec = builder.nodes.get(name) if builder is not None else None
+    return bool(getattr(spec, "defer", False))
+
+
+def _names(nodes: Any) -> list[str] | str:
+    return nodes if isinstance(nodes, str) else sorted(nodes)
+
+
+class _Describer:
+    """Types, reducers and defaults as JSON that is the same in every process."""
+
+    def __init__(self, logical_name: LogicalName) -> None:
+        self._logical_name = logical_name
+
+    def channel(self, channel: BaseChannel[Any, Any, Any]) -> dict[str, Any]:
+        operator = getattr(channel, "operator", None) or getattr(channel, "reducer", None)
+        return {
+            "channel": type(channel).__name__,
+            "type": self.type(getattr(channel, "typ", Any)),
+            "reducer": self.name(operator) if operator is not None else None,
+        }
+
+    def type(self, annotation: Any, depth: int = 0) -> Any:
+        """A builtin or third-party type by name, a project type by name and fields."""
+        if depth > TYPE_DEPTH_LIMIT:
+            return "..."
+        origin = get_origin(annotation)
+        if origin is typing.Annotated:
+            return self.type(get_args(annotation)[0], depth)
+        if origin is typing.Literal:
+            return {"literal": [repr(value) for value in get_args(annotation)]}
+        if origin is not None:
+            return {"of": self.name(origin), "args": [self.type(arg, depth + 1) for arg in get_args(annotation)]}
+        if isinstance(annotation, type) and self._logical_name(annotation.__module__) is not None:
+            return {"class": self.name(annotation), "fields": self._fields(annotation, depth + 1)}
+        return self.name(annotation)
+
+    def name(self, thing: Any) -> str:
+        if thing is None or thing is type(None):
+            return "None"
+        module = getattr(thing, "__module__", None)
+        qualified = getattr(thing, "__qualname__", None)
+        if not isinstance(module, str) or not isinstance(qualified, str):
+            inner = getattr(thing, "func", None)  # functools.partial, callables
+            return f"{type(thing).__name__}({self.name(inner)})" if inner is not None else self._repr(thing)
+        return f"{self._logical_name(module) or module}.{qualified}"
+
+    def _repr(self, thing: Any) -> str:
+        """A type form (`Any`, a forward reference) by its text, another object by its class: no addresses."""
+        if isinstance(thing, (str, typing.ForwardRef)) or type(thing).__module__ == "typing":
+            return str(thing)
+        return self.name(type(thing))
+
+    def _fields(self, cls: type, depth: int) -> Any:
+        if issubclass(cls, Enum):
+            return {member.name: repr(member.value) for member in cls}
+        if issubclass(cls, BaseModel):
+            return {
+                name: {"type": self.type(field.annotation, depth), "required": field.is_required()}
+                for name, field in sorted(cls.model_fields.items())
+            }
+        if dataclasses.is_dataclass(cls):
+            return {field.name: self.type(field.type, depth) for field in dataclasses.fields(cls)}
+        annotations: Mapping[str, Any] = getattr(cls, "__annotations__", {})
+        return {name: self.type(annotation, depth) for name, annotation in sorted(annotations.items())}

@@ -1,0 +1,183 @@
+"""Which names of a project folder belong to a version, before anything is ignored.
+
+Owns the names of the format, the folders that changeover.yaml and langgraph.json add, and the part of
+changeover.yaml that is part of a version. Pure: works on names and bytes, the tree is walked in
+`walk`. Text that cannot be read adds nothing here: `check` says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from posixpath import normpath
+from typing import Any
+
+import yaml
+
+SUFFIXES = (".yaml", ".yml", ".json")
+SERVER_FILES = tuple(f"changeover{suffix}" for suffix in SUFFIXES)
+LANGGRAPH_FILE = "langgraph.json"
+PROJECT_FILES = frozenset(
+    {f"{stem}{suffix}" for stem in ("agents", "tools", "changeover") for suffix in SUFFIXES}
+    | {"requirements.txt", LANGGRAPH_FILE}
+)
+PROJECT_FOLDERS = ("prompts", "graphs", "migrations")
+IGNORE_FILES = (".gitignore", ".changeoverignore")
+
+NEVER = frozenset({".git", ".hg", ".svn", ".venv", "node_modules", "__pycache__", ".changeover"})
+CACHES = frozenset({".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".tox", ".nox", ".ipynb_checkpoints"})
+_SKIPPED_NAMES = NEVER | CACHES | {"4913", ".DS_Store", *IGNORE_FILES}
+_SKIPPED_ENDINGS = ("~", ".swp", ".swo", ".swx", ".tmp", ".pyc", "___jb_tmp___", "___jb_old___")
+_SKIPPED_PATTERNS = (".#*", "#*#", ".goutputstream-*")
+
+_MAX_YAML_NODES = 10_000
+_MAX_YAML_CHARS = 256 * 1024
+_VERSIONED_SECTIONS = ("include", "plugins")
+
+
+@dataclass(frozen=True, slots=True)
+class Includes:
+    """Further folders or files, as normalised relative paths; `whole` is the entire project folder."""
+
+    paths: tuple[str, ...] = ()
+    whole: bool = False
+    refused: tuple[tuple[str, str], ...] = ()  # (file that names it, what it names)
+
+
+def is_skipped(name: str) -> bool:
+    """Is this name of a file or folder never part of a version, at whatever depth?
+
+    Names that begin with two dots are the hidden side of a Kubernetes ConfigMap: their files are
+    read through the links that lead there.
+    """
+    return (
+        name in _SKIPPED_NAMES
+        or name.startswith("..")
+        or is_environment(name)
+        or name.endswith(_SKIPPED_ENDINGS)
+        or (name[0] in ".#" and any(fnmatchcase(name, pattern) for pattern in _SKIPPED_PATTERNS))
+    )
+
+
+def is_environment(name: str) -> bool:
+    return name == ".env" or name.startswith(".env.")
+
+
+def is_steering(name: str) -> bool:
+    """Does a change of this name matter although it is in no version: ignore files, .env, ConfigMap links?"""
+    return name in IGNORE_FILES or is_environment(name) or name.startswith("..")
+
+
+def is_forbidden_target(parts: Iterable[str]) -> bool:
+    """May a link not lead to this path, since it would carry into the version what is kept out of it?"""
+    return any(part in NEVER or is_environment(part) for part in parts)
+
+
+def includes(top_files: Mapping[str, bytes]) -> Includes:
+    """What the project's own files add to the version."""
+    wanted = [(name, path) for name in SERVER_FILES for path in _strings(_section(name, top_files, "include"))]
+    wanted += [(LANGGRAPH_FILE, path) for path in _langgraph_paths(top_files)]
+    paths: list[str] = []
+    refused: list[tuple[str, str]] = []
+    for source, path in wanted:
+        clean = normpath(path.strip()) if path.strip() else ""
+        if not clean or clean.startswith(("/", "..")) or "\\" in clean or "\0" in clean:
+            refused.append((source, path))
+        else:
+            paths.append(clean)
+    return Includes(tuple(dict.fromkeys(p for p in paths if p != ".")), "." in paths, tuple(refused))
+
+
+def versioned_part(name: str, content: bytes) -> bytes | None:
+    """The part of changeover.yaml that says what the agents are, in one canonical spelling.
+
+    None where there is none. What cannot be read stays as it is, so that `check` can say why.
+    """
+    data = _mapping(name, content)
+    if data is None:
+        return content if content.strip() else None
+    kept = {key: data[key] for key in _VERSIONED_SECTIONS if data.get(key)}
+    if not kept:
+        return None
+    try:
+        if name.endswith(".json"):
+            return json.dumps(kept, sort_keys=True, indent=2, ensure_ascii=False).encode()
+        return yaml.dump(kept, Dumper=_PlainDumper, sort_keys=True, allow_unicode=True).encode()
+    except (TypeError, ValueError, yaml.YAMLError):  # keys of several types have no order
+        return content
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes shared values out, so that an alias and its value twice are spelled the same."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _langgraph_paths(top_files: Mapping[str, bytes]) -> list[str]:
+    """Dependency folders, and the files that graphs are defined in."""
+    found = [path for path in _strings(_section(LANGGRAPH_FILE, top_files, "dependencies")) if path.startswith(".")]
+    graphs = _section(LANGGRAPH_FILE, top_files, "graphs")
+    for graph in graphs.values() if isinstance(graphs, dict) else ():
+        target = graph.get("path") if isinstance(graph, dict) else graph
+        file = target.rpartition(":")[0] if isinstance(target, str) else ""
+        if file.endswith(".py"):
+            found.append(file)
+    return found
+
+
+def _section(name: str, top_files: Mapping[str, bytes], key: str) -> Any:
+    data = _mapping(name, top_files[name]) if name in top_files else None
+    return (data or {}).get(key)
+
+
+def _strings(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _mapping(name: str, content: bytes) -> dict[Any, Any] | None:
+    """The file as a mapping; an empty file is an empty one; None where it is not one."""
+    try:
+        text = content.decode("utf-8-sig")
+        data = json.loads(text) if name.endswith(".json") else _load_yaml(text)
+    except (ValueError, RecursionError, yaml.YAMLError):
+        return None
+    data = {} if data is None else data
+    return data if isinstance(data, dict) else None
+
+
+def _load_yaml(text: str) -> Any:
+    """YAML within bounds: nodes are counted before aliases are expanded.
+
+    The loader is the one in Python on purpose: text nested too deep is an exception there, and the
+    end of the process in the one in C.
+    """
+    if len(text) > _MAX_YAML_CHARS:
+        raise ValueError("too long for a file of settings")
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _node_count(node, {}) > _MAX_YAML_NODES:
+            raise ValueError("aliases expand to too many values")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _node_count(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes this one is once every alias is written out. A node that holds itself is endless."""
+    count = known.get(id(node))
+    if count is None:
+        known[id(node)] = _MAX_YAML_NODES + 1
+        count = known[id(node)] = 1 + sum(_node_count(child, known) for child in _children(node))
+    return count
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []

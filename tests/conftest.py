@@ -1,0 +1,45 @@
+"""What every test may use: the sample project, and projects written on the spot."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SAMPLE = ("agents.yaml", "tools.yaml", "prompts", "graphs")
+
+WriteProject = Callable[[Mapping[str, str]], Path]
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    """A copy of the help desk that a test may edit."""
+    folder = tmp_path / "sample"
+    folder.mkdir()
+    for name in SAMPLE:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / name)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> WriteProject:
+    """Writes `{path: text}` into one folder and returns it; called again, it edits that folder."""
+
+    def write(files: Mapping[str, str]) -> Path:
+        folder = tmp_path / "project"
+        folder.mkdir(exist_ok=True)
+        for path, text in files.items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(textwrap.dedent(text), encoding="utf-8")
+        return folder
+
+    return write
