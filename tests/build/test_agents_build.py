@@ -11,6 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from changeover.build.middleware import build_middleware, names
+from changeover.errors import InvalidRequest
 
 TOOLS = """
 tools:
@@ -103,6 +104,11 @@ async def test_a_prompt_is_rendered_with_the_context_of_the_call(make: Make) -> 
         answer = await agent.ainvoke(ask("hi"), context={"tenant": tenant})
         assert f"You serve {tenant}." in answer["messages"][-1].text
     assert "You serve Acme." in agent.invoke(ask("hi"), context={"tenant": "Acme"})["messages"][-1].text
+
+
+async def test_a_missing_context_is_said(make: Make) -> None:
+    with pytest.raises(InvalidRequest, match=r"agent 'tenant'.*'tenant' is undefined"):
+        await make(FILES).agent("tenant").ainvoke(ask("hi"))
 
 
 async def test_structured_output_is_given(make: Make) -> None:

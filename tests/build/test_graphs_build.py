@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from build_samples import MODELS, ORDERS, Make
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import NodeTimeoutError
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
+
+from changeover.build.handoffs import handoff_tool
 
 HELPERS = """
 import asyncio
@@ -429,6 +432,31 @@ async def test_a_handoff_keeps_the_mapped_keys(make: Make) -> None:
     assert (answer["audit"], "You are billing." in answer["messages"][-1].text) == ([], True)
 
 
+def test_a_handoff_waits_for_the_other_calls_of_the_same_message() -> None:
+    calls = [
+        {"name": "refund", "args": {}, "id": "c1"},
+        {"name": "transfer_to_billing", "args": {}, "id": "c2"},
+    ]
+    answer = transferred([AIMessage("", tool_calls=calls)], "c2")
+    assert isinstance(answer, ToolMessage)
+    assert (answer.status, answer.tool_call_id) == ("error", "c2")
+
+
+def test_of_two_handoffs_the_first_one_wins_and_both_are_answered() -> None:
+    calls = [
+        {"name": "transfer_to_billing", "args": {}, "id": "c1"},
+        {"name": "transfer_to_legal", "args": {}, "id": "c2"},
+    ]
+    answer = transferred([AIMessage("", tool_calls=calls)], "c1")
+    assert isinstance(answer, Command)
+    assert [message.tool_call_id for message in answer.update["messages"][1:]] == ["c2", "c1"]
+
+
+def transferred(messages: list[Any], call_id: str) -> Any:
+    runtime = SimpleNamespace(state={"messages": messages}, tool_call_id=call_id)
+    return handoff_tool("support", "billing").func(runtime)  # type: ignore[attr-defined]
+
+
 # --- problems ------------------------------------------------------------------------------------------------------
 
 
@@ -446,6 +474,7 @@ async def test_a_handoff_keeps_the_mapped_keys(make: Make) -> None:
         ("nodes: {x: {agent: nope}}\nedges: [{from: START, to: x}]\n", "unknown-agent"),
         (HANDOFF.replace("EDGE", "{from: [support, billing], to: c}"), "edge"),
         (HANDOFF.replace("EDGE", EDGES[0]).replace("[billing]", "[biling]"), "unknown-target"),
+        (HANDOFF.replace("EDGE", EDGES[0]).replace("[billing]", "[billing], output: {flag: messages}"), "handoff"),
         (line_of("a") + "interrupt_before: [nope]\n", "graph"),
         (line_of("a") + "input: [nope]\n", "unknown-key"),
     ],

@@ -185,9 +185,7 @@ class _Edge:
             if handed_off(state, source):
                 return []
             if is_async:
-                raise EdgeError(
-                    f"{self._title}: the route after '{source}' is async, the graph was called without async"
-                )
+                raise EdgeError(f"{title}: the route after '{source}' is async, the graph was called without async")
             return path(state, **_injected(wanted, config))
 
         async def there(state: Any, config: RunnableConfig) -> Any:
@@ -196,6 +194,7 @@ class _Edge:
             found = path(state, **_injected(wanted, config))
             return await found if is_async else found
 
+        title = self._title  # the functions live as long as the graph, `self` holds the whole project
         here.__annotations__ = {"state": self._schemas.state}
         return RunnableLambda(here, afunc=there, name=name)
 

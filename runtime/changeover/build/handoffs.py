@@ -34,9 +34,13 @@ def handoff_tool(node: str, target: str, description: str = "") -> BaseTool:
             return _refusal(own_id, target, calls[0]["name"])  # never seen: the first one leaves the agent
         return Command(goto=target, graph=Command.PARENT, update=_update(runtime.state, calls, own_id, node, target))
 
+    async def atransfer(runtime: ToolRuntime) -> Command[str] | ToolMessage:
+        return transfer(runtime)  # nothing to wait for: no thread
+
     about = f" {description}" if description else ""
     return StructuredTool.from_function(
         func=transfer,
+        coroutine=atransfer,
         name=PREFIX + target,
         description=f"Pass the conversation on to {target}.{about} Call it alone.",
     )

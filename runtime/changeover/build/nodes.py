@@ -124,6 +124,9 @@ class _Node:
         spec = self._spec
         if not (spec.input or spec.output or spec.save):
             return inner
+        if spec.handoffs and "messages" in {*(spec.input or {}), *(spec.output or {}), *(spec.output or {}).values()}:
+            message = f"{self._title}: a node with handoffs keeps its messages in 'messages', they cannot be mapped"
+            raise self._error("handoff", message, "handoffs")
         output = dict(spec.output or {})
         if spec.save:
             output[spec.save] = "structured_response"

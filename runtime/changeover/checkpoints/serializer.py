@@ -12,6 +12,7 @@ that translate modules, so that a release that adds a type brings it along.
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
 from types import FunctionType, SimpleNamespace
 from typing import Any, Protocol, cast
@@ -46,7 +47,9 @@ class LogicalSerializer(JsonPlusSerializer):
     """LangGraph's serializer for one tree of project code."""
 
     def __init__(self, names: ModuleNames) -> None:
-        super().__init__(allowed_msgpack_modules=True, __unpack_ext_hook__=_decoder(names))
+        # msgpack loses what its hook raises: the first refusal of a value is kept here until it has unwound
+        self._refused = threading.local()
+        super().__init__(allowed_msgpack_modules=True, __unpack_ext_hook__=_decoder(names, self._refused))
         self._encode = _encoder(names)
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
@@ -55,13 +58,13 @@ class LogicalSerializer(JsonPlusSerializer):
         return "msgpack", self._encode(obj)
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        self._refused.error = None
         try:
             return super().loads_typed(data)
-        except ValueError as error:  # the decoder wraps what its hook raises, once for each level of nesting
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, UnknownType):
-                cause = cause.__cause__
-            raise cause or error from None
+        except ValueError:
+            if self._refused.error is not None:
+                raise self._refused.error from None
+            raise
 
 
 def _encoder(names: ModuleNames) -> Callable[[Any], bytes]:
@@ -90,7 +93,7 @@ def _encoder(names: ModuleNames) -> Callable[[Any], bytes]:
     return pack
 
 
-def _decoder(names: ModuleNames) -> Callable[[int, bytes], Any]:
+def _decoder(names: ModuleNames, refused: threading.local) -> Callable[[int, bytes], Any]:
     """LangGraph's decoder, with the project's modules found in the tree and nothing unknown let through."""
 
     def import_module(module: str) -> Any:
@@ -106,10 +109,12 @@ def _decoder(names: ModuleNames) -> Callable[[int, bytes], Any]:
             name = f"{saved[0]}.{saved[1]}"
         else:
             name = "a value"
-        raise UnknownType(
-            f"saved state holds {name}, which this version cannot read: {type(error).__name__}: {error}",
-            hint="keep the class under its name, or leave the thread on the version that wrote it",
-        ) from error
+        if refused.error is None:
+            refused.error = UnknownType(
+                f"saved state holds {name}, which this version cannot read: {type(error).__name__}: {error}",
+                hint="keep the class under its name, or leave the thread on the version that wrote it",
+            )
+        raise refused.error
 
     def warn_once(seen: Any, key: tuple[str, str], message: str, *args: object) -> None:
         if not names.owns(key[0]):

@@ -178,8 +178,8 @@ def decode(path: str, content: bytes) -> str | Problem:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         start = error.start
-        lines = Lines(content[:start].removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace") + "?")
-        place = lines.at(len(lines._text) - 1)
+        before = content[:start].removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+        place = Lines(before + "?").at(len(before))
         message = f"byte 0x{content[start] if start < len(content) else 0:02x} is not UTF-8"
         return Problem("encoding", message, path, place.line, place.column, "save the file as UTF-8")
     if found := _CONTROL.search(text):

@@ -1,8 +1,8 @@
 """`${NAME}` and `${NAME:-default}` inside the values of a project.
 
 Owns the words of that notation; the environment itself is given by the caller. Values that were resolved are secrets:
-they are never put into messages here. `$${` stands for a literal `${`. As in a shell, a default is used where the variable
-is missing or empty.
+they are never put into messages here. `$${` stands for a literal `${`. As in a shell, a default is used
+where the variable is missing or empty.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From the files of a snapshot to a `Project`.
 
-Owns which files mean what, and where each part stands. It reads bytes that are already taken: no folder, no environment,
-no project code. Rules across files are in `check`; what one file says wrongly by itself is found here.
+Owns which files mean what, and where each part stands. It reads bytes that are already taken: no folder, no
+environment, no project code. Rules across files are in `check`; what one file says wrongly by itself is found here.
 
 Invariants: `load` never raises; a project is complete enough to be checked even where files are wrong, and is only
 built when no problem is an error.
@@ -85,8 +85,8 @@ class Project:
     def document_of(self, section: str) -> tuple[Document, tuple[str, ...]]:
         """The file a section stands in, and where in it.
 
-        Sections: `agents`, `models`, `tools`, `mcp_servers`, `graphs/<name>`, `prompts/<name>`, `changeover`; the file may
-        be named in front of the first four, as in `agents.yaml/agents`.
+        Sections: `agents`, `models`, `tools`, `mcp_servers`, `graphs/<name>`, `prompts/<name>`, `changeover`; the
+        file may be named in front of the first four, as in `agents.yaml/agents`.
         """
         kind, _, name = section.partition("/")
         if kind == "graphs":

@@ -1,7 +1,7 @@
 """Prompts as templates: Jinja2, sandboxed, of one version.
 
-Owns rendering and the static look at a template. Includes lead to the prompts of the same version and nowhere else; what
-is undefined is an error. What users say is given as a value and is never a template.
+Owns rendering and the static look at a template. Includes lead to the prompts of the same version and nowhere else;
+what is undefined is an error. What users say is given as a value and is never a template.
 """
 
 from __future__ import annotations
