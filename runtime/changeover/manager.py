@@ -124,7 +124,9 @@ class GraphVersionManager:
             path = self.settings.database_path(self.project)
             self.store = await asyncio.to_thread(Store.open, path)
             stack.push_async_callback(self.store.close)
-            saver = self._given_saver or await stack.enter_async_context(aclosing_saver(self.store, path))
+            saver = self._given_saver
+            if saver is None:
+                saver = await stack.enter_async_context(sqlite_saver(self.store, path))
             memory = await stack.enter_async_context(long_term_store(path))
             self.loader = Loader(
                 self.store.versions,
@@ -213,7 +215,7 @@ class GraphVersionManager:
 
     async def versions(self, *, status: str | None = None, limit: int = 100) -> list[Version]:
         """Versions, newest first."""
-        return await self.store.versions.list(status=status, limit=limit)
+        return list(await self.store.versions.list(status=status, limit=limit))
 
     async def version(self, id_: str) -> Version:
         return await self.store.versions.get(id_)
@@ -221,7 +223,7 @@ class GraphVersionManager:
     async def holders(self, version: str) -> list[Holder]:
         """Whatever still needs the version: runs, threads that wait on it, holds, graphs routed to it."""
         await self.store.versions.get(version)
-        return await self.store.versions.holders(version)
+        return list(await self.store.versions.holders(version))
 
     # --- routing ---------------------------------------------------------------------------------
 
@@ -549,7 +551,7 @@ class GraphVersionManager:
 
 
 @asynccontextmanager
-async def aclosing_saver(store: Store, path: Path) -> AsyncIterator[SqliteSaver]:
+async def sqlite_saver(store: Store, path: Path) -> AsyncIterator[SqliteSaver]:
     saver = await SqliteSaver.open(store.database, path)
     try:
         yield saver

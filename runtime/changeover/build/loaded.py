@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,7 @@ class LoadedVersions:
     def __len__(self) -> int:
         return len(self._versions)
 
-    def __iter__(self) -> Iterable[LoadedVersion]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[LoadedVersion]:
         return iter(list(self._versions.values()))
 
     def get(self, id_: VersionId) -> LoadedVersion | None:

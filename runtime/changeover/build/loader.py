@@ -115,7 +115,7 @@ class Loader:
         self.environment = environment
         changed: list[VersionId] = []
         problems: list[Problem] = []
-        for version in list(self.loaded):  # type: ignore[call-overload]
+        for version in list(self.loaded):
             if version.registered:
                 continue
             try:
@@ -148,7 +148,7 @@ class Loader:
         return True
 
     def close(self) -> None:
-        for version in list(self.loaded):  # type: ignore[call-overload]
+        for version in list(self.loaded):
             self.loaded.pop(version.id)
             self._let_go(version)
 

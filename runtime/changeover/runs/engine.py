@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphRecursionError
+from langgraph.types import StreamMode
 
 from changeover.build.loaded import LoadedGraph
 from changeover.runs.inflight import Flight, InFlight
@@ -56,7 +57,7 @@ class LiveRun:
     def flight(self) -> Flight:
         return self._flight
 
-    async def parts(self) -> AsyncIterator[Part]:
+    async def parts(self) -> AsyncGenerator[Part, None]:
         """LangGraph's stream in the modes that were asked for, in its order."""
         wanted = set(self._request.stream_modes)
         async with aclosing(self._astream()) as stream:
@@ -76,14 +77,14 @@ class LiveRun:
             return latest
         return {**(latest if isinstance(latest, dict) else {}), INTERRUPT: list(self.interrupts)}
 
-    async def _astream(self) -> AsyncIterator[Part]:
+    async def _astream(self) -> AsyncGenerator[Part, None]:
         request = self._request
         graph = self._graph.runnable
         stream = graph.astream(
             request.input,
             run_config(request, self.run, graph.checkpointer if request.thread_id else InMemorySaver()),
             context=request.context,
-            stream_mode=list({*request.stream_modes, "updates"}),
+            stream_mode=cast("list[StreamMode]", list({*request.stream_modes, "updates"})),
             output_keys=graph.output_channels if request.final_output else None,
             interrupt_before=request.interrupt_before,
             interrupt_after=request.interrupt_after,
@@ -91,7 +92,7 @@ class LiveRun:
             control=self._flight.control,
             subgraphs=request.subgraphs,
         )
-        async with aclosing(stream) as chunks:
+        async with aclosing(cast("AsyncGenerator[Any, None]", stream)) as chunks:
             async for chunk in chunks:
                 yield Part(*chunk) if request.subgraphs else Part((), *chunk)
 

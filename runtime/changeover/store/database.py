@@ -39,6 +39,9 @@ class _Request:
     future: asyncio.Future[Any]
 
 
+_Outcome = tuple[_Request, Any, BaseException | None]
+
+
 class Database:
     """The two connections and their threads. Jobs are plain functions of a `sqlite3.Connection`."""
 
@@ -59,11 +62,13 @@ class Database:
 
     async def write(self, job: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> T:
         """Run `job` in a write transaction and return its result once that is committed."""
-        return await self._submit(self._writes, job, durable)
+        result: T = await self._submit(self._writes, job, durable)
+        return result
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run `job` in a read transaction that sees everything committed before the call."""
-        return await self._submit(self._reads, job, False)
+        result: T = await self._submit(self._reads, job, False)
+        return result
 
     def _submit(self, requests: queue.SimpleQueue[_Request | None], job: Job, durable: bool) -> asyncio.Future[Any]:
         if self._closed:
@@ -109,9 +114,9 @@ class Database:
             batch.append(request)
         return batch, True
 
-    def _commit(self, batch: list[_Request]) -> list[tuple[_Request, Any, BaseException | None]]:
+    def _commit(self, batch: list[_Request]) -> list[_Outcome]:
         """Run the batch in one transaction. What a failed commit undid fails as a whole."""
-        outcomes: list[tuple[_Request, Any, BaseException | None]] = []
+        outcomes: list[_Outcome] = []
         try:
             durable = any(request.durable for request in batch)
             self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
@@ -144,7 +149,7 @@ class Database:
         while (request := self._reads.get()) is not None:
             try:
                 self._reader.execute("BEGIN")
-                outcome = (request, request.job(self._reader), None)
+                outcome: _Outcome = (request, request.job(self._reader), None)
             except BaseException as error:
                 outcome = (request, None, error)
             finally:
@@ -164,9 +169,9 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def answer(outcomes: list[tuple[_Request, Any, BaseException | None]]) -> None:
+def answer(outcomes: list[_Outcome]) -> None:
     """Hand results to the loops that wait for them, one wake-up for each loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Request, Any, BaseException | None]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
     for outcome in outcomes:
         by_loop.setdefault(outcome[0].loop, []).append(outcome)
     for loop, group in by_loop.items():
@@ -176,7 +181,7 @@ def answer(outcomes: list[tuple[_Request, Any, BaseException | None]]) -> None:
             continue
 
 
-def _deliver(outcomes: list[tuple[_Request, Any, BaseException | None]]) -> None:
+def _deliver(outcomes: list[_Outcome]) -> None:
     for request, result, error in outcomes:
         if request.future.done():
             continue

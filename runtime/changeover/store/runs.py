@@ -59,10 +59,10 @@ class Runs:
         active: bool = False,
         limit: int = 100,
         offset: int = 0,
-    ) -> list[Run]:
+    ) -> Sequence[Run]:
         """Runs, newest first; `active` leaves out those that ended."""
 
-        def job(connection: sqlite3.Connection) -> list[Run]:
+        def job(connection: sqlite3.Connection) -> Sequence[Run]:
             found = connection.execute(
                 "SELECT * FROM runs WHERE (:thread IS NULL OR thread_id = :thread)"
                 " AND (:version IS NULL OR version = :version)"
@@ -73,7 +73,7 @@ class Runs:
 
         return await self._database.read(job)
 
-    async def abandoned(self) -> list[Run]:
+    async def abandoned(self) -> Sequence[Run]:
         """Runs that a process left `pending` or `running` when it died; asked once, at start."""
         return await self.list(active=True, limit=1_000_000)
 
@@ -97,8 +97,8 @@ class Runs:
 
     async def threads(
         self, *, version: str | None = None, status: str | None = None, limit: int = 100, offset: int = 0
-    ) -> list[Thread]:
-        def job(connection: sqlite3.Connection) -> list[Thread]:
+    ) -> Sequence[Thread]:
+        def job(connection: sqlite3.Connection) -> Sequence[Thread]:
             found = connection.execute(
                 "SELECT * FROM threads WHERE (:version IS NULL OR version = :version)"
                 " AND (:status IS NULL OR status = :status) ORDER BY updated_at DESC LIMIT :limit OFFSET :offset",

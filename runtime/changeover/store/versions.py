@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from changeover.errors import Conflict, NotFound
 from changeover.store import rows
@@ -38,10 +38,10 @@ class Versions:
     async def by_digest(self, digest: str) -> Version | None:
         return await self._database.read(lambda connection: _by_digest(connection, digest))
 
-    async def list(self, *, status: str | None = None, limit: int = 100, before: int | None = None) -> list[Version]:
+    async def list(self, *, status: str | None = None, limit: int = 100, before: int | None = None) -> Sequence[Version]:
         """Versions, newest first; `before` is the `number` to go on from."""
 
-        def job(connection: sqlite3.Connection) -> list[Version]:
+        def job(connection: sqlite3.Connection) -> Sequence[Version]:
             found = connection.execute(
                 "SELECT * FROM versions WHERE (:status IS NULL OR status = :status)"
                 " AND (:before IS NULL OR number < :before) ORDER BY number DESC LIMIT :limit",
@@ -70,10 +70,10 @@ class Versions:
 
         return await self._database.read(job)
 
-    async def holders(self, id_: str) -> list[Holder]:
+    async def holders(self, id_: str) -> Sequence[Holder]:
         """Whatever still needs the version, oldest first."""
 
-        def job(connection: sqlite3.Connection) -> list[Holder]:
+        def job(connection: sqlite3.Connection) -> Sequence[Holder]:
             found = connection.execute(
                 "SELECT version, kind, id, reason, since FROM holders WHERE version = ? ORDER BY since, id", (id_,)
             )
@@ -86,7 +86,7 @@ class Versions:
         now = self._clock()
         return await self._database.write(lambda connection: _retire(connection, id_, now))
 
-    async def collect(self, *, keep: int, older_than: float, needed: Collection[str]) -> tuple[list[str], list[str]]:
+    async def collect(self, *, keep: int, older_than: float, needed: Collection[str]) -> tuple[Sequence[str], Sequence[str]]:
         """Retire idle versions that were last touched before `older_than` and are not among the newest `keep`,
         then purge retired and rejected ones that no thread refers to. Returns the retired and the purged ids."""
         now = self._clock()

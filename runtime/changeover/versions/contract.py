@@ -27,27 +27,33 @@ LogicalName = Callable[[str], str | None]
 
 def contract_of(graph: Pregel[Any, Any, Any, Any], logical_name: LogicalName) -> dict[str, Any]:
     """The contract of a compiled graph, subgraphs included. `logical_name` translates private module names."""
-    describe = _Describer(logical_name)
+    describer = _Describer(logical_name)
     subgraphs = dict(graph.get_subgraphs())
     channels = {name: channel for name, channel in graph.channels.items() if isinstance(channel, BaseChannel)}
     return {
         "kind": "state_graph" if hasattr(graph, "builder") else "pregel",
         "channels": {
-            name: describe.channel(channel) for name, channel in sorted(channels.items()) if _holds_state(name)
+            name: describer.channel(channel) for name, channel in sorted(channels.items()) if _holds_state(name)
         },
         "joins": sorted(name for name in channels if name.startswith("join:")),
         "nodes": {
             name: {
                 "defer": _is_deferred(graph, name),
-                "subgraph": contract_of(subgraphs[name], logical_name) if name in subgraphs else None,
+                "subgraph": _subgraph_contract(subgraphs.get(name), logical_name),
             }
             for name in sorted(graph.nodes)
             if name != "__start__"
         },
         "interrupt_before": _names(graph.interrupt_before_nodes),
         "interrupt_after": _names(graph.interrupt_after_nodes),
-        "context": describe.type(graph.context_schema) if graph.context_schema is not None else None,
+        "context": describer.describe(graph.context_schema) if graph.context_schema is not None else None,
     }
+
+
+def _subgraph_contract(graph: object | None, logical_name: LogicalName) -> dict[str, Any] | None:
+    if graph is None:
+        return None
+    return contract_of(graph, logical_name) if isinstance(graph, Pregel) else {"kind": "remote"}
 
 
 def _holds_state(name: str) -> bool:
@@ -74,21 +80,21 @@ class _Describer:
         operator = getattr(channel, "operator", None) or getattr(channel, "reducer", None)
         return {
             "channel": type(channel).__name__,
-            "type": self.type(getattr(channel, "typ", Any)),
+            "type": self.describe(getattr(channel, "typ", Any)),
             "reducer": self.name(operator) if operator is not None else None,
         }
 
-    def type(self, annotation: Any, depth: int = 0) -> Any:
+    def describe(self, annotation: Any, depth: int = 0) -> Any:
         """A builtin or third-party type by name, a project type by name and fields."""
         if depth > TYPE_DEPTH_LIMIT:
             return "..."
         origin = get_origin(annotation)
         if origin is typing.Annotated:
-            return self.type(get_args(annotation)[0], depth)
+            return self.describe(get_args(annotation)[0], depth)
         if origin is typing.Literal:
             return {"literal": [repr(value) for value in get_args(annotation)]}
         if origin is not None:
-            return {"of": self.name(origin), "args": [self.type(arg, depth + 1) for arg in get_args(annotation)]}
+            return {"of": self.name(origin), "args": [self.describe(arg, depth + 1) for arg in get_args(annotation)]}
         if isinstance(annotation, type) and self._logical_name(annotation.__module__) is not None:
             return {"class": self.name(annotation), "fields": self._fields(annotation, depth + 1)}
         return self.name(annotation)
@@ -114,10 +120,10 @@ class _Describer:
             return {member.name: repr(member.value) for member in cls}
         if issubclass(cls, BaseModel):
             return {
-                name: {"type": self.type(field.annotation, depth), "required": field.is_required()}
+                name: {"type": self.describe(field.annotation, depth), "required": field.is_required()}
                 for name, field in sorted(cls.model_fields.items())
             }
         if dataclasses.is_dataclass(cls):
-            return {field.name: self.type(field.type, depth) for field in dataclasses.fields(cls)}
+            return {field.name: self.describe(field.type, depth) for field in dataclasses.fields(cls)}
         annotations: Mapping[str, Any] = getattr(cls, "__annotations__", {})
-        return {name: self.type(annotation, depth) for name, annotation in sorted(annotations.items())}
+        return {name: self.describe(annotation, depth) for name, annotation in sorted(annotations.items())}
