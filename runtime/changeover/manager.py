@@ -124,9 +124,7 @@ class GraphVersionManager:
             path = self.settings.database_path(self.project)
             self.store = await asyncio.to_thread(Store.open, path)
             stack.push_async_callback(self.store.close)
-            saver = self._given_saver
-            if saver is None:
-                saver = await stack.enter_async_context(sqlite_saver(self.store, path))
+            saver = await stack.enter_async_context(saver_for(self._given_saver, self.store, path))
             memory = await stack.enter_async_context(long_term_store(path))
             self.loader = Loader(
                 self.store.versions,
@@ -173,7 +171,11 @@ class GraphVersionManager:
         """
         async with self._building:
             snapshot = await self._snapshot(files)
-            return await self._build(snapshot, message)
+            try:
+                return await self._build(snapshot, message)
+            finally:
+                if not files:
+                    await self.seen(snapshot.digest)
 
     async def build_if_changed(self) -> Version | None:
         """A version of the folder if its bytes differ from those seen last, else None."""
@@ -181,7 +183,15 @@ class GraphVersionManager:
             snapshot = await self._snapshot(None)
             if snapshot.digest == await self.store.journal.note(LAST_SEEN):
                 return None
-            return await self._build(snapshot, "saved")
+            try:
+                return await self._build(snapshot, "saved")
+            except ProjectError:
+                await self.seen(snapshot.digest)
+                raise
+
+    async def seen(self, digest: str) -> None:
+        """Remember that these bytes of the folder were dealt with: they are no new save, also after a restart."""
+        await self.store.journal.remember(LAST_SEEN, digest)
 
     async def register(
         self, name: str, graphs: Mapping[str, Any], *, description: str = "", migrations: object = None
@@ -274,7 +284,7 @@ class GraphVersionManager:
         self.loader.unload(retired.id)
         return retired
 
-    async def collect(self) -> tuple[list[str], list[str]]:
+    async def collect(self) -> tuple[Sequence[str], Sequence[str]]:
         """Retire versions that were idle for `keep.for`, purge what nothing refers to. Returns both lists of ids."""
         older_than = time.time() - self.settings.keep_for_s
         retired, purged = await self.store.versions.collect(
@@ -424,7 +434,6 @@ class GraphVersionManager:
     # --- inside ----------------------------------------------------------------------------------
 
     async def _build(self, snapshot: Snapshot, message: str) -> Version:
-        await self.store.journal.remember(LAST_SEEN, snapshot.digest)
         known = await self.store.versions.by_digest(snapshot.digest)
         if known is not None and known.status != "rejected":
             return known
@@ -551,7 +560,13 @@ class GraphVersionManager:
 
 
 @asynccontextmanager
-async def sqlite_saver(store: Store, path: Path) -> AsyncIterator[SqliteSaver]:
+async def saver_for(
+    given: BaseCheckpointSaver[Any] | None, store: Store, path: Path
+) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    """The saver that was given, which its owner closes, or ours on the database."""
+    if given is not None:
+        yield given
+        return
     saver = await SqliteSaver.open(store.database, path)
     try:
         yield saver

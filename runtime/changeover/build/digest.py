@@ -23,6 +23,7 @@ from jinja2 import meta
 from changeover.project.environment import references
 from changeover.project.load import Project
 from changeover.project.models import AgentSpec, GraphFile, NodeSpec, ToolSpec
+from changeover.resources.models import key_variable
 
 FORMAT = 1
 Reference = tuple[str, str]  # kind, name
@@ -181,7 +182,12 @@ class Digests:
             [FORMAT, kind, name, [part.digest for part in parts], data], sort_keys=True, separators=(",", ":"), default=str
         )
         variables = frozenset(references(data)).union(*(part.variables for part in parts))
-        return Part(_sha(text.encode()), variables)
+        return Part(_sha(text.encode()), variables | _keys(data))
+
+
+def _keys(data: Any) -> frozenset[str]:
+    """Variables that hold the keys of the models that are named: a changed key opens them anew."""
+    return frozenset(filter(None, (key_variable(word) for word in _strings(data))))
 
 
 def _class_refs(middleware: Iterable[Any]) -> list[str]:

@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from changeover.project.load import Project
 
 DEMO_MODEL = "demo:rules"
+KEY_VARIABLES = {
+    "anthropic": "ANTHROPIC_API_KEY",
+    "google_genai": "GOOGLE_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "mistralai": "MISTRAL_API_KEY",
+    "openai": "OPENAI_API_KEY",
+}
+"""Where a provider's key is looked for if `params` has none: also in `.env`, which the providers do not read."""
 _EXTRAS = {
     "anthropic": "anthropic",
     "azure_openai": "openai",
@@ -106,7 +114,7 @@ def _open(
     spec: ModelSpec, name: str | None, project: Project, env: Mapping[str, str], pool: ModelPool
 ) -> BaseChatModel:
     model = str(_resolved(spec.model, name, project, env))
-    params = dict(_resolved(spec.params, name, project, env))
+    params = _with_key(model, dict(_resolved(spec.params, name, project, env)), env)
     try:
         return pool.get({"model": model, "params": params}, lambda: _client(model, params))
     except Exception as error:  # a provider's package may raise anything
@@ -121,6 +129,19 @@ def _resolved(value: Any, name: str | None, project: Project, env: Mapping[str, 
             project, "env-missing", f"model '{name or value}': {missing}", name, "set it, or write a default"
         )
         raise ProjectError([problem]) from None
+
+
+def key_variable(model: str) -> str | None:
+    """The variable that holds the key of `provider:model`."""
+    return KEY_VARIABLES.get(model.partition(":")[0])
+
+
+def _with_key(model: str, params: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters with the provider's key, unless they name one, or another server that must not see it."""
+    variable = key_variable(model)
+    if variable is None or not env.get(variable) or "base_url" in params:
+        return params
+    return {"api_key": env[variable], **params}
 
 
 def _client(model: str, params: dict[str, Any]) -> BaseChatModel:

@@ -30,6 +30,7 @@ class Edits(Protocol):
     async def refresh_environment(self) -> bool: ...
     async def build_if_changed(self) -> Version | None: ...
     async def promote(self, version: Version) -> object: ...
+    async def seen(self, digest: str) -> None: ...
 
 
 class LiveEdits:
@@ -65,13 +66,15 @@ class LiveEdits:
             await asyncio.sleep(RETRY_S)
 
     async def _build(self) -> None:
+        """Only what was dealt with to the end counts as seen: a promotion that fails is tried again."""
         version = await self._edits.build_if_changed()
-        if version is None or self._policy != "promote":
+        if version is None:
             return
         if version.bad:
             log.warning("edit_not_promoted", extra={"version": version.id, "reason": "it was rolled back"})
-            return
-        await self._edits.promote(version)
+        elif self._policy == "promote":
+            await self._edits.promote(version)
+        await self._edits.seen(version.digest)
 
     async def _attempt(self, step: Callable[[], Awaitable[object]]) -> bool:
         """Whether there is nothing left to try: it worked, or the project itself is wrong."""
