@@ -417,7 +417,9 @@ class GraphVersionManager:
         """Routing, versions in use with live counts, whether the folder differs from what serves, uptime."""
         routing = await self.store.routing.head()
         flights = self.in_flight.count()
-        listed = [v for v in await self.store.versions.list(limit=1000) if v.holders or v.status in ("current", "ramping")]
+        listed = [
+            v for v in await self.store.versions.list(limit=1000) if v.holders or v.status in ("current", "ramping")
+        ]
         return {
             "routing": routing.to_json() if routing else None,
             "versions": [
@@ -498,7 +500,9 @@ class GraphVersionManager:
         self.routing = await self.store.routing.head()
         await self.store.journal.end_interrupted()
         for run in await self.store.runs.abandoned():
-            reason = "the process ended while it ran; run the thread again without input to go on from its last checkpoint"
+            reason = (
+                "the process ended while it ran; run the thread again without input to go on from its last checkpoint"
+            )
             await self.store.runs.finish(run, Outcome("error", reason, "failure"))
 
     def _environment(self) -> dict[str, str]:

@@ -94,7 +94,9 @@ class Settings:
     """All settings of one server, in the units that their names end in."""
 
     host: str = _knob("127.0.0.1", text, "server.host", "loopback needs no token", variable="CHANGEOVER_HOST")
-    port: int = _knob(2024, whole(0, 65535), "server.port", "LangGraph's own; 0 takes a free one", variable="CHANGEOVER_PORT")
+    port: int = _knob(
+        2024, whole(0, 65535), "server.port", "LangGraph's own; 0 takes a free one", variable="CHANGEOVER_PORT"
+    )
     cors: tuple[str, ...] = _knob((), words, "server.cors", "origins whose pages may call", variable="CHANGEOVER_CORS")
     token: str | None = _knob(
         None, text, "token", "asked for by every route but health", variable="CHANGEOVER_TOKEN", in_file=False
@@ -107,7 +109,9 @@ class Settings:
         variable="CHANGEOVER_DATABASE",
         in_file=False,
     )
-    log: str = _knob("text", choice("text", "json"), "log", "form of log lines", variable="CHANGEOVER_LOG", in_file=False)
+    log: str = _knob(
+        "text", choice("text", "json"), "log", "form of log lines", variable="CHANGEOVER_LOG", in_file=False
+    )
 
     watch_auto: str = _knob(
         "promote",
@@ -117,10 +121,16 @@ class Settings:
         variable="CHANGEOVER_WATCH",
     )
     watch_quiet_s: float = _knob(0.1, duration, "watch.quiet", "silence after which a save is over")
-    watch_poll_s: float | None = _knob(None, optional_duration, "watch.poll", "an interval where file events do not arrive")
+    watch_poll_s: float | None = _knob(
+        None, optional_duration, "watch.poll", "an interval where file events do not arrive"
+    )
 
-    rollout_drain: str = _knob("after", choice("after", "before"), "rollout.drain", "switch first, or empty the old first")
-    rollout_in_flight: str = _knob("finish", choice("finish", "cancel"), "rollout.in_flight", "what becomes of running runs")
+    rollout_drain: str = _knob(
+        "after", choice("after", "before"), "rollout.drain", "switch first, or empty the old first"
+    )
+    rollout_in_flight: str = _knob(
+        "finish", choice("finish", "cancel"), "rollout.in_flight", "what becomes of running runs"
+    )
     rollout_finish_s: float = _knob(900.0, duration, "rollout.finish", "how long a drain waits for runs to end")
 
     keep_versions: int = _knob(20, whole(1), "keep.versions", "newest versions that are never collected")
@@ -212,4 +222,6 @@ def _parse(knob: dataclasses.Field[Any], raw: Any, place: str) -> Any:
         return knob.metadata["parse"](raw)
     except ValueError as error:
         shown = "(hidden)" if knob.name == "token" else repr(raw)
-        raise OperatorError(f"{place} is {shown}, expected {error}", code="bad-setting", hint="correct it and start again") from None
+        raise OperatorError(
+            f"{place} is {shown}, expected {error}", code="bad-setting", hint="correct it and start again"
+        ) from None

@@ -111,4 +111,3 @@ class _Compiler:
         """A keyed hash of the variables' values: equal if and only if the environment gives the same."""
         values = {name: self._environment.get(name) for name in sorted(part.variables)}
         return hmac.new(self._workshop.key, json.dumps(values).encode(), hashlib.sha256).hexdigest()
-

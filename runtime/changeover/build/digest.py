@@ -179,7 +179,10 @@ class Digests:
     def _combine(self, kind: str, name: str, parts: Iterable[Part], data: Any) -> Part:
         parts = list(parts)
         text = json.dumps(
-            [FORMAT, kind, name, [part.digest for part in parts], data], sort_keys=True, separators=(",", ":"), default=str
+            [FORMAT, kind, name, [part.digest for part in parts], data],
+            sort_keys=True,
+            separators=(",", ":"),
+            default=str,
         )
         variables = frozenset(references(data)).union(*(part.variables for part in parts))
         return Part(_sha(text.encode()), variables | _keys(data))
@@ -197,7 +200,9 @@ def _class_refs(middleware: Iterable[Any]) -> list[str]:
 def _state_refs(spec: GraphFile) -> list[str]:
     if isinstance(spec.state, str):
         return [spec.state]
-    return [word for word in _strings([key if isinstance(key, str) else key.model_dump() for key in spec.state.values()])]
+    return [
+        word for word in _strings([key if isinstance(key, str) else key.model_dump() for key in spec.state.values()])
+    ]
 
 
 def _strings(value: Any) -> Iterable[str]:

@@ -95,9 +95,7 @@ class CodeTree:
     def resolve(self, ref: str) -> Any:
         """What `package.module:attribute` names: in the tree if the project has such a module, else installed."""
         module_name, _, attribute = ref.partition(":")
-        found: Any = (
-            self.import_module(module_name) if self.owns(module_name) else importlib.import_module(module_name)
-        )
+        found: Any = self.import_module(module_name) if self.owns(module_name) else importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
         return found

@@ -226,7 +226,11 @@ class Rollout:
     async def _receipt(
         self, before: Routing | None, after: Routing, flights: Sequence[Flight], wishes: Wishes
     ) -> Receipt:
-        fate = "cancelled" if wishes.in_flight == "cancel" else f"ends on its version{'' if wishes.drain == 'after' else ', before'}"
+        fate = (
+            "cancelled"
+            if wishes.in_flight == "cancel"
+            else f"ends on its version{'' if wishes.drain == 'after' else ', before'}"
+        )
         runs = tuple(
             {"run_id": f.run.id, "thread_id": f.run.thread_id, "version": f.run.version, "fate": fate} for f in flights
         )

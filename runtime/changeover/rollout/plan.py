@@ -26,9 +26,7 @@ def plan_switch(
     apart = _apart(routing, target, graphs) if graphs and routing else {}
     current = routing.current if graphs and routing else target.id
     action = "switch" if routing else "start"
-    return RoutingChange(
-        routing.revision if routing else 0, current, apart, action, operation, actor, reason, threads
-    )
+    return RoutingChange(routing.revision if routing else 0, current, apart, action, operation, actor, reason, threads)
 
 
 def plan_rollback(
@@ -52,9 +50,7 @@ def plan_rollback(
         target = to or _previous(history, versions, None)
         if target == head.current:
             raise Conflict(f"{target} is current already", code="already-current", hint="name another version")
-        return RoutingChange(
-            head.revision, target, {}, "rollback", operation, actor, reason, mark_bad=head.current
-        )
+        return RoutingChange(head.revision, target, {}, "rollback", operation, actor, reason, mark_bad=head.current)
     left = {head.version_for(graph) for graph in graphs}
     if len(left) > 1:
         raise Conflict(

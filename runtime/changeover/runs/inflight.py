@@ -58,7 +58,9 @@ class InFlight:
         if self._held:
             inside = await self._wait(lambda: not self._held, timeout_s)
             if not inside:
-                raise TimedOut("runs are held back while a version is drained", code="held", hint="try again in a moment")
+                raise TimedOut(
+                    "runs are held back while a version is drained", code="held", hint="try again in a moment"
+                )
         self._entering += 1
 
     def turn_back(self) -> None:

@@ -16,7 +16,9 @@ def decide(facts: Facts) -> Decision:
     if facts.run.requested_version is not None:
         return _named(facts, facts.run.requested_version)
     if facts.routing is None:
-        raise Unavailable("no version is current yet", code="nothing-current", hint="build the project and switch to it")
+        raise Unavailable(
+            "no version is current yet", code="nothing-current", hint="build the project and switch to it"
+        )
     target = facts.routing.version_for(facts.run.graph)
     thread = facts.thread
     if thread is None or thread.version is None:

@@ -112,7 +112,9 @@ class Journal:
 
     async def remember(self, key: str, value: str) -> None:
         statement = "INSERT INTO notes VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-        await self._database.write(lambda connection: connection.execute(statement, (key, value)) and None, durable=False)
+        await self._database.write(
+            lambda connection: connection.execute(statement, (key, value)) and None, durable=False
+        )
 
     async def answered(self, key: str) -> tuple[str, int, Any] | None:
         """The stored answer to an idempotency key: digest of its request, status, body."""

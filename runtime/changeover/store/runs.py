@@ -8,6 +8,7 @@ process, and a checkpoint or an acknowledged change that follows takes them to d
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,19 @@ from typing import Any
 from changeover.errors import Conflict, NotFound
 from changeover.store import rows
 from changeover.store.database import Database
-from changeover.store.records import Decision, Facts, GraphEntry, NewRun, Outcome, Routing, Run, RunId, Thread, ThreadId, thread_policy
+from changeover.store.records import (
+    Decision,
+    Facts,
+    GraphEntry,
+    NewRun,
+    Outcome,
+    Routing,
+    Run,
+    RunId,
+    Thread,
+    ThreadId,
+    thread_policy,
+)
 from changeover.versions.lifecycle import Status
 
 Decide = Callable[[Facts], Decision]
@@ -26,20 +39,20 @@ class Runs:
         self._database = database
         self._clock = clock
 
-    async def accept(self, new: NewRun, decide: Decide) -> Run:
+    def accept(self, new: NewRun, decide: Decide) -> asyncio.Future[Run]:
         """Decide the version of a new run and write its row: `running`, or `pending` behind others on its thread."""
         now = self._clock()
-        return await self._database.write(lambda connection: _accept(connection, new, decide, now), durable=False)
+        return self._database.write(lambda connection: _accept(connection, new, decide, now), durable=False)
 
-    async def start(self, id_: RunId, decide: Decide) -> Run:
+    def start(self, id_: RunId, decide: Decide) -> asyncio.Future[Run]:
         """Start a run that had to wait; the decision is made again, and an event names both if they differ."""
         now = self._clock()
-        return await self._database.write(lambda connection: _start(connection, id_, decide, now), durable=False)
+        return self._database.write(lambda connection: _start(connection, id_, decide, now), durable=False)
 
-    async def finish(self, run: Run, outcome: Outcome) -> RunId | None:
+    def finish(self, run: Run, outcome: Outcome) -> asyncio.Future[RunId | None]:
         """Write how a run ended; returns the next run that may start on its thread."""
         now = self._clock()
-        return await self._database.write(lambda connection: _finish(connection, run, outcome, now), durable=False)
+        return self._database.write(lambda connection: _finish(connection, run, outcome, now), durable=False)
 
     async def get(self, id_: str) -> Run:
         def job(connection: sqlite3.Connection) -> Run | None:
@@ -202,9 +215,7 @@ def _take_thread(connection: sqlite3.Connection, run: Run, before: Thread | None
     if before is None or before.version is None:
         return
     if before.graph != run.graph:
-        rows.add_event(
-            connection, now, "thread_taken", thread_id=before.id, **{"from": before.graph, "to": run.graph}
-        )
+        rows.add_event(connection, now, "thread_taken", thread_id=before.id, **{"from": before.graph, "to": run.graph})
     if before.version != run.version:
         rows.add_event(
             connection,

@@ -78,7 +78,11 @@ def migrate(path: Path) -> None:
     try:
         (seen,) = connection.execute("PRAGMA user_version").fetchone()
         scripts = sorted(
-            (file for file in resources.files("changeover.store").joinpath("sql").iterdir() if file.name.endswith(".sql")),
+            (
+                file
+                for file in resources.files("changeover.store").joinpath("sql").iterdir()
+                if file.name.endswith(".sql")
+            ),
             key=lambda file: file.name,
         )
         newest = int(scripts[-1].name[:4])
@@ -90,7 +94,9 @@ def migrate(path: Path) -> None:
             )
         for script in scripts[seen:]:
             number = int(script.name[:4])
-            connection.executescript(f"BEGIN IMMEDIATE;\n{script.read_text()}\nPRAGMA user_version = {number};\nCOMMIT;")
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{script.read_text()}\nPRAGMA user_version = {number};\nCOMMIT;"
+            )
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("DELETE FROM moves")
         connection.executemany("INSERT INTO moves VALUES (?, ?)", sorted(MOVES))

@@ -38,7 +38,9 @@ class Versions:
     async def by_digest(self, digest: str) -> Version | None:
         return await self._database.read(lambda connection: _by_digest(connection, digest))
 
-    async def list(self, *, status: str | None = None, limit: int = 100, before: int | None = None) -> Sequence[Version]:
+    async def list(
+        self, *, status: str | None = None, limit: int = 100, before: int | None = None
+    ) -> Sequence[Version]:
         """Versions, newest first; `before` is the `number` to go on from."""
 
         def job(connection: sqlite3.Connection) -> Sequence[Version]:
@@ -86,7 +88,9 @@ class Versions:
         now = self._clock()
         return await self._database.write(lambda connection: _retire(connection, id_, now))
 
-    async def collect(self, *, keep: int, older_than: float, needed: Collection[str]) -> tuple[Sequence[str], Sequence[str]]:
+    async def collect(
+        self, *, keep: int, older_than: float, needed: Collection[str]
+    ) -> tuple[Sequence[str], Sequence[str]]:
         """Retire idle versions that were last touched before `older_than` and are not among the newest `keep`,
         then purge retired and rejected ones that no thread refers to. Returns the retired and the purged ids."""
         now = self._clock()
@@ -258,7 +262,5 @@ def _collect(
         connection.execute(
             "DELETE FROM blobs WHERE digest NOT IN (SELECT f.value FROM versions, json_each(versions.manifest) AS f)"
         )
-        connection.execute(
-            "DELETE FROM contracts WHERE graph_digest NOT IN (SELECT graph_digest FROM version_graphs)"
-        )
+        connection.execute("DELETE FROM contracts WHERE graph_digest NOT IN (SELECT graph_digest FROM version_graphs)")
     return retired, purged

@@ -1,0 +1,1 @@
+"""HTTP: administration, and the LangGraph server's protocol over a `GraphVersionManager`."""

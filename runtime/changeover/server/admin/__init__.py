@@ -1,0 +1,1 @@
+"""`/admin`: what is served, by which version, and how that changes."""

@@ -1,0 +1,42 @@
+"""The application: middlewares and routes over one manager.
+
+```python
+app = create_app(manager)                 # to run
+other.mount("/agents", create_app(manager))   # or as a part of another application
+```
+Owns no state but what `app.state` holds: the manager, and whether the server stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI
+
+import changeover
+from changeover.manager import GraphVersionManager
+from changeover.server import health, problems, security
+from changeover.server.admin import events, graphs, routing, runs, threads, versions
+from changeover.server.idempotency import Idempotency
+from changeover.server.langgraph import assistants, execution
+from changeover.server.langgraph import threads as langgraph_threads
+from changeover.server.opening import Opened
+
+
+def create_app(manager: GraphVersionManager) -> FastAPI:
+    """The HTTP side of a manager. Whoever opened the manager closes it; if nobody did, the first request opens it."""
+    app = FastAPI(title="changeover", version=changeover.__version__, docs_url="/docs", redoc_url=None)
+    app.state.manager = manager
+    app.state.stopping = asyncio.Event()
+    problems.install(app)
+    execution.install(app, manager)  # first, since routes are tried in their order
+    app.include_router(langgraph_threads.router(manager))
+    app.include_router(assistants.router(manager))
+    for part in (versions, graphs, routing, runs, threads, events):
+        app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
+    app.include_router(health.router(manager, app.state.stopping))
+    app.add_middleware(Idempotency, manager=manager)
+    app.add_middleware(Opened, manager=manager)
+    app.add_middleware(problems.Border)
+    security.install(app, manager.settings)
+    return app

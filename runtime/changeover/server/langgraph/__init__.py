@@ -1,0 +1,1 @@
+"""The LangGraph server's protocol, as its own clients speak it."""

@@ -1,0 +1,56 @@
+"""Opening the manager for serving: what serves first, and following the folder.
+
+A mounted application gets no lifespan, so nothing here depends on one: whoever owns the manager opens it, and where
+nobody did, the first request does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from changeover.errors import ProjectError, Unavailable
+from changeover.manager import GraphVersionManager
+from changeover.server.security import OPEN_PATHS, route_path
+
+log = logging.getLogger(__name__)
+
+
+async def serve_folder(manager: GraphVersionManager) -> ProjectError | None:
+    """Serve what is current, or the first version of the folder; then follow the folder as the settings say.
+
+    A folder that cannot be built is returned as its error: if it is followed, a later save mends it.
+    """
+    failed = None
+    try:
+        await manager.serve_folder()
+    except ProjectError as error:
+        log.error("project_rejected", extra={"problems": len(error.problems)})
+        failed = error
+    await manager.watch()
+    return failed
+
+
+class Opened:
+    """Lets requests in to a manager that is open, opening one that nobody has."""
+
+    def __init__(self, app: ASGIApp, manager: GraphVersionManager) -> None:
+        self._app = app
+        self._manager = manager
+        self._lock = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._manager.is_open and route_path(scope) not in OPEN_PATHS:
+            await self._open()
+        await self._app(scope, receive, send)
+
+    async def _open(self) -> None:
+        async with self._lock:
+            if self._manager.is_open:
+                return
+            if self._manager.started_at is not None:
+                raise Unavailable("the server stops", code="stopping", hint="try again when it is up")
+            await self._manager.start()
+            await serve_folder(self._manager)
