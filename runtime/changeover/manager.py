@@ -32,6 +32,7 @@ from changeover.build.loaded import Compiled, LoadedGraph
 from changeover.build.loader import Candidate, Loader
 from changeover.checkpoints.sqlite import SqliteSaver
 from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError, ProjectError, Unavailable
+from changeover.project.check import analyse
 from changeover.project.document import read
 from changeover.project.environment import read_env_file
 from changeover.project.models import NAME_PATTERN
@@ -161,7 +162,19 @@ class GraphVersionManager:
         finally:
             await stack.aclose()
 
+    @property
+    def is_open(self) -> bool:
+        return self._stack is not None
+
     # --- versions --------------------------------------------------------------------------------
+
+    async def check(self, files: Mapping[str, str] | None = None) -> list[Problem]:
+        """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
+        snapshot = await self._snapshot(files)
+        if not snapshot.is_complete:
+            return list(snapshot.problems)
+        _, problems = await asyncio.to_thread(analyse, snapshot.files, self.loader.environment)
+        return [*snapshot.problems, *problems]
 
     async def build(self, message: str = "", files: Mapping[str, str] | None = None) -> Version:
         """A version of the folder as it is now, with `files` in place of its own where given.

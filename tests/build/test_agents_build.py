@@ -10,8 +10,9 @@ from build_samples import MODELS, ORDERS, Make
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from changeover.build.middleware import build_middleware, names
+from changeover.build.middleware import build_middleware
 from changeover.errors import InvalidRequest
+from changeover.project.middleware import provided_middleware
 
 TOOLS = """
 tools:
@@ -181,7 +182,7 @@ agents:
 
 @pytest.mark.parametrize("name", ["human_in_the_loop", "model_call_limit", "summarization", "pii", "todo_list"])
 def test_middleware_is_found_by_its_name(name: str) -> None:
-    assert name in names()
+    assert name in provided_middleware()
 
 
 def with_middleware(text: str) -> str:

@@ -200,9 +200,7 @@ def _class_refs(middleware: Iterable[Any]) -> list[str]:
 def _state_refs(spec: GraphFile) -> list[str]:
     if isinstance(spec.state, str):
         return [spec.state]
-    return [
-        word for word in _strings([key if isinstance(key, str) else key.model_dump() for key in spec.state.values()])
-    ]
+    return list(_strings([key if isinstance(key, str) else key.model_dump() for key in spec.state.values()]))
 
 
 def _strings(value: Any) -> Iterable[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
-import re
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -20,31 +19,15 @@ from langchain_core.tools import BaseTool
 from changeover.build.blame import closest, own_code_problem
 from changeover.build.fitting import Fitter
 from changeover.errors import ProjectError
+from changeover.project.middleware import provided_middleware
 from changeover.project.problems import Problem
 
 if TYPE_CHECKING:
     from changeover.build.parts import Parts
 
-_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-
 _CHECKER_NAMES: dict[str, Any] = {"BaseChatModel": BaseChatModel, "BaseTool": BaseTool}
 
 AnyMiddleware = AgentMiddleware[Any, Any]
-
-
-def names() -> dict[str, type[AnyMiddleware]]:
-    """Langchain's middleware by the name it has in agents.yaml."""
-    classes = (value for value in vars(provided).values() if inspect.isclass(value))
-    found = {
-        cls
-        for cls in classes
-        if issubclass(cls, AgentMiddleware) and cls is not AgentMiddleware and cls.__name__[0] != "_"
-    }
-    return {snake_case(cls.__name__): cls for cls in sorted(found, key=lambda cls: cls.__name__)}
-
-
-def snake_case(class_name: str) -> str:
-    return _WORD_START.sub("_", class_name.removesuffix("Middleware")).lower()
 
 
 def build_middleware(agent: str, entries: list[str | dict[str, Any]], parts: Parts) -> list[AnyMiddleware]:
@@ -99,7 +82,7 @@ class _Entry:
     def _class(self) -> Any:
         if ":" in self._name:
             return self._parts.resolve(self._name, *self._place)
-        known = names()
+        known = provided_middleware()
         if self._name in known:
             return known[self._name]
         message = f"{self._title}: no middleware is called '{self._name}'"

@@ -57,7 +57,7 @@ def init(
 
 def check(options: Options, folder: Folder = None) -> None:
     """Find the project's problems. Runs none of its code, builds no model, opens no database."""
-    problems = _problems((folder or options.folder).absolute())
+    problems = find_problems((folder or options.folder).absolute())
     errors = sum(problem.severity == "error" for problem in problems)
     if options.json:
         output.document({"problems": [problem.to_json() for problem in problems]})
@@ -140,7 +140,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _problems(folder: Path) -> list[Problem]:
+def find_problems(folder: Path) -> list[Problem]:
     from changeover.project.check import analyse, ordered
     from changeover.project.environment import read_env_file
     from changeover.settings import environment

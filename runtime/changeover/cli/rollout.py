@@ -165,7 +165,7 @@ def seconds(text: str | None) -> float | None:
 
 
 def _given(**values: Any) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, StrEnum) else value for name, value in values.items() if value}
+    return {name: str(value) if isinstance(value, StrEnum) else value for name, value in values.items() if value is not None}
 
 
 def _changes(version: Mapping[str, Any]) -> str:
@@ -196,6 +196,5 @@ def _show_receipt(options: Options, receipt: Mapping[str, Any], done: str) -> No
             ("run", "thread", "version", "fate"),
             [(run.get("run_id"), run.get("thread_id"), run.get("version"), run.get("fate")) for run in runs],
         )
-    threads = {word: value for word, value in (told.get("threads") or {}).items() if isinstance(value, int) and value}
-    if threads:
-        output.line(f"threads: {', '.join(f'{number} {word}' for word, number in threads.items())}")
+    for fate, threads in (told.get("threads") or {}).items():
+        output.line(f"threads, {fate}: {threads.get('count')}")

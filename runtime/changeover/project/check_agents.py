@@ -9,10 +9,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from changeover.project.findings import Findings, cycles
+from changeover.project.middleware import provided_middleware
 from changeover.project.models import TOOL_KINDS, AgentSpec, ToolSpec
 from changeover.project.validate import shown, suggestion
-
-_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def check_agents(findings: Findings) -> None:
@@ -174,15 +173,7 @@ class _Middleware:
     def known(self) -> dict[str, Any]:
         """Langchain's middleware classes under the names they have in agents.yaml."""
         if self._known is None:
-            import langchain.agents.middleware as provided
-
-            base = provided.AgentMiddleware
-            classes = [value for value in vars(provided).values() if inspect.isclass(value) and issubclass(value, base)]
-            self._known = {
-                _WORD_START.sub("_", cls.__name__.removesuffix("Middleware")).lower(): cls
-                for cls in classes
-                if cls is not base
-            }
+            self._known = provided_middleware()
         return self._known
 
 

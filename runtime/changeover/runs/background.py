@@ -26,6 +26,7 @@ class BackgroundRun:
     interrupts: list[object] = field(default_factory=list)
     _queue: asyncio.Queue[Part | None] = field(default_factory=lambda: asyncio.Queue(BUFFERED_PARTS))
     error: BaseException | None = None
+    _left: bool = False
 
     async def parts(self) -> AsyncIterator[Part]:
         """The parts as they come, to the end; then raises what the run ended with, if it failed."""
@@ -34,8 +35,15 @@ class BackgroundRun:
         if self.error is not None:
             raise self.error
 
+    def leave(self) -> None:
+        """The listener goes; the run goes on and keeps nothing for it."""
+        self._left = True
+        while not self._queue.empty():
+            self._queue.get_nowait()
+
     async def put(self, part: Part | None) -> None:
-        await self._queue.put(part)
+        if not self._left:
+            await self._queue.put(part)
 
 
 class BackgroundRuns:

@@ -18,6 +18,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -60,8 +61,9 @@ class LiveRun:
     async def parts(self) -> AsyncGenerator[Part, None]:
         """LangGraph's stream in the modes that were asked for, in its order."""
         wanted = set(self._request.stream_modes)
-        async with aclosing(self._astream()) as stream:
-            async for part in stream:
+        async with aclosing(self._astream()) as chunks:
+            async for chunk in chunks:
+                part = Part(*chunk) if self._request.subgraphs else Part((), *chunk)
                 if part.mode == "updates":
                     self._note(part)
                 if part.mode in wanted:
@@ -77,7 +79,7 @@ class LiveRun:
             return latest
         return {**(latest if isinstance(latest, dict) else {}), INTERRUPT: list(self.interrupts)}
 
-    async def _astream(self) -> AsyncGenerator[Part, None]:
+    def _astream(self) -> AsyncGenerator[Any, None]:
         request = self._request
         graph = self._graph.runnable
         stream = graph.astream(
@@ -92,9 +94,7 @@ class LiveRun:
             control=self._flight.control,
             subgraphs=request.subgraphs,
         )
-        async with aclosing(cast("AsyncGenerator[Any, None]", stream)) as chunks:
-            async for chunk in chunks:
-                yield Part(*chunk) if request.subgraphs else Part((), *chunk)
+        return cast("AsyncGenerator[Any, None]", stream)
 
     def _note(self, part: Part) -> None:
         """Updates tell where the run stands: the node that finished, or that it waits, and for what."""
@@ -119,6 +119,7 @@ class Engine:
         self._slots = asyncio.Semaphore(concurrency)
         self._door_timeout_s = door_timeout_s
         self._turns: dict[RunId, asyncio.Event] = {}
+        self._waiters: dict[RunId, asyncio.Task[Any] | None] = {}  # who waits for the turn of a pending run
 
     @asynccontextmanager
     async def run(self, request: RunRequest) -> AsyncIterator[LiveRun]:
@@ -143,7 +144,10 @@ class Engine:
                 structlog.contextvars.reset_contextvars(**token)
 
     def cancel(self, run_id: str, because: str) -> bool:
-        """Stop a run that is in flight here; False if there is none of this id."""
+        """Stop a run that is in flight, or waits for its turn, here; False if there is none of this id."""
+        if waiter := self._waiters.get(RunId(run_id)):
+            waiter.cancel(because)
+            return True
         flight = self._in_flight.get(run_id)
         if flight is None or flight.task is None:
             return False
@@ -168,34 +172,40 @@ class Engine:
 
     async def _accept(self, request: RunRequest) -> Run:
         await self._in_flight.enter(self._door_timeout_s)
-        accepting = asyncio.ensure_future(self._rows.accept(request.row(), decide))
+        self._turns[request.id] = asyncio.Event()  # before its row: whoever ends before it may give it its turn at once
+        accepting = self._rows.accept(request.row(), decide)
         try:
             run = await asyncio.shield(accepting)
         except asyncio.CancelledError:
-            accepting.add_done_callback(lambda accepted: self._abandon(accepted))
+            accepting.add_done_callback(partial(self._abandon, request.id))
             raise
         except BaseException:
+            del self._turns[request.id]
             self._in_flight.turn_back()
             raise
         if run.status == "pending":
-            self._turns[run.id] = asyncio.Event()
             self._in_flight.turn_back()
+        else:
+            del self._turns[run.id]
         return run
 
-    def _abandon(self, accepted: asyncio.Future[Run]) -> None:
+    def _abandon(self, id_: RunId, accepted: asyncio.Future[Run]) -> None:
         """The caller left while its run was being accepted: end the row that was written all the same."""
+        del self._turns[id_]
         self._in_flight.turn_back()
-        if not accepted.cancelled() and accepted.exception() is None:
-            outcome = Outcome("interrupted", "the caller left before it began")
-            self._abandoned = asyncio.ensure_future(self._end(accepted.result(), outcome))
+        if accepted.exception() is None:
+            self._end(accepted.result(), Outcome("interrupted", "the caller left before it began"))
 
     async def _wait_for_turn(self, waiting: Run) -> Flight:
+        self._waiters[waiting.id] = asyncio.current_task()
         try:
             await self._turns[waiting.id].wait()
             await self._slots.acquire()
         except BaseException:
             await asyncio.shield(self._give_up_turn(waiting))
             raise
+        finally:
+            self._waiters.pop(waiting.id, None)
         try:
             await self._in_flight.enter(self._door_timeout_s)
         except BaseException:
@@ -212,22 +222,30 @@ class Engine:
         finally:
             self._turns.pop(waiting.id, None)
 
-    async def _give_up_turn(self, waiting: Run) -> None:
+    def _give_up_turn(self, waiting: Run) -> asyncio.Future[RunId | None]:
         self._turns.pop(waiting.id, None)
-        await self._end(waiting, Outcome("interrupted", "the caller left before it began"))
+        return self._end(waiting, Outcome("interrupted", "the caller left before it began"))
 
-    async def _leave(self, flight: Flight, outcome: Outcome) -> None:
-        try:
-            await self._end(flight.run, outcome)
-        finally:
-            self._slots.release()
-            self._in_flight.land(flight)
+    def _leave(self, flight: Flight, outcome: Outcome) -> asyncio.Future[RunId | None]:
+        ending = self._end(flight.run, outcome)
+        _then(ending, partial(self._left, flight, outcome))
+        return ending
+
+    def _left(self, flight: Flight, outcome: Outcome, _: asyncio.Future[RunId | None]) -> None:
+        self._slots.release()
+        self._in_flight.land(flight)
         log.info("run_finished", extra={"status": outcome.status, "status_reason": outcome.reason})
 
-    async def _end(self, run: Run, outcome: Outcome) -> None:
-        next_run = await self._rows.finish(run, outcome)
-        if next_run in self._turns:
-            self._turns[next_run].set()
+    def _end(self, run: Run, outcome: Outcome) -> asyncio.Future[RunId | None]:
+        """End the row and let the next run of the thread in, whether or not anybody waits for it."""
+        ending = self._rows.finish(run, outcome)
+        _then(ending, self._let_in)
+        return ending
+
+    def _let_in(self, ended: asyncio.Future[RunId | None]) -> None:
+        turn = None if ended.exception() else self._turns.get(ended.result() or RunId(""))
+        if turn is not None:
+            turn.set()
 
     def _failure(self, flight: Flight, live: LiveRun | None, error: BaseException) -> Outcome:
         status: RunStatus = "error"
@@ -239,6 +257,14 @@ class Engine:
         elif isinstance(error, GraphRecursionError):
             reason = f"recursion limit reached: {error}"[:2000]
         return Outcome(status, reason, "failure" if live is not None else None)
+
+
+def _then(future: asyncio.Future[Any], call: Callable[[asyncio.Future[Any]], None]) -> None:
+    """Call when the future is done: now if it is."""
+    if future.done():
+        call(future)
+    else:
+        future.add_done_callback(call)
 
 
 def run_config(request: RunRequest, run: Run, saver: Any) -> RunnableConfig:

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -84,6 +84,12 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     return answer
 
 
+def _of_middleware(error: ChangeoverError | HTTPException) -> Problem:
+    if isinstance(error, ChangeoverError):
+        return problem_of(error)
+    return problem(error.status_code, "body-too-large" if error.status_code == 413 else "invalid-request", error.detail)
+
+
 class Border:
     """The last border: an error that nobody foresaw is logged here and answered without its internals."""
 
@@ -103,10 +109,12 @@ class Border:
 
         try:
             await self._app(scope, receive, noting)
-        except ChangeoverError as error:  # from a middleware, before any route
+        except (ChangeoverError, HTTPException) as error:  # from a middleware, before any route
             if started:
                 raise
-            await problem_of(error)(scope, receive, send)
+            await _of_middleware(error)(scope, receive, send)
+        except ClientDisconnect:
+            return
         except Exception:
             log.exception("request_failed", extra={"method": scope["method"], "path": scope["path"]})
             if started:

@@ -45,9 +45,6 @@ class _Request:
 _Outcome = tuple[_Request, Any, BaseException | None]
 
 
-_Outcome = tuple[_Request, Any, BaseException | None]
-
-
 class Database:
     """The two connections and their threads. Jobs are plain functions of a `sqlite3.Connection`."""
 
@@ -75,7 +72,9 @@ class Database:
 
         It is asked for by the call itself: a caller that stops waiting does not take it back.
         """
-        request = self._request(job, durable)
+        request = _request(job, durable)
+        if self._closed:
+            return _refused(request)
         if durable or not self._write_at_once(request):
             self._asked += 1
             self._writes.put(request)
@@ -83,15 +82,11 @@ class Database:
 
     def read(self, job: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Run `job` in a read transaction that sees everything committed before the call."""
-        request = self._request(job, False)
+        request = _request(job, False)
+        if self._closed:
+            return _refused(request)
         self._reads.put(request)
         return request.future
-
-    def _request(self, job: Job, durable: bool) -> _Request:
-        if self._closed:
-            raise Unavailable("the database is closed", hint="open the manager again")
-        loop = asyncio.get_running_loop()
-        return _Request(job, durable, loop, loop.create_future())
 
     async def close(self) -> None:
         """Finish what was asked for, then end both threads. Idempotent."""
@@ -219,6 +214,16 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.row_factory = sqlite3.Row
     return connection
+
+
+def _request(job: Job, durable: bool) -> _Request:
+    loop = asyncio.get_running_loop()
+    return _Request(job, durable, loop, loop.create_future())
+
+
+def _refused(request: _Request) -> asyncio.Future[Any]:
+    request.future.set_exception(Unavailable("the database is closed", hint="open the manager again"))
+    return request.future
 
 
 def answer(outcomes: list[_Outcome]) -> None:

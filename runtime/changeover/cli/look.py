@@ -1,0 +1,301 @@
+"""Verbs that look and change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from changeover.cli import output
+from changeover.cli.client import Client, ask, connect
+from changeover.cli.options import Options
+from changeover.cli.rollout import VersionArgument
+from changeover.errors import NotFound
+
+REFRESH_S = 1.0
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, the newest.")]
+
+
+def status(
+    options: Options,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show each change.")] = False,
+) -> None:
+    """What serves, which versions are still in use, and whether the folder differs."""
+    if watch:
+        asyncio.run(_watch_status(options))
+        return
+    now = ask(options, lambda client: client.get("/admin/status"))
+    if options.json:
+        output.document(now)
+    else:
+        _show_status(now)
+
+
+def versions(
+    options: Options,
+    wanted: Annotated[
+        str | None, typer.Option("--status", metavar="STATUS", help="Only those: ready, current, rejected...")
+    ] = None,
+    limit: Limit = 100,
+) -> None:
+    """All versions, newest first."""
+    found = ask(options, lambda client: client.get("/admin/versions", status=wanted, limit=limit))
+    if options.json:
+        output.document(found)
+    else:
+        _version_table(found["versions"])
+
+
+def show(options: Options, version: VersionArgument) -> None:
+    """One version: its graphs, what changed in it, its problems."""
+    one = ask(options, lambda client: client.get(f"/admin/versions/{quote(version, safe='')}"))
+    if options.json:
+        output.document(one)
+        return
+    output.fields(
+        [
+            ("version", one["id"]),
+            ("status", _status(one)),
+            ("digest", one.get("digest")),
+            ("created", one.get("created_at")),
+            ("message", one.get("message")),
+            ("holders", one.get("holders")),
+            ("loaded", "yes" if one.get("loaded") else "no"),
+            ("changed", output.listed(one.get("changed") or [], 20)),
+        ]
+    )
+    if one.get("graphs"):
+        output.line()
+        output.table(("graph", "digest"), [(name, _short_digest(of)) for name, of in one["graphs"].items()])
+    if one.get("problems"):
+        from changeover.project.problems import Problem
+
+        output.line()
+        for problem in one["problems"]:
+            output.line(Problem.from_json(problem).render())
+
+
+def diff(
+    options: Options,
+    old: Annotated[str, typer.Argument(metavar="A", help="Such as v7.", show_default=False)],
+    new: Annotated[
+        str | None, typer.Argument(metavar="[B]", help="The current version without it.", show_default=False)
+    ] = None,
+) -> None:
+    """What differs between two versions."""
+
+    async def work(client: Client) -> Any:
+        return await client.get("/admin/diff", **{"from": old, "to": new or await _current(client)})
+
+    found = ask(options, work)
+    if options.json:
+        output.document(found)
+    else:
+        _show_diff(found)
+
+
+def history(options: Options, limit: Limit = 20) -> None:
+    """Every change of routing, with who made it and why; newest first."""
+    found = ask(options, lambda client: client.get("/admin/history", limit=limit))
+    if options.json:
+        output.document(found)
+        return
+    output.table(
+        ("revision", "age", "action", "from", "to", "graphs", "by", "reason"),
+        [
+            (
+                entry.get("revision"),
+                output.ago(entry.get("at")),
+                entry.get("action"),
+                entry.get("from"),
+                entry.get("to"),
+                ", ".join(f"{graph}={id_}" for graph, id_ in (entry.get("graphs") or {}).items()),
+                entry.get("actor"),
+                entry.get("reason"),
+            )
+            for entry in found["history"]
+        ],
+    )
+
+
+def events(
+    options: Options,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and show each as it happens.")] = False,
+    limit: Limit = 50,
+) -> None:
+    """Everything that happened: builds, refusals, switches, drains."""
+    if follow:
+        asyncio.run(_follow_events(options))
+        return
+    found = ask(options, lambda client: client.get("/admin/events", limit=limit))
+    if options.json:
+        output.document(found)
+        return
+    output.table(
+        ("id", "age", "event", "what"),
+        [
+            (event.get("id"), output.ago(event.get("at")), event.get("type"), _details(event))
+            for event in found["events"]
+        ],
+    )
+
+
+def holders(options: Options, version: VersionArgument) -> None:
+    """Whatever still needs a version: runs, waiting threads, holds, graphs routed to it."""
+    found = ask(options, lambda client: client.get(f"/admin/versions/{quote(version, safe='')}/holders"))
+    if options.json:
+        output.document(found)
+        return
+    if not found["holders"]:
+        output.line(f"nothing holds {version}")
+        return
+    output.table(
+        ("kind", "id", "reason", "age"),
+        [(one["kind"], one["id"], one["reason"], output.ago(one.get("since"))) for one in found["holders"]],
+    )
+
+
+async def _watch_status(options: Options) -> None:
+    """On a terminal the same place is drawn again; elsewhere each change is printed after the last."""
+    last: Any = None
+    async with connect(options) as client:
+        while True:
+            now = await client.get("/admin/status")
+            told = {name: value for name, value in now.items() if name != "uptime_s"}
+            if told != last or sys.stdout.isatty():
+                _draw_status(options, now)
+            last = told
+            await asyncio.sleep(REFRESH_S)
+
+
+def _draw_status(options: Options, now: Mapping[str, Any]) -> None:
+    if options.json:
+        output.document_line(now)
+        return
+    if sys.stdout.isatty():
+        typer.clear()
+    _show_status(now)
+
+
+def _show_status(now: Mapping[str, Any]) -> None:
+    routing, folder = now.get("routing") or {}, now.get("folder") or {}
+    apart = ", ".join(f"{graph} on {id_}" for graph, id_ in (routing.get("graphs") or {}).items())
+    output.fields(
+        [
+            ("serves", routing.get("current") or "nothing yet"),
+            ("apart", apart),
+            ("revision", routing.get("revision")),
+            ("folder", _folder(folder)),
+            ("watching", "yes" if now.get("watching") else "no"),
+            ("health", now.get("health")),
+            ("uptime", output.span(float(now.get("uptime_s") or 0))),
+        ]
+    )
+    if now.get("versions"):
+        output.line()
+        _version_table(now["versions"])
+
+
+def _folder(folder: Mapping[str, Any]) -> str:
+    if folder.get("error"):
+        return str(folder["error"])
+    problems = len(folder.get("problems") or [])
+    if problems:
+        return f"was rejected as {folder.get('version')}: {problems} problems, see `changeover show {folder['version']}`"
+    if not folder.get("differs"):
+        return "as served"
+    return f"differs from what is served{' and is ' + folder['version'] if folder.get('version') else ''}"
+
+
+def _version_table(found: list[Mapping[str, Any]]) -> None:
+    output.table(
+        ("version", "status", "age", "holders", "in flight", "loaded", "message", "changed"),
+        [
+            (
+                one["id"],
+                _status(one),
+                output.ago(one.get("created_at")),
+                one.get("holders"),
+                one.get("in_flight"),
+                "yes" if one.get("loaded") else "no",
+                one.get("message"),
+                output.listed(one.get("changed") or [], 3),
+            )
+            for one in found
+        ],
+    )
+
+
+def _status(version: Mapping[str, Any]) -> str:
+    return f"{version['status']} (bad)" if version.get("bad") else str(version["status"])
+
+
+def _short_digest(digest: object) -> str:
+    return str(digest).removeprefix("sha256:")[:12]
+
+
+async def _current(client: Client) -> str:
+    routing = (await client.get("/admin/status")).get("routing") or {}
+    if not routing.get("current"):
+        raise NotFound("no version is current yet", code="nothing-current", hint="name both: `changeover diff v1 v2`")
+    return str(routing["current"])
+
+
+def _show_diff(found: Mapping[str, Any]) -> None:
+    """First what kinds of things differ, then the text of the files."""
+    files = found.get("files") or []
+    for kind, value in found.items():
+        if kind not in ("files", "from", "to") and value:
+            output.line(f"{kind}: {_differences(value)}")
+    if not files:
+        output.line(f"no file differs between {found.get('from')} and {found.get('to')}")
+    for file in files:
+        output.line(f"{file['change']} {file['path']}{_why_no_text(file)}")
+        if file.get("diff"):
+            _show_text(file["diff"])
+
+
+def _differences(value: Any) -> str:
+    if isinstance(value, Mapping):
+        words = [f"{word} {output.listed(names, 10)}" for word, names in value.items() if isinstance(names, list) and names]
+        return "; ".join(words) or output.short(value)
+    if isinstance(value, list):
+        return output.listed([one if isinstance(one, str) else output.short(one) for one in value], 10)
+    return output.short(value)
+
+
+def _why_no_text(file: Mapping[str, Any]) -> str:
+    if file.get("binary"):
+        return " (not text)"
+    return " (too long to show)" if file.get("too_long") else ""
+
+
+def _show_text(text: str) -> None:
+    styles = {"+": "green", "-": "red", "@": "cyan"}
+    for line in text.rstrip("\n").split("\n"):
+        if sys.stdout.isatty():
+            typer.secho(output.clean(line), fg=styles.get(line[:1]))
+        else:
+            output.line(line)
+
+
+async def _follow_events(options: Options) -> None:
+    async with connect(options) as client, client.stream("GET", "/admin/events") as (_, parts):
+        async for part in parts:
+            if not isinstance(part.data, dict):
+                continue
+            if options.json:
+                output.document_line(part.data)
+            else:
+                output.line(f"{part.data.get('at')}  {part.data.get('type')}  {_details(part.data)}")
+
+
+def _details(event: Mapping[str, Any]) -> str:
+    known = ("id", "at", "type")
+    return " ".join(
+        f"{name}={output.short(value, 60)}" for name, value in event.items() if name not in known and value not in (None, "")
+    )
