@@ -66,7 +66,7 @@ for panel, verbs in {
 def run() -> int:
     """Parse the command line, do it, and return the exit status."""
     try:
-        app()
+        app(prog_name="changeover")
     except ChangeoverError as error:
         if _debugging():
             raise

@@ -41,7 +41,7 @@ SERVER_FILE = "server.json"
 SERVER_FILE_LIMIT_BYTES = 10_000
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
-IN_PROCESS_URL = "http://in-process"
+IN_PROCESS_URL = "http://localhost"
 _KINDS: dict[int, type[ChangeoverError]] = {
     400: InvalidRequest,
     401: OperatorError,
@@ -123,7 +123,12 @@ class Client:
         patient: bool,
     ) -> httpx.Request:
         given = {name: value for name, value in (params or {}).items() if value is not None}
-        timeout = {"connect": CONNECT_TIMEOUT_S, "read": None if patient else ANSWER_TIMEOUT_S, "write": 30.0, "pool": 5.0}
+        timeout = {
+            "connect": CONNECT_TIMEOUT_S,
+            "read": None if patient else ANSWER_TIMEOUT_S,
+            "write": 30.0,
+            "pool": 5.0,
+        }
         return self._http.build_request(
             method, path, params=given, json=body, headers=dict(headers or {}), extensions={"timeout": timeout}
         )

@@ -82,5 +82,7 @@ def text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
     blocks = content if isinstance(content, list) else []
-    texts = [block if isinstance(block, str) else block.get("text", "") for block in blocks if isinstance(block, str | dict)]
+    texts = [
+        block if isinstance(block, str) else block.get("text", "") for block in blocks if isinstance(block, str | dict)
+    ]
     return "".join(str(text) for text in texts)

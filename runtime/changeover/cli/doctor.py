@@ -28,9 +28,19 @@ if TYPE_CHECKING:
 State = Literal["ok", "warning", "problem"]
 
 MIN_FREE_BYTES = 500_000_000
-PACKAGES = ("langgraph", "langgraph-checkpoint-sqlite", "langgraph-sdk", "langchain", "langchain-core", "fastapi", "uvicorn")
-PROVIDERS = ("anthropic", "aws", "deepseek", "fireworks", "google_genai", "google_vertexai", "groq", "huggingface")
-PROVIDERS += ("mistralai", "nvidia_ai_endpoints", "ollama", "openai", "together", "xai")
+PACKAGES = (
+    "langgraph",
+    "langgraph-checkpoint-sqlite",
+    "langgraph-sdk",
+    "langchain",
+    "langchain-core",
+    "fastapi",
+    "uvicorn",
+)
+PROVIDERS = (
+    *("anthropic", "aws", "deepseek", "fireworks", "google_genai", "google_vertexai", "groq", "huggingface"),
+    *("mistralai", "nvidia_ai_endpoints", "ollama", "openai", "together", "xai"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,9 @@ def _settings(options: Options) -> tuple[Settings | None, list[Finding]]:
 
 def _installation() -> Iterator[Finding]:
     ok = sys.version_info >= (3, 11)
-    yield Finding("python", "ok" if ok else "problem", platform.python_version(), "" if ok else "use Python 3.11 or newer")
+    yield Finding(
+        "python", "ok" if ok else "problem", platform.python_version(), "" if ok else "use Python 3.11 or newer"
+    )
     yield Finding("changeover", "ok", __version__)
     for name in PACKAGES:
         try:
@@ -120,7 +132,9 @@ def _database(path: Path, server: str | None) -> Finding:
         return Finding("database", "ok", f"{path}, in use by the server at {server}")
     above = _existing(path.parent)
     if not os.access(above, os.W_OK | os.X_OK):
-        return Finding("database", "problem", f"{above} cannot be written", "give the right to, or choose another --database")
+        return Finding(
+            "database", "problem", f"{above} cannot be written", "give the right to, or choose another --database"
+        )
     if not path.exists():
         return Finding("database", "ok", f"{path}, made at the first start")
     return _open_database(path)
@@ -139,9 +153,13 @@ def _open_database(path: Path) -> Finding:
             finally:
                 connection.close()
     except Timeout:
-        return Finding("database", "warning", f"{path} is in use by another changeover process", "only one can serve it")
+        return Finding(
+            "database", "warning", f"{path} is in use by another changeover process", "only one can serve it"
+        )
     except (sqlite3.Error, OSError) as error:
-        return Finding("database", "problem", f"{path}: {error}", "restore it from a backup, or choose another --database")
+        return Finding(
+            "database", "problem", f"{path}: {error}", "restore it from a backup, or choose another --database"
+        )
     return Finding("database", "ok", f"{path} (schema {version})")
 
 

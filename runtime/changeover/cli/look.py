@@ -177,7 +177,9 @@ def _draw_status(options: Options, now: Mapping[str, Any]) -> None:
         output.document_line(now)
         return
     if sys.stdout.isatty():
-        typer.clear()
+        from rich.console import Console
+
+        Console().clear()
     _show_status(now)
 
 
@@ -205,7 +207,9 @@ def _folder(folder: Mapping[str, Any]) -> str:
         return str(folder["error"])
     problems = len(folder.get("problems") or [])
     if problems:
-        return f"was rejected as {folder.get('version')}: {problems} problems, see `changeover show {folder['version']}`"
+        return (
+            f"was rejected as {folder.get('version')}: {problems} problems, see `changeover show {folder['version']}`"
+        )
     if not folder.get("differs"):
         return "as served"
     return f"differs from what is served{' and is ' + folder['version'] if folder.get('version') else ''}"
@@ -261,7 +265,9 @@ def _show_diff(found: Mapping[str, Any]) -> None:
 
 def _differences(value: Any) -> str:
     if isinstance(value, Mapping):
-        words = [f"{word} {output.listed(names, 10)}" for word, names in value.items() if isinstance(names, list) and names]
+        words = [
+            f"{word} {output.listed(names, 10)}" for word, names in value.items() if isinstance(names, list) and names
+        ]
         return "; ".join(words) or output.short(value)
     if isinstance(value, list):
         return output.listed([one if isinstance(one, str) else output.short(one) for one in value], 10)
@@ -297,5 +303,7 @@ async def _follow_events(options: Options) -> None:
 def _details(event: Mapping[str, Any]) -> str:
     known = ("id", "at", "type")
     return " ".join(
-        f"{name}={output.short(value, 60)}" for name, value in event.items() if name not in known and value not in (None, "")
+        f"{name}={output.short(value, 60)}"
+        for name, value in event.items()
+        if name not in known and value not in (None, "")
     )

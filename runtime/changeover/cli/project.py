@@ -35,7 +35,8 @@ def init(
         Path | None, typer.Argument(metavar="[DIR]", help="Where to; made if it is missing.", show_default=False)
     ] = None,
     from_: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="A langgraph.json to start from (not in this release).")
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="A langgraph.json to start from (not in this release)."),
     ] = None,
 ) -> None:
     """Start a project: write the sample, a help desk that needs no key. Overwrites nothing."""
@@ -76,7 +77,8 @@ def schema(
         typer.Argument(metavar="[KIND]", help="agents, tools, graph, prompt or changeover; all of them without it."),
     ] = None,
     write: Annotated[
-        Path | None, typer.Option("--write", metavar="DIR", help="Write the schemas to files there.", show_default=False)
+        Path | None,
+        typer.Option("--write", metavar="DIR", help="Write the schemas to files there.", show_default=False),
     ] = None,
 ) -> None:
     """JSON Schemas of the project's files, for completion in editors."""
@@ -196,7 +198,7 @@ def _explain_schemas(files: dict[str, Path]) -> None:
     output.line("in an editor with the YAML language server, begin a file with")
     output.line(f"  # yaml-language-server: $schema={first}")
     if associations:
-        output.line('or, in VS Code with its YAML extension, say in .vscode/settings.json')
+        output.line("or, in VS Code with its YAML extension, say in .vscode/settings.json")
         output.line(f'  "yaml.schemas": {json.dumps(associations)}')
 
 

@@ -73,14 +73,18 @@ def switch(
     graphs: Graphs = None,
     drain: Annotated[
         Drain | None,
-        typer.Option("--drain", help="Switch at once, or hold new runs until those in flight ended.", show_default=False),
+        typer.Option(
+            "--drain", help="Switch at once, or hold new runs until those in flight ended.", show_default=False
+        ),
     ] = None,
     in_flight: InFlightOption = None,
     timeout: Timeout = None,
     reason: Reason = None,
 ) -> None:
     """Send new work to a version: all of it, or that for some graphs."""
-    body = _given(to=version, graphs=graphs, drain=drain, in_flight=in_flight, timeout_s=seconds(timeout), reason=reason)
+    body = _given(
+        to=version, graphs=graphs, drain=drain, in_flight=in_flight, timeout_s=seconds(timeout), reason=reason
+    )
 
     async def work(client: Client) -> Any:
         return await client.post("/admin/switch", body, patient=True)
@@ -91,7 +95,8 @@ def switch(
 def rollback(
     options: Options,
     version: Annotated[
-        str | None, typer.Argument(metavar="[VERSION]", help="Where to; the last good one without it.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[VERSION]", help="Where to; the last good one without it.", show_default=False),
     ] = None,
     graphs: Graphs = None,
     in_flight: InFlightOption = None,
@@ -165,7 +170,9 @@ def seconds(text: str | None) -> float | None:
 
 
 def _given(**values: Any) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, StrEnum) else value for name, value in values.items() if value is not None}
+    return {
+        name: str(value) if isinstance(value, StrEnum) else value for name, value in values.items() if value is not None
+    }
 
 
 def _changes(version: Mapping[str, Any]) -> str:

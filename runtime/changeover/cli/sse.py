@@ -21,7 +21,8 @@ class Event:
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     """Each event with its data as JSON. Comments, which keep a connection alive, are left out."""
-    name, data, id_ = "", [], ""
+    name, id_ = "", ""
+    data: list[str] = []
     async for text in _lines(chunks):
         if not text:
             if data:

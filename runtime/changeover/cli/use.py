@@ -21,7 +21,8 @@ from changeover.errors import ChangeoverError, InvalidRequest, NotFound
 VERSION_HEADER = "changeover-version"
 MODES = ["messages-tuple", "updates"]
 Thread = Annotated[
-    str | None, typer.Option("--thread", metavar="ID", help="A conversation to go on with, or to begin.", show_default=False)
+    str | None,
+    typer.Option("--thread", metavar="ID", help="A conversation to go on with, or to begin.", show_default=False),
 ]
 Version = Annotated[
     str | None, typer.Option("--version", metavar="V", help="Be served by this version, once.", show_default=False)
@@ -39,7 +40,9 @@ def run(
     graph: Annotated[str, typer.Argument(metavar="GRAPH", help="An agent or a graph.", show_default=False)],
     input_: Annotated[
         str,
-        typer.Option("--input", "-i", metavar="JSON", help="The input; @FILE reads a file, - stdin; text is a message."),
+        typer.Option(
+            "--input", "-i", metavar="JSON", help="The input; @FILE reads a file, - stdin; text is a message."
+        ),
     ],
     thread: Thread = None,
     version: Version = None,
@@ -208,7 +211,9 @@ async def _only_graph(client: Client) -> str:
     status = await client.get("/admin/status")
     current = (status.get("routing") or {}).get("current")
     if not current:
-        raise NotFound("no version is current yet", code="nothing-current", hint="run `changeover build`, then `switch`")
+        raise NotFound(
+            "no version is current yet", code="nothing-current", hint="run `changeover build`, then `switch`"
+        )
     graphs = sorted((await client.get(f"/admin/versions/{current}"))["graphs"])
     if len(graphs) != 1:
         raise InvalidRequest(f"which graph? {current} has {', '.join(graphs)}", hint=f"`changeover chat {graphs[0]}`")
@@ -235,5 +240,7 @@ def _failed(failure: Any, version: str) -> RunFailed:
     told = failure if isinstance(failure, dict) else {"message": failure}
     kind, text = told.get("error") or "error", told.get("message") or ""
     return RunFailed(
-        f"the run failed on {version or 'its version'}: {kind}: {text}".rstrip(": "), hint="see the server's log", version=version
+        f"the run failed on {version or 'its version'}: {kind}: {text}".rstrip(": "),
+        hint="see the server's log",
+        version=version,
     )

@@ -60,6 +60,7 @@ def check(project: Project, env: Mapping[str, str]) -> list[Problem]:
     check_prompts(findings)
     check_values(findings)
     _python(findings)
+    _not_honoured(findings)
     return ordered(findings.problems)
 
 
@@ -87,6 +88,28 @@ def _names(findings: Findings) -> None:
                 message = f"'{name}' is reserved"
                 _name_problem(findings, "reserved-name", message, where, path, names is project.python_graphs, name)
             owners.setdefault(name, "an agent" if section == "agents" else f"the graph in {_path(project, name)}")
+
+
+def _not_honoured(findings: Findings) -> None:
+    """What the format has and this release does not do is said, never passed over."""
+    settings = findings.project.settings
+    given: list[tuple[str, ...]] = [("plugins", name) for name in settings.plugins]
+    if settings.smoke is not None:
+        given.append(("smoke",))
+    if settings.alerts:
+        given.append(("alerts",))
+    if settings.requirements == "install":
+        given.append(("requirements",))
+    given += [
+        ("rollout", key) for key in ("handover", "cancel", "threads") if getattr(settings.rollout, key) is not None
+    ]
+    if settings.rollout.in_flight == "handover":
+        given.append(("rollout", "in_flight"))
+    if settings.runs.max_attempts is not None:
+        given.append(("runs", "max_attempts"))
+    for path in given:
+        message = f"'{'.'.join(path)}' has no effect in this release"
+        findings.add("unsupported", message, "changeover", *path, on_key=True, severity="warning", hint="leave it out")
 
 
 def _name_problem(

@@ -63,10 +63,19 @@ class Findings:
         server, slash, _ = name.partition("/")
         if slash:
             message = f"{what}: '{shown(name)}': there is no MCP server '{shown(server)}' in tools.yaml"
-            self.known("unknown-tool", message, server, self.project.mcp_servers, section, *path)
-        else:
-            message = f"{what}: tool '{shown(name)}' is not in tools.yaml"
-            self.known("unknown-tool", message, name, self.project.tools, section, *path)
+            if self.known("unknown-tool", message, server, self.project.mcp_servers, section, *path):
+                self._unsupported(what, "of an MCP server", section, *path)
+            return
+        message = f"{what}: tool '{shown(name)}' is not in tools.yaml"
+        if self.known("unknown-tool", message, name, self.project.tools, section, *path):
+            spec = self.project.tools[name]
+            if spec.http or spec.openapi:
+                self._unsupported(what, f"of the kind '{'http' if spec.http else 'openapi'}'", section, *path)
+
+    def _unsupported(self, what: str, kind: str, section: str, *path: str | int) -> None:
+        """What the build would refuse too: the format has it, this release does not."""
+        message = f"{what}: tools {kind} cannot be used in this release"
+        self.add("unsupported", message, section, *path, hint="write it in Python for now")
 
     def agent(self, what: str, name: str, section: str, *path: str | int) -> None:
         message = f"{what}: agent '{shown(name)}' is not in agents.yaml"

@@ -185,20 +185,63 @@ class PluginSpec(BaseModel):
     health: dict[str, Any] | None = None
 
 
+Amount = str | int | float
+"""A duration or size with its unit, as text (`100ms`, `5MB`), or a plain number. `changeover.settings` reads it."""
+
+
+class WatchSection(Strict):
+    auto: str | bool | None = None
+    quiet: Amount | None = None
+    poll: Amount | bool | None = None
+
+
+class RolloutSection(Strict):
+    drain: Literal["after", "before"] | None = None
+    in_flight: Literal["finish", "handover", "cancel"] | None = None
+    finish: Amount | None = None
+    handover: Amount | None = None
+    cancel: Amount | None = None
+    threads: ThreadPolicy | None = None
+
+
+class KeepSection(Strict):
+    versions: int | None = None
+    for_: Amount | None = Field(default=None, alias="for")
+    loaded: int | None = None
+
+
+class LimitsSection(Strict):
+    file: Amount | None = None
+    version: Amount | None = None
+    body: Amount | None = None
+    build: Amount | None = None
+
+
+class RunsSection(Strict):
+    concurrency: int | None = None
+    max_attempts: int | None = None
+
+
+class ServerSection(Strict):
+    host: str | None = None
+    port: int | None = None
+    cors: list[str] | None = None
+
+
 class ChangeoverFile(Strict):
     """changeover.yaml: `include` and `plugins` are part of a version, the rest is how the server runs.
 
-    The server's own sections are read by `changeover.settings`, which knows their keys and units.
+    The values of the server's sections are read by `changeover.settings`, which knows their units and defaults.
     """
 
     include: list[str] = Field(default_factory=list)
     plugins: dict[Name, PluginSpec] = Field(default_factory=dict)
-    watch: dict[str, Any] = Field(default_factory=dict)
-    rollout: dict[str, Any] = Field(default_factory=dict)
-    keep: dict[str, Any] = Field(default_factory=dict)
+    watch: WatchSection = Field(default_factory=WatchSection)
+    rollout: RolloutSection = Field(default_factory=RolloutSection)
+    keep: KeepSection = Field(default_factory=KeepSection)
     requirements: Literal["install", "check", "off"] = "check"
     smoke: dict[str, Any] | None = None
-    limits: dict[str, Any] = Field(default_factory=dict)
-    runs: dict[str, Any] = Field(default_factory=dict)
+    limits: LimitsSection = Field(default_factory=LimitsSection)
+    runs: RunsSection = Field(default_factory=RunsSection)
     alerts: list[dict[str, Any]] = Field(default_factory=list)
-    server: dict[str, Any] = Field(default_factory=dict)
+    server: ServerSection = Field(default_factory=ServerSection)

@@ -133,7 +133,7 @@ class Rollout:
             named = {routing_.current for routing_ in history}.union(*(set(r.graphs.values()) for r in history))
             if to is not None:
                 named.add((await self._store.versions.get(to)).id)
-            versions = {id_: await self._store.versions.get(id_) for id_ in named}
+            versions = await self._store.versions.known(named)
             change = plan_rollback(
                 history,
                 versions,

@@ -194,7 +194,7 @@ class Engine:
         del self._turns[id_]
         self._in_flight.turn_back()
         if accepted.exception() is None:
-            self._end(accepted.result(), Outcome("interrupted", "the caller left before it began"))
+            self._end(accepted.result(), Outcome("interrupted", "the caller left before it began", began=False))
 
     async def _wait_for_turn(self, waiting: Run) -> Flight:
         self._waiters[waiting.id] = asyncio.current_task()
@@ -224,7 +224,7 @@ class Engine:
 
     def _give_up_turn(self, waiting: Run) -> asyncio.Future[RunId | None]:
         self._turns.pop(waiting.id, None)
-        return self._end(waiting, Outcome("interrupted", "the caller left before it began"))
+        return self._end(waiting, Outcome("interrupted", "the caller left before it began", began=False))
 
     def _leave(self, flight: Flight, outcome: Outcome) -> asyncio.Future[RunId | None]:
         ending = self._end(flight.run, outcome)
@@ -256,7 +256,9 @@ class Engine:
             status = "timeout"
         elif isinstance(error, GraphRecursionError):
             reason = f"recursion limit reached: {error}"[:2000]
-        return Outcome(status, reason, "failure" if live is not None else None)
+        # a run that was to continue and was stopped before its first step leaves what waits on the thread as it was
+        untouched = status == "interrupted" and flight.run.continues and flight.node is None
+        return Outcome(status, reason, "failure", began=live is not None and not untouched)
 
 
 def _then(future: asyncio.Future[Any], call: Callable[[asyncio.Future[Any]], None]) -> None:

@@ -254,11 +254,12 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended, and what its thread waits for now."""
+    """How a run ended, and what its thread waits for now. One that never `began` leaves that as it was."""
 
     status: RunStatus
     reason: str = ""
     waiting: Waiting | None = None
+    began: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,13 @@ def _apply(connection: sqlite3.Connection, change: RoutingChange, now: float) ->
             now,
         ),
     )
-    if before:
-        for id_ in {before.current, *before.graphs.values()}:
-            rows.settle(connection, id_, now)
+    for id_ in set(change.graphs.values()):
+        rows.wake(connection, id_, now)
+    left = {before.current, *before.graphs.values()} if before else set()
+    if (before.threads if before else None) != change.threads:
+        left |= _pin_threads(connection, change.threads, now)
+    for id_ in left:
+        rows.settle(connection, id_, now)
     after = rows.head_of_routing(connection)
     assert after is not None
     rows.add_event(
@@ -116,6 +120,29 @@ def _demand_runnable(connection: sqlite3.Connection, *ids: str) -> None:
 
 def _move(connection: sqlite3.Connection, id_: VersionId, status: str, now: float) -> None:
     connection.execute("UPDATE versions SET status = ?, touched_at = ? WHERE id = ?", (status, now, id_))
+
+
+def _pin_threads(connection: sqlite3.Connection, policy: str | None, now: float) -> set[str]:
+    """A policy of the routing pins idle threads where they are, and lets go of those that an earlier one pinned.
+
+    Returns the versions that were let go of.
+    """
+    effective = (
+        "coalesce(CASE WHEN policy = 'pinned' AND pin_expires <= :now THEN NULL ELSE policy END, :policy, (SELECT"
+        " g.threads FROM version_graphs g WHERE g.version = threads.version AND g.graph = threads.graph), 'auto')"
+    )
+    bound = {"policy": policy, "now": now}
+    connection.execute(
+        "UPDATE threads SET holds = 'pinned', updated_at = :now WHERE holds IS NULL AND version IS NOT NULL"
+        f" AND status <> 'busy' AND {effective} = 'pinned'",
+        bound,
+    )
+    loose = connection.execute(
+        f"UPDATE threads SET holds = NULL, updated_at = :now WHERE holds = 'pinned' AND {effective} <> 'pinned'"
+        " RETURNING version",
+        bound,
+    )
+    return {row["version"] for row in loose.fetchall()}
 
 
 def _mark_bad(connection: sqlite3.Connection, change: RoutingChange) -> None:

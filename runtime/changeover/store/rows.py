@@ -135,6 +135,14 @@ def add_event(connection: sqlite3.Connection, at: float, type_: str, **data: Any
     connection.execute("INSERT INTO events (at, type, data) VALUES (?, ?, ?)", (at, type_, dumps(data)))
 
 
+def wake(connection: sqlite3.Connection, version_id: str, at: float) -> None:
+    """A version that is held again is draining again."""
+    connection.execute(
+        "UPDATE versions SET status = 'draining', touched_at = ? WHERE id = ? AND status IN ('drained', 'retired')",
+        (at, version_id),
+    )
+
+
 def settle(connection: sqlite3.Connection, version_id: str, at: float) -> bool:
     """Mark a draining version drained if nothing holds it any more."""
     moved = connection.execute(

@@ -192,17 +192,18 @@ def _start(connection: sqlite3.Connection, id_: RunId, decide: Decide, now: floa
 
 
 def _finish(connection: sqlite3.Connection, run: Run, outcome: Outcome, now: float) -> RunId | None:
-    ended = connection.execute(
+    row = connection.execute(
         "UPDATE runs SET status = ?, status_reason = ?, ended_at = ? WHERE id = ? AND fence = ?"
-        " AND status IN ('pending', 'running')",
+        " AND status IN ('pending', 'running') RETURNING *",
         (outcome.status, outcome.reason, now, run.id, run.fence),
-    ).rowcount
-    if not ended:
+    ).fetchone()
+    if row is None:
         raise Conflict(f"run {run.id} was ended or taken over by somebody else", code="run-lost")
-    next_run = _next_run(connection, run.thread_id) if run.thread_id else None
-    if run.thread_id and run.status == "running":
-        _leave_thread(connection, run, outcome, next_run, now)
-    rows.settle(connection, run.version, now)
+    ended = rows.run(row)  # the caller's may be from before it was started
+    next_run = _next_run(connection, ended.thread_id) if ended.thread_id else None
+    if ended.thread_id and (ended.started_at is not None or next_run is None):
+        _leave_thread(connection, ended, outcome, next_run, now)
+    rows.settle(connection, ended.version, now)
     return next_run
 
 
@@ -229,18 +230,21 @@ def _take_thread(connection: sqlite3.Connection, run: Run, before: Thread | None
 
 
 def _leave_thread(connection: sqlite3.Connection, run: Run, outcome: Outcome, next_run: str | None, now: float) -> None:
-    waiting = outcome.waiting
+    thread = _thread(connection, run.thread_id or "")
+    assert thread is not None
+    waiting = outcome.waiting if outcome.began else thread.waiting
     status = "busy" if next_run else {"failure": "error", None: "idle"}.get(waiting, "interrupted")
-    holds = waiting if waiting in ("interrupt", "breakpoint") else _pin(connection, run, now)
+    holds = waiting if waiting in ("interrupt", "breakpoint") else _pin(connection, thread, now)
     connection.execute(
         "UPDATE threads SET status = ?, waiting = ?, holds = ?, updated_at = ? WHERE id = ?",
         (status, waiting, holds, now, run.thread_id),
     )
 
 
-def _pin(connection: sqlite3.Connection, run: Run, now: float) -> str | None:
-    thread = _thread(connection, run.thread_id or "")
-    graph = _graph(connection, run.version, run.graph)
+def _pin(connection: sqlite3.Connection, thread: Thread, now: float) -> str | None:
+    if thread.version is None or thread.graph is None:
+        return None
+    graph = _graph(connection, thread.version, thread.graph)
     policy = thread_policy(thread, rows.head_of_routing(connection), graph, now)
     return "pinned" if policy == "pinned" else None
 

@@ -35,6 +35,15 @@ class Versions:
             raise NotFound(f"there is no version '{id_}'", code="unknown-version", hint="see `changeover versions`")
         return version
 
+    async def known(self, ids: Collection[str]) -> dict[VersionId, Version]:
+        """Those of these versions that there are: one that served a single graph once may be purged."""
+
+        def job(connection: sqlite3.Connection) -> dict[VersionId, Version]:
+            found = (find(connection, id_) for id_ in ids)
+            return {version.id: version for version in found if version is not None}
+
+        return await self._database.read(job)
+
     async def by_digest(self, digest: str) -> Version | None:
         return await self._database.read(lambda connection: _by_digest(connection, digest))
 
@@ -102,8 +111,11 @@ class Versions:
         now = self._clock()
 
         def job(connection: sqlite3.Connection) -> None:
-            if find(connection, id_) is None:
+            version = find(connection, id_)
+            if version is None:
                 raise NotFound(f"there is no version '{id_}'", code="unknown-version")
+            if version.status == "rejected":
+                raise Conflict(f"{id_} was rejected and cannot be held", code="version-rejected")
             connection.execute("INSERT INTO holds VALUES (?, ?, ?, ?, ?)", (hold_id, id_, reason, now, expires_at))
             rows.add_event(connection, now, "version_held", version=id_, hold=hold_id, reason=reason)
 
