@@ -158,7 +158,9 @@ class GraphVersionManager:
             return
         try:
             await self.stop_watching()
+            self.in_flight.shut()
             await self.background.close(CLOSE_WAIT_S)
+            await self.engine.close(CLOSE_WAIT_S)
         finally:
             await stack.aclose()
 
@@ -516,7 +518,7 @@ class GraphVersionManager:
             reason = (
                 "the process ended while it ran; run the thread again without input to go on from its last checkpoint"
             )
-            await self.store.runs.finish(run, Outcome("error", reason, "failure"))
+            await self.store.runs.finish(run, Outcome("error", reason, "failure", began=run.status == "running"))
 
     def _environment(self) -> dict[str, str]:
         """The values of `.env` and of the process; those of the process come first."""

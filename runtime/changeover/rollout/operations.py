@@ -203,13 +203,20 @@ class Rollout:
             self._in_flight.release()
 
     async def _move(self, change: RoutingChange) -> Routing:
-        after = await self._store.routing.apply(change)
+        """One compare-and-set in the database, one assignment in memory; the second also if the caller has left."""
+        moving = asyncio.ensure_future(self._store.routing.apply(change))
+        moving.add_done_callback(self._note_move)
+        return await asyncio.shield(moving)
+
+    def _note_move(self, moving: asyncio.Future[Routing]) -> None:
+        if moving.cancelled() or moving.exception() is not None:
+            return
+        after = moving.result()
         self._moved(after)
         log.info(
             "routing_changed",
             extra={"action": after.action, "from": after.previous, "to": after.current, "revision": after.revision},
         )
-        return after
 
     async def _settle_flights(self, flights: Sequence[Flight], wishes: Wishes) -> None:
         if wishes.in_flight == "cancel":
@@ -281,8 +288,8 @@ class Rollout:
     @asynccontextmanager
     async def _journalled(self, kind: str, request: dict[str, Any]) -> AsyncIterator[_Entry]:
         entry = _Entry(uuid.uuid4().hex)
-        await self._store.journal.begin(entry.id, kind, request)
         try:
+            await self._store.journal.begin(entry.id, kind, request)
             yield entry
         except BaseException as error:
             status = "timed_out" if isinstance(error, TimedOut) else "failed"

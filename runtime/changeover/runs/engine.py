@@ -28,6 +28,7 @@ from langgraph.errors import GraphRecursionError
 from langgraph.types import StreamMode
 
 from changeover.build.loaded import LoadedGraph
+from changeover.errors import ChangeoverError, OperatorError
 from changeover.runs.inflight import Flight, InFlight
 from changeover.runs.request import Part, RunRequest
 from changeover.runs.routing import decide
@@ -37,6 +38,8 @@ from changeover.store.runs import Runs
 log = logging.getLogger(__name__)
 
 INTERRUPT = "__interrupt__"
+CANCEL_WAIT_S = 10.0
+WRITE_AGAIN_S = 0.5  # pause before the end of a run is written again, after the disk was full or failed
 LoadGraph = Callable[[VersionId, str], Awaitable[LoadedGraph]]
 
 
@@ -120,6 +123,7 @@ class Engine:
         self._door_timeout_s = door_timeout_s
         self._turns: dict[RunId, asyncio.Event] = {}
         self._waiters: dict[RunId, asyncio.Task[Any] | None] = {}  # who waits for the turn of a pending run
+        self._unwritten: set[asyncio.Task[None]] = set()  # ends that could not be written yet
 
     @asynccontextmanager
     async def run(self, request: RunRequest) -> AsyncIterator[LiveRun]:
@@ -154,6 +158,23 @@ class Engine:
         flight.cancelled_because = because
         flight.task.cancel(because)
         return True
+
+    async def close(self, timeout_s: float) -> None:
+        """Take no more runs, let those that were accepted end within the time, then cancel what is left."""
+        self._in_flight.shut()
+        for flight in self._in_flight.on():
+            if flight.task is asyncio.current_task():  # a stream that its reader left open, and who closes now
+                await self._leave(flight, Outcome("interrupted", "the manager was closed", "failure"))
+        if not await self._in_flight.wait(self._is_idle, timeout_s):
+            for run_id in [*self._waiters, *(flight.run.id for flight in self._in_flight.on())]:
+                self.cancel(run_id, "the server stops")
+            await self._in_flight.wait(self._is_idle, CANCEL_WAIT_S)
+        for unwritten in self._unwritten:
+            unwritten.cancel()
+        await asyncio.gather(*self._unwritten, return_exceptions=True)
+
+    def _is_idle(self) -> bool:
+        return not (self._waiters or self._in_flight.entering or self._in_flight.on())
 
     # --- in and out ------------------------------------------------------------------------------
 
@@ -201,32 +222,38 @@ class Engine:
         try:
             await self._turns[waiting.id].wait()
             await self._slots.acquire()
-        except BaseException:
-            await asyncio.shield(self._give_up_turn(waiting))
+        except BaseException as error:
+            await asyncio.shield(self._give_up_turn(waiting, error))
             raise
         finally:
             self._waiters.pop(waiting.id, None)
+            self._in_flight.notify()
         try:
-            await self._in_flight.enter(self._door_timeout_s)
-        except BaseException:
+            await self._in_flight.enter(self._door_timeout_s, accepted=True)
+        except BaseException as error:
             self._slots.release()
-            await asyncio.shield(self._give_up_turn(waiting))
+            await asyncio.shield(self._give_up_turn(waiting, error))
             raise
         try:
             return self._in_flight.claim(await asyncio.shield(self._rows.start(waiting.id, decide)))
-        except BaseException:
+        except BaseException as error:
             self._slots.release()
             self._in_flight.turn_back()
-            await asyncio.shield(self._give_up_turn(waiting))
+            await asyncio.shield(self._give_up_turn(waiting, error))
             raise
         finally:
             self._turns.pop(waiting.id, None)
 
-    def _give_up_turn(self, waiting: Run) -> asyncio.Future[RunId | None]:
+    def _give_up_turn(self, waiting: Run, error: BaseException) -> asyncio.Future[RunId | None]:
         self._turns.pop(waiting.id, None)
-        return self._end(waiting, Outcome("interrupted", "the caller left before it began", began=False))
+        outcome = Outcome("interrupted", "the caller left before it began", began=False)
+        if isinstance(error, Exception):
+            outcome = Outcome("error", f"it could not begin: {error}"[:2000], began=False)
+        return self._end(waiting, outcome)
 
     def _leave(self, flight: Flight, outcome: Outcome) -> asyncio.Future[RunId | None]:
+        if self._in_flight.get(flight.run.id) is not flight:  # it was ended when the manager was closed
+            return _nothing()
         ending = self._end(flight.run, outcome)
         _then(ending, partial(self._left, flight, outcome))
         return ending
@@ -239,13 +266,24 @@ class Engine:
     def _end(self, run: Run, outcome: Outcome) -> asyncio.Future[RunId | None]:
         """End the row and let the next run of the thread in, whether or not anybody waits for it."""
         ending = self._rows.finish(run, outcome)
-        _then(ending, self._let_in)
+        _then(ending, partial(self._let_in, run, outcome))
         return ending
 
-    def _let_in(self, ended: asyncio.Future[RunId | None]) -> None:
-        turn = None if ended.exception() else self._turns.get(ended.result() or RunId(""))
+    def _let_in(self, run: Run, outcome: Outcome, ended: asyncio.Future[RunId | None]) -> None:
+        error = ended.exception()
+        if isinstance(error, OperatorError):
+            again = asyncio.create_task(self._end_again(run, outcome))
+            self._unwritten.add(again)
+            again.add_done_callback(self._unwritten.discard)
+        turn = None if error else self._turns.get(ended.result() or RunId(""))
         if turn is not None:
             turn.set()
+
+    async def _end_again(self, run: Run, outcome: Outcome) -> None:
+        """The end of a run could not be written: until it is, nothing else can run on its thread."""
+        await asyncio.sleep(WRITE_AGAIN_S)
+        with suppress(ChangeoverError):  # it failed again and is tried again, or somebody else has ended the run
+            await self._end(run, outcome)
 
     def _failure(self, flight: Flight, live: LiveRun | None, error: BaseException) -> Outcome:
         status: RunStatus = "error"
@@ -259,6 +297,12 @@ class Engine:
         # a run that was to continue and was stopped before its first step leaves what waits on the thread as it was
         untouched = status == "interrupted" and flight.run.continues and flight.node is None
         return Outcome(status, reason, "failure", began=live is not None and not untouched)
+
+
+def _nothing() -> asyncio.Future[RunId | None]:
+    done: asyncio.Future[RunId | None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
 
 
 def _then(future: asyncio.Future[Any], call: Callable[[asyncio.Future[Any]], None]) -> None:

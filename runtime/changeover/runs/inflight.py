@@ -14,7 +14,7 @@ from typing import Any
 
 from langgraph.runtime import RunControl
 
-from changeover.errors import TimedOut
+from changeover.errors import TimedOut, Unavailable
 from changeover.store.records import Run, RunId, VersionId
 
 
@@ -41,6 +41,7 @@ class InFlight:
         self._flights: dict[RunId, Flight] = {}
         self._entering = 0
         self._held = False
+        self._shut = False
         self._changed = asyncio.Event()
 
     # --- the door --------------------------------------------------------------------------------
@@ -51,12 +52,19 @@ class InFlight:
 
     def release(self) -> None:
         self._held = False
-        self._notify()
+        self.notify()
 
-    async def enter(self, timeout_s: float) -> None:
+    def shut(self) -> None:
+        """Take no more runs, for good. Those that were accepted before may still pass."""
+        self._shut = True
+        self.notify()
+
+    async def enter(self, timeout_s: float, *, accepted: bool = False) -> None:
         """Pass the door, waiting while it is held; from here until `claim` the run counts as entering."""
+        if self._shut and not accepted:
+            raise Unavailable("the manager is closed", code="stopping", hint="open it again")
         if self._held:
-            inside = await self._wait(lambda: not self._held, timeout_s)
+            inside = await self.wait(lambda: not self._held, timeout_s)
             if not inside:
                 raise TimedOut(
                     "runs are held back while a version is drained", code="held", hint="try again in a moment"
@@ -66,7 +74,11 @@ class InFlight:
     def turn_back(self) -> None:
         """The entering run was refused, or waits for its turn outside."""
         self._entering -= 1
-        self._notify()
+        self.notify()
+
+    @property
+    def entering(self) -> int:
+        return self._entering
 
     # --- flights ---------------------------------------------------------------------------------
 
@@ -79,7 +91,7 @@ class InFlight:
 
     def land(self, flight: Flight) -> None:
         self._flights.pop(flight.run.id, None)
-        self._notify()
+        self.notify()
 
     def get(self, run_id: str) -> Flight | None:
         return self._flights.get(RunId(run_id))
@@ -97,17 +109,18 @@ class InFlight:
     async def landed(self, flights: Iterable[Flight], timeout_s: float | None) -> bool:
         """Wait until these runs have ended; False if the deadline came first."""
         ids = [flight.run.id for flight in flights]
-        return await self._wait(lambda: not any(id_ in self._flights for id_ in ids), timeout_s)
+        return await self.wait(lambda: not any(id_ in self._flights for id_ in ids), timeout_s)
 
     async def empty(self, version: str | None, timeout_s: float | None) -> bool:
         """Wait until nothing runs, or is about to, on the version (or at all); False if the deadline came first."""
-        return await self._wait(lambda: not self._entering and not self.on(version), timeout_s)
+        return await self.wait(lambda: not self._entering and not self.on(version), timeout_s)
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Let everybody who waits look again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _wait(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
+    async def wait(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
                 while not condition():

@@ -19,6 +19,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,6 +60,7 @@ class Database:
         self._asked = 0  # written by callers alone
         self._answered = 0  # written by the writer's thread alone
         self._at_once = 0
+        self._is_set: dict[str, int | str] = {}
         self._closed = False
         self._threads = [
             threading.Thread(target=self._write_loop, name="changeover-writer", daemon=True),
@@ -113,9 +115,7 @@ class Database:
 
     def _begin_at_once(self) -> bool:
         """Begin a transaction that waits neither for another process nor for the disk."""
-        self._writer.execute("PRAGMA busy_timeout = 0")
-        self._writer.execute("PRAGMA wal_autocheckpoint = 0")
-        self._writer.execute("PRAGMA synchronous = NORMAL")
+        self._set(busy_timeout=0, wal_autocheckpoint=0, synchronous="NORMAL")
         try:
             self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error:  # the thread tries again, waits if it must, and explains what it meets
@@ -133,7 +133,8 @@ class Database:
                     outcomes = self._begin_and_commit(batch)
                     self._answered += len(batch)
                 answer(outcomes)
-        self._writer.execute("PRAGMA optimize")
+        with suppress(sqlite3.Error):  # it makes later reads faster, no more
+            self._writer.execute("PRAGMA optimize")
         self._writer.close()
 
     def _next_batch(self) -> tuple[list[_Request], bool]:
@@ -155,14 +156,23 @@ class Database:
         durable = any(request.durable for request in batch)
         self._at_once = 0
         try:
-            self._writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-            self._writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._set(
+                busy_timeout=BUSY_TIMEOUT_MS,
+                wal_autocheckpoint=CHECKPOINT_PAGES,
+                synchronous="FULL" if durable else "NORMAL",
+            )
             self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             failure = explain(error, self.path)
             return [(request, None, failure) for request in batch]
         return self._commit(batch)
+
+    def _set(self, **wanted: int | str) -> None:
+        """Set what is not set so already; called with `_writing` held."""
+        for name, value in wanted.items():
+            if self._is_set.get(name) != value:
+                self._writer.execute(f"PRAGMA {name} = {value}")
+                self._is_set[name] = value
 
     def _commit(self, batch: list[_Request]) -> list[_Outcome]:
         """Run the batch in the open transaction and end it. What a failed commit undid fails as a whole."""
@@ -173,8 +183,9 @@ class Database:
             self._writer.execute("COMMIT")
             return outcomes
         except sqlite3.Error as error:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
+            with suppress(sqlite3.Error):
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
             failure = explain(error, self.path)
             failed = {id(request): problem for request, _, problem in outcomes if problem is not None}
             return [(request, None, failed.get(id(request), failure)) for request in batch]
@@ -198,8 +209,8 @@ class Database:
                 self._reader.execute("BEGIN")
                 outcome: _Outcome = (request, request.job(self._reader), None)
             except BaseException as error:
-                outcome = (request, None, error)
-            finally:
+                outcome = (request, None, explain(error, self.path) if is_storage_failure(error) else error)
+            with suppress(sqlite3.Error):
                 if self._reader.in_transaction:
                     self._reader.execute("COMMIT")
             answer([outcome])
@@ -264,5 +275,9 @@ def explain(error: BaseException, path: Path) -> OperatorError:
     if "locked" in text or "busy" in text:
         return OperatorError(
             f"{path} is locked by another process", code="database-in-use", hint="stop the other process and retry"
+        )
+    if "malformed" in text or "not a database" in text:
+        return OperatorError(
+            f"{path} is damaged: {text}", code="database-damaged", hint="restore a backup, or give it another --database"
         )
     return OperatorError(f"cannot write {path}: {text}", code="database", hint="look at the disk and its permissions")

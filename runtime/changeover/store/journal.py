@@ -49,12 +49,15 @@ class Journal:
         await self._database.write(job, durable=False)
 
     async def end(self, id_: str, status: str, result: Mapping[str, Any]) -> None:
+        """Write how an operation ended. One that moved the routing is done, whatever came after."""
         now = self._clock()
 
         def job(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "UPDATE operations SET status = ?, result = ?, updated_at = ? WHERE id = ?",
-                (status, rows.dumps(dict(result)), now, id_),
+                "UPDATE operations SET status = CASE WHEN :status <> 'done' AND EXISTS"
+                " (SELECT 1 FROM routing WHERE routing.operation = :id) THEN 'done' ELSE :status END,"
+                " result = :result, updated_at = :now WHERE id = :id",
+                {"status": status, "result": rows.dumps(dict(result)), "now": now, "id": id_},
             )
 
         await self._database.write(job, durable=False)

@@ -134,31 +134,58 @@ def _accept(connection: sqlite3.Connection, new: NewRun, decide: Decide, now: fl
     if new.thread_id and thread is None and not new.create_thread:
         raise NotFound(f"there is no thread '{new.thread_id}'", code="unknown-thread")
     decision = decide(_facts(connection, new, thread, now))
-    waits = new.thread_id is not None and _is_busy(connection, new.thread_id)
-    row = connection.execute(
-        "INSERT INTO runs (id, thread_id, graph, version, requested_version, reason, continues, status, metadata,"
-        " created_at, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
-        (
-            new.id,
-            new.thread_id,
-            new.graph,
-            decision.version,
-            new.requested_version,
-            decision.reason,
-            int(new.continues),
-            "pending" if waits else "running",
-            rows.dumps(dict(new.metadata)),
-            now,
-            None if waits else now,
-        ),
-    ).fetchone()
-    run = rows.run(row)
-    if new.thread_id:
-        if thread is None:
-            _insert_thread(connection, new.thread_id, new.graph, {}, now)
-        if not waits:
-            _take_thread(connection, run, thread, now)
+    waits = thread is not None and _is_busy(connection, thread.id)
+    run = Run(
+        id=new.id,
+        thread_id=new.thread_id,
+        graph=new.graph,
+        version=decision.version,
+        requested_version=new.requested_version,
+        reason=decision.reason,
+        continues=new.continues,
+        status="pending" if waits else "running",
+        status_reason="",
+        fence=1,
+        metadata=dict(new.metadata),
+        created_at=now,
+        started_at=None if waits else now,
+        ended_at=None,
+    )
+    _insert_run(connection, run)
+    if thread is None and new.thread_id:
+        _insert_busy_thread(connection, new.thread_id, run, now)
+    elif thread is not None and not waits:
+        _take_thread(connection, run, thread, now)
     return run
+
+
+def _insert_run(connection: sqlite3.Connection, run: Run) -> None:
+    connection.execute(
+        "INSERT INTO runs (id, thread_id, graph, version, requested_version, reason, continues, status, fence, metadata,"
+        " created_at, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            run.id,
+            run.thread_id,
+            run.graph,
+            run.version,
+            run.requested_version,
+            run.reason,
+            int(run.continues),
+            run.status,
+            run.fence,
+            rows.dumps(dict(run.metadata)),
+            run.created_at,
+            run.started_at,
+        ),
+    )
+
+
+def _insert_busy_thread(connection: sqlite3.Connection, id_: str, run: Run, now: float) -> None:
+    """The thread of its first run."""
+    connection.execute(
+        "INSERT INTO threads (id, graph, version, reason, status, created_at, updated_at) VALUES (?, ?, ?, ?, 'busy', ?, ?)",
+        (id_, run.graph, run.version, run.reason, now, now),
+    )
 
 
 def _start(connection: sqlite3.Connection, id_: RunId, decide: Decide, now: float) -> Run:
@@ -203,7 +230,8 @@ def _finish(connection: sqlite3.Connection, run: Run, outcome: Outcome, now: flo
     next_run = _next_run(connection, ended.thread_id) if ended.thread_id else None
     if ended.thread_id and (ended.started_at is not None or next_run is None):
         _leave_thread(connection, ended, outcome, next_run, now)
-    rows.settle(connection, ended.version, now)
+    if _is_draining(connection, ended.version):
+        rows.settle(connection, ended.version, now)
     return next_run
 
 
@@ -242,11 +270,24 @@ def _leave_thread(connection: sqlite3.Connection, run: Run, outcome: Outcome, ne
 
 
 def _pin(connection: sqlite3.Connection, thread: Thread, now: float) -> str | None:
+    """`pinned` if that is the thread's policy. Nearly always nobody says so, and one look at the words is enough."""
     if thread.version is None or thread.graph is None:
+        return None
+    said = connection.execute(
+        "SELECT threads FROM routing WHERE revision = (SELECT max(revision) FROM routing)"
+        " UNION ALL SELECT threads FROM version_graphs WHERE version = ? AND graph = ?",
+        (thread.version, thread.graph),
+    ).fetchall()
+    if "pinned" not in (thread.policy, *(word for (word,) in said)):
         return None
     graph = _graph(connection, thread.version, thread.graph)
     policy = thread_policy(thread, rows.head_of_routing(connection), graph, now)
     return "pinned" if policy == "pinned" else None
+
+
+def _is_draining(connection: sqlite3.Connection, version: str) -> bool:
+    row = connection.execute("SELECT status FROM versions WHERE id = ?", (version,)).fetchone()
+    return row is not None and row["status"] == Status.DRAINING.value
 
 
 def _facts(connection: sqlite3.Connection, new: NewRun, thread: Thread | None, now: float) -> Facts:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Any, Protocol
+from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
 from starlette.routing import Route
@@ -18,19 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from changeover.errors import ChangeoverError
 from changeover.manager import GraphVersionManager
-from changeover.runs.engine import INTERRUPT
-from changeover.runs.request import Part, RunRequest
-from changeover.server.encoding import dumps
+from changeover.runs.request import RunRequest
+from changeover.server.langgraph.answers import Answer, EventStream, Executing, LastValues, listening
 from changeover.server.langgraph.assistants import AssistantNames
 from changeover.server.langgraph.listener import Listener
 from changeover.server.langgraph.payloads import RunBody, run_body
-from changeover.server.langgraph.sse import HEARTBEAT, Events, encode, error_json, stream_modes
+from changeover.server.langgraph.sse import Events, stream_modes
 from changeover.server.receiving import read_body
-from changeover.store.records import Run
 
 log = logging.getLogger(__name__)
-
-RUN_CANCELLED = "RunCancelled"
 
 
 def install(app: FastAPI, manager: GraphVersionManager) -> None:
@@ -41,16 +35,8 @@ def install(app: FastAPI, manager: GraphVersionManager) -> None:
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
 
 
-class Executing(Protocol):
-    """A run that is being executed, here or in a task of its own."""
-
-    @property
-    def run(self) -> Run: ...
-    def parts(self) -> AsyncIterator[Part]: ...
-
-
-class Cancelled(Exception):
-    """The run was cancelled, and not the request."""
+class RunCancelled(Exception):
+    """The run was cancelled by somebody else than its caller."""
 
 
 class _Endpoint:
@@ -77,18 +63,20 @@ class _Endpoint:
     async def _run(self, request: RunRequest, body: RunBody, answer: Answer, listener: Listener) -> None:
         try:
             async with self._executing(request, body) as executing:
-                answer.begin(executing.run)
+                answer.begin(executing)
                 await answer.follow(executing)
         except ChangeoverError as error:
             if not answer.begun:
                 raise
             answer.error = error
         except asyncio.CancelledError:
-            because = self._cancelled_because(request)
+            because = answer.cancelled_because
             if listener.has_left or because is None:
                 raise
-            _uncancel()
-            answer.error = Cancelled(because)
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()  # the run was cancelled, and not the request
+            answer.error = RunCancelled(because)
         except Exception as error:  # border: whatever a graph raises is told to the client
             if not answer.begun:
                 raise
@@ -99,7 +87,7 @@ class _Endpoint:
 
     def _executing(self, request: RunRequest, body: RunBody) -> AbstractAsyncContextManager[Executing]:
         if body.on_disconnect == "continue":
-            return _listening(self._manager, request)
+            return listening(self._manager, request)
         return self._manager.engine.run(request)
 
     def _modes(self, body: RunBody) -> list[str]:

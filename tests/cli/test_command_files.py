@@ -1,0 +1,108 @@
+"""`init`, `check`, `schema`, `doctor`: verbs that need no server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def test_init_writes_a_project_without_problems(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    started = call("init", "my desk")
+    assert started.status == 0
+    assert "cd 'my desk' && changeover check" in started.out
+    assert not list((tmp_path / "my desk").rglob("__pycache__"))
+    assert call("check", "my desk").out == "no problems\n"
+
+
+def test_init_overwrites_nothing(call, tmp_path: Path) -> None:
+    (tmp_path / "tools.yaml").write_text("mine")
+    refused = call("init", str(tmp_path), "-o", "json")
+    assert refused.status == 5
+    assert "already holds tools.yaml" in refused.err
+    assert json.loads(refused.out)["error"]["code"] == "exists"
+    assert [path.name for path in tmp_path.iterdir()] == ["tools.yaml"]
+    assert (tmp_path / "tools.yaml").read_text() == "mine"
+
+
+def test_init_from_a_langgraph_file_is_refused_in_words(call, tmp_path: Path) -> None:
+    refused = call("init", str(tmp_path / "new"), "--from", "langgraph.json")
+    assert refused.status == 2
+    assert "not supported in this release" in refused.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_check_prints_positions_as_a_compiler_does(call, project) -> None:
+    folder = project(
+        {
+            "agents.yaml": """\
+                models: {demo: {model: "demo:rules"}}
+                agents:
+                  support:
+                    model: demo
+                    prompt: {text: Hello}
+                    tools: [lookup_ordr]
+                """,
+            "tools.yaml": "tools: {lookup_order: {python: 'graphs.orders:lookup_order'}}\n",
+            "graphs/orders.py": "raise RuntimeError('check must not run this')\n",
+            "changeover.yaml": "watch: {quiet: 100ms, sleep: 3}\n",
+        }
+    )
+    found = call("check", str(folder))
+    assert found.status == 1
+    assert "agents.yaml:6:13 error[unknown-tool]" in found.out
+    assert "did you mean 'lookup_order'?" in found.out
+    assert "changeover.yaml:1:" in found.out
+    assert not (folder / ".changeover").exists()
+    problems = json.loads(call("-o", "json", "check", str(folder)).out)["problems"]
+    assert ("unknown-tool", "agents.yaml", 6) in {(one["code"], one["path"], one["line"]) for one in problems}
+
+
+def test_check_of_a_missing_folder_is_one_sentence(call, tmp_path: Path) -> None:
+    missing = call("check", str(tmp_path / "nowhere"))
+    assert missing.status == 2
+    assert "nowhere" in missing.err
+    assert "Traceback" not in missing.err
+
+
+def test_check_takes_values_from_the_environment_file(call, project) -> None:
+    files = {"agents.yaml": "agents: {support: {model: '${DESK_MODEL}', prompt: {text: Hello}}}\n"}
+    folder = project(files)
+    assert "env-missing" in call("check", str(folder)).out
+    project({".env": "DESK_MODEL=demo:rules\n"})
+    assert call("check", str(folder)).status == 0
+
+
+def test_schema_is_one_document_or_files_for_an_editor(call, tmp_path: Path) -> None:
+    assert set(json.loads(call("schema").out)) == {"agents.yaml", "tools.yaml", "graph", "prompt", "changeover.yaml"}
+    assert "agents" in json.loads(call("schema", "agents").out)["properties"]
+    assert call("schema", "agent").status == 4
+    written = call("schema", "--write", str(tmp_path / "schemas"))
+    assert "yaml-language-server: $schema=" in written.out
+    for file in (tmp_path / "schemas").iterdir():
+        json.loads(file.read_text())
+
+
+def test_doctor_shows_each_setting_with_its_source(call, sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (sample / "changeover.yaml").write_text("server: {port: 0}\n")
+    monkeypatch.setenv("CHANGEOVER_WATCH", "off")
+    monkeypatch.setenv("CHANGEOVER_TOKEN", "hush-hush")
+    seen = call("doctor", str(sample), "-o", "json")
+    assert seen.status == 0, seen
+    told = json.loads(seen.out)
+    sources = {row["setting"]: (row["value"], row["source"]) for row in told["settings"]}
+    assert sources["server.port"] == (0, "file")
+    assert sources["watch.auto"] == ("off", "environment")
+    assert sources["server.host"][1] == "default"
+    assert "hush-hush" not in seen.out
+    assert "server.port" in call("doctor", str(sample)).out
+    assert not (sample / ".changeover").exists()
+
+
+def test_doctor_names_a_setting_that_cannot_be(call, sample: Path) -> None:
+    (sample / "changeover.yaml").write_text("server: {port: yes}\n")
+    seen = call("doctor", str(sample))
+    assert seen.status == 1
+    assert "server.port" in seen.out
