@@ -93,7 +93,9 @@ async def prove_committed(manager: GraphVersionManager) -> None:
     def look(state: Seen, config: RunnableConfig) -> Seen:
         connection = sqlite3.connect(manager.settings.database_path(manager.project))
         try:
-            found = connection.execute("SELECT status FROM runs WHERE id = ?", (config["metadata"]["run_id"],)).fetchone()
+            found = connection.execute(
+                "SELECT status FROM runs WHERE id = ?", (config["metadata"]["run_id"],)
+            ).fetchone()
         finally:
             connection.close()
         return {"status": found[0] if found else "missing"}

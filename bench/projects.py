@@ -9,7 +9,7 @@ from pathlib import Path
 SAMPLE = Path(__file__).parent.parent
 SAMPLE_PARTS = ("agents.yaml", "tools.yaml", "prompts", "graphs")
 
-TRIVIAL = '''\
+TRIVIAL = """\
 from typing import TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -40,7 +40,7 @@ graph.add_edge(START, "first")
 graph.add_edge("first", "second")
 graph.add_edge("second", "third")
 graph.add_edge("third", END)
-'''
+"""
 
 
 def trivial(folder: Path) -> Path:

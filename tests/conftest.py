@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import shutil
 import textwrap
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE = ("agents.yaml", "tools.yaml", "prompts", "graphs")
+
+DEADLINE_S = 10.0
+POLL_S = 0.005
 
 WriteProject = Callable[[Mapping[str, str]], Path]
 
@@ -43,3 +50,20 @@ def project(tmp_path: Path) -> WriteProject:
         return folder
 
     return write
+
+
+async def _eventually(condition: Callable[[], Any], within_s: float = DEADLINE_S) -> Any:
+    ends = time.monotonic() + within_s
+    while True:
+        found = condition()
+        found = await found if inspect.isawaitable(found) else found
+        if found:
+            return found
+        assert time.monotonic() < ends, f"not within {within_s:g} s"
+        await asyncio.sleep(POLL_S)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """Waits until a condition, plain or async, gives something true, and returns that; fails after a deadline."""
+    return _eventually

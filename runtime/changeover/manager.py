@@ -40,7 +40,7 @@ from changeover.project.problems import Problem
 from changeover.rollout.live import LiveEdits
 from changeover.rollout.operations import Drain, InFlightChoice, Receipt, Rollout, Wishes
 from changeover.runs.background import BackgroundRun, BackgroundRuns
-from changeover.runs.engine import Engine
+from changeover.runs.engine import Engine, LiveRun
 from changeover.runs.inflight import InFlight
 from changeover.runs.request import RunRequest
 from changeover.settings import Settings, environment
@@ -84,6 +84,7 @@ class GraphVersionManager:
         self._given_saver = checkpointer
         self._stack: AsyncExitStack | None = None
         self._building = asyncio.Lock()
+        self._tried_with: Mapping[str, str] | None = None  # the environment of the last build
         self._watching: LiveEdits | None = None
 
     @classmethod
@@ -184,6 +185,7 @@ class GraphVersionManager:
         The same bytes are the same version. Raises `ProjectError` with every problem; a version that failed is kept
         as `rejected`, and nothing else has changed.
         """
+        await self._follow_environment()
         async with self._building:
             snapshot = await self._snapshot(files)
             try:
@@ -193,10 +195,14 @@ class GraphVersionManager:
                     await self.seen(snapshot.digest)
 
     async def build_if_changed(self) -> Version | None:
-        """A version of the folder if its bytes differ from those seen last, else None."""
+        """A version of the folder if its bytes differ from those seen last, else None.
+
+        Bytes that were rejected are tried again once the environment is another than it was then.
+        """
         async with self._building:
             snapshot = await self._snapshot(None)
-            if snapshot.digest == await self.store.journal.note(LAST_SEEN):
+            is_seen = snapshot.digest == await self.store.journal.note(LAST_SEEN)
+            if is_seen and not await self._is_worth_another_try(snapshot.digest):
                 return None
             try:
                 return await self._build(snapshot, "saved")
@@ -334,7 +340,7 @@ class GraphVersionManager:
     ) -> Any:
         """Run a graph to its end and return what `ainvoke` would. `options` are fields of `RunRequest`."""
         request = self._request(graph, input, thread_id, version, config, context, final_output=True, **options)
-        async with self.engine.run(request) as live:
+        async with self._running(request) as live:
             return await live.answer()
 
     async def stream(
@@ -355,7 +361,7 @@ class GraphVersionManager:
         request = self._request(
             graph, input, thread_id, version, config, context, stream_modes=modes, subgraphs=subgraphs, **options
         )
-        async with self.engine.run(request) as live, aclosing(live.parts()) as parts:
+        async with self._running(request) as live, aclosing(live.parts()) as parts:
             async for part in parts:
                 piece = part.data if isinstance(stream_mode, str) else (part.mode, part.data)
                 if subgraphs:
@@ -409,10 +415,22 @@ class GraphVersionManager:
         return self._watching is not None
 
     async def promote(self, version: Version) -> Receipt | None:
-        """What the watcher does with a version it built: serve it, unless it serves already."""
-        if self.routing is not None and self.routing.current == version.id and not self.routing.graphs:
+        """What the watcher does with a version it built: serve it, unless it serves already.
+
+        A graph that was rolled back alone stays rolled back until an edit changes it.
+        """
+        keep = await self._rolled_back(version)
+        if self.routing is not None and self.routing.current == version.id and keep == set(self.routing.graphs):
             return None
-        return await self.switch(version, reason="saved", actor="watcher")
+        wishes = self._wishes(None, None, None, "saved", "watcher", None)
+        return await self.rollout.switch(version.id, None, wishes, keep=keep)
+
+    async def _rolled_back(self, version: Version) -> set[str]:
+        """Graphs that are routed apart because the one that this version has was marked bad."""
+        if self.routing is None or not self.routing.graphs:
+            return set()
+        bad = await self.store.versions.bad_graphs()
+        return {g for g in self.routing.graphs if g in version.graphs and (g, version.graphs[g].digest) in bad}
 
     async def refresh_environment(self) -> bool:
         """Take a changed `.env`: what depends on it is compiled anew, without a new version."""
@@ -422,7 +440,12 @@ class GraphVersionManager:
         before = self.loader.environment
         names = sorted(name for name in {*before, *values} if before.get(name) != values.get(name))
         async with self._building:
-            changed = await self.loader.refresh(values)
+            try:
+                changed = await self.loader.refresh(values)
+            except ProjectError as error:
+                problems = [problem.to_json() for problem in error.problems]
+                await self.store.journal.add_event("environment_rejected", variables=names, problems=problems)
+                raise
         await self.store.journal.add_event("environment_changed", variables=names, versions=changed)
         return True
 
@@ -450,7 +473,35 @@ class GraphVersionManager:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    async def _is_worth_another_try(self, digest: str) -> bool:
+        if self._tried_with == self.loader.environment:
+            return False
+        known = await self.store.versions.by_digest(digest)
+        return known is not None and known.status == "rejected"
+
+    async def _follow_environment(self) -> None:
+        """Take a changed `.env` before a build. What serves and cannot be built with it goes on as it was."""
+        try:
+            await self.refresh_environment()
+        except ProjectError as error:
+            log.warning("environment_not_taken", extra={"problems": error.message})
+
+    @asynccontextmanager
+    async def _running(self, request: RunRequest) -> AsyncIterator[LiveRun]:
+        """A run in the caller's own task: what cancels the run, such as a drain, must not cancel its caller."""
+        live: LiveRun | None = None
+        try:
+            async with self.engine.run(request) as live:
+                yield live
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            because = live.flight.cancelled_because if live else None
+            if because is None or task is None or task.uncancel():
+                raise
+            raise Conflict(f"run {request.id} was cancelled: {because}", code="run-cancelled") from None
+
     async def _build(self, snapshot: Snapshot, message: str) -> Version:
+        self._tried_with = self.loader.environment
         known = await self.store.versions.by_digest(snapshot.digest)
         if known is not None and known.status != "rejected":
             return known
@@ -598,7 +649,13 @@ async def long_term_store(path: Path) -> AsyncIterator[AsyncSqliteStore]:
     """LangGraph's long-term memory for graphs, in its own tables of the same file."""
     async with AsyncSqliteStore.from_conn_string(str(path)) as memory:
         await memory.setup()
-        yield memory
+        try:
+            yield memory
+        finally:
+            batching = memory._task  # LangGraph ends it when the object is collected, which may be never
+            if batching is not None:
+                batching.cancel()
+                await asyncio.gather(batching, return_exceptions=True)
 
 
 def _settings_file(folder: Path) -> dict[str, Any]:

@@ -20,10 +20,12 @@ from changeover.cli.app import app
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text("utf-8")
 GROUP = typer.main.get_command(app)
 VERBS = {name: GROUP.get_command(None, name) for name in GROUP.list_commands(None)}
-RELEASE = (
-    "init check schema doctor serve build switch rollback drain retire gc"
-    " status versions show diff history events holders run chat"
-).split()
+RELEASE = [
+    *("init", "check", "schema", "doctor", "serve"),
+    *("build", "switch", "rollback", "drain", "retire", "gc"),
+    *("status", "versions", "show", "diff", "history", "events", "holders"),
+    *("run", "chat"),
+]
 
 
 def test_verbs_are_those_of_this_release() -> None:
@@ -86,6 +88,24 @@ def test_the_address_of_a_running_process_that_does_not_answer_is_status_3(call,
     left.parent.mkdir()
     left.write_text(json.dumps({"url": f"http://127.0.0.1:{free_port()}", "pid": os.getpid()}))
     assert call("status", "--project", str(folder)).status == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "pid"),
+    [
+        ("http://192.0.2.1:2024", os.getpid()),  # not an address of this machine: it must not get the token
+        ("http://127.0.0.1:9", 2**22 + 1),  # a process that is no more
+        ("http://[", os.getpid()),
+        (None, None),
+    ],
+    ids=["foreign", "dead", "broken", "empty"],
+)
+def test_an_address_that_cannot_be_ours_is_passed_over(call, project, url: str | None, pid: int | None) -> None:
+    folder = project({"agents.yaml": "agents: {}\n"})
+    left = folder / ".changeover" / "server.json"
+    left.parent.mkdir()
+    left.write_text(json.dumps({"url": url, "pid": pid}))
+    assert call("status", "--project", str(folder)).status == 0
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class _Compiler:
                 found[name] = self._compile_one(name)
             except ProjectError as error:
                 problems += error.problems
-            except Exception as error:  # project code, or a library that it calls
+            except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # project code, or its library
                 place = ("agents", name) if name in self._project.agents else (f"graphs/{name}",)
                 problems.append(own_code_problem(self._project, "build", f"cannot build '{name}'", error, *place))
         if problems:

@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from changeover.errors import TimedOut
@@ -36,21 +37,31 @@ class DeadlinePassed(TimedOut):
         self.stack = stack
 
 
-async def run_in_thread(work: Callable[[], T], timeout_s: float) -> T:
-    """Run blocking `work` in a thread of its own. Raises what it raises, or `DeadlinePassed`."""
+async def run_in_thread(work: Callable[[], T], timeout_s: float, discard: Callable[[T], None] | None = None) -> T:
+    """Run blocking `work` in a thread of its own. Raises what it raises, or `DeadlinePassed`.
+
+    A result that comes when nobody waits for it any more goes to `discard`.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
     thread = threading.Thread(target=_work, args=(work, loop, done), name="changeover-build", daemon=True)
     thread.start()
     try:
-        async with asyncio.timeout(timeout_s):
-            return await asyncio.shield(done)
-    except TimeoutError:
-        if done.done():
-            return done.result()
-        stack = _stack_of(thread)
-        await _give_up(thread)
-        raise DeadlinePassed(timeout_s, stack) from None
+        await asyncio.wait([done], timeout=timeout_s)
+    except asyncio.CancelledError:
+        done.add_done_callback(partial(_too_late, discard))
+        raise
+    if done.done():
+        return done.result()
+    stack = _stack_of(thread)
+    done.add_done_callback(partial(_too_late, discard))
+    await _give_up(thread)
+    raise DeadlinePassed(timeout_s, stack)
+
+
+def _too_late(discard: Callable[[T], None] | None, done: asyncio.Future[T]) -> None:
+    if not done.cancelled() and done.exception() is None and discard is not None:
+        discard(done.result())
 
 
 def _work(work: Callable[[], Any], loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any]) -> None:

@@ -73,7 +73,7 @@ class Loader:
         known = self.loaded.compiled()
         work = partial(self._compile, files, self.environment, known)
         try:
-            return await run_in_thread(work, self._build_timeout_s)
+            return await run_in_thread(work, self._build_timeout_s, self.discard)
         except DeadlinePassed as late:
             raise ProjectError([self._late(late, files)]) from None
 

@@ -222,7 +222,11 @@ class _Loader(importlib.abc.Loader):
         self._tree.prepare(module)
         source = self._tree.files[self._path]
         filename = str(self._tree.folder / self._path)
-        exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)
+        try:
+            exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # an error of the module, no wish of ours
+            said = f"the module wants to end the process: {type(error).__name__}: {error}".rstrip(": ")
+            raise ImportError(said).with_traceback(error.__traceback__) from None
 
     def get_source(self, fullname: str) -> str:
         return importlib.util.decode_source(self._tree.files[self._path])

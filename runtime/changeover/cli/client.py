@@ -8,15 +8,15 @@ is an error of `changeover.errors`, whichever way it came.
 from __future__ import annotations
 
 import asyncio
-import json
+import getpass
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from changeover.cli import output
+from changeover.cli.finding import demand_project, running_server
 from changeover.cli.options import Options
 from changeover.errors import (
     ChangeoverError,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SERVER_FILE = "server.json"
-SERVER_FILE_LIMIT_BYTES = 10_000
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 IN_PROCESS_URL = "http://localhost"
@@ -56,7 +54,6 @@ _KINDS: dict[int, type[ChangeoverError]] = {
     503: Unavailable,
     504: TimedOut,
 }
-_PROJECT_MARKS = ("agents", "tools", "changeover", "graphs", "langgraph")
 _DOCUMENT_MEMBERS = frozenset({"type", "title", "status", "detail", "instance", "code", "hint"})
 
 
@@ -154,41 +151,11 @@ async def connect(options: Options) -> AsyncIterator[Client]:
     async with AsyncExitStack() as stack:
         if url:
             token = options.token or os.environ.get("CHANGEOVER_TOKEN")
-            http = httpx.AsyncClient(base_url=_checked_url(url), headers=_authorization(token))
+            http = httpx.AsyncClient(base_url=_checked_url(url), headers=_introduction(token))
         else:
             http = await _in_process(options, stack)
         await stack.enter_async_context(http)
         yield Client(http)
-
-
-def running_server(options: Options) -> str | None:
-    """The address of the server that serves the project, None where none does."""
-    file = database_path(options).parent / SERVER_FILE
-    try:
-        with file.open("rb") as stream:
-            told = json.loads(stream.read(SERVER_FILE_LIMIT_BYTES))
-        url, pid = told["url"], told["pid"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return url if isinstance(url, str) and isinstance(pid, int) and is_alive(pid) else None
-
-
-def database_path(options: Options) -> Path:
-    from changeover.settings import Settings
-
-    return Settings.load(None, {"database": options.database}).database_path(options.folder)
-
-
-def is_alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 async def _in_process(options: Options, stack: AsyncExitStack) -> httpx.AsyncClient:
@@ -205,26 +172,18 @@ async def _in_process(options: Options, stack: AsyncExitStack) -> httpx.AsyncCli
     return httpx.AsyncClient(
         transport=InProcessTransport(create_app(manager)),
         base_url=IN_PROCESS_URL,
-        headers=_authorization(manager.settings.token),
+        headers=_introduction(manager.settings.token),
     )
 
 
-def demand_project(options: Options) -> None:
-    """A folder that holds nothing of ours is a mistake, and must not get a database."""
-    folder = options.folder
-    if not folder.is_dir():
-        raise OperatorError(f"{folder} is not a folder", code="no-project", hint="name a project with --project")
-    names = {path.name.partition(".")[0] for path in folder.iterdir()}
-    if names.isdisjoint(_PROJECT_MARKS) and not database_path(options).exists():
-        raise OperatorError(
-            f"{folder} holds no project",
-            code="no-project",
-            hint="start one with `changeover init`, or name one with --project or a server with --url",
-        )
-
-
-def _authorization(token: str | None) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"} if token else {}
+def _introduction(token: str | None) -> dict[str, str]:
+    """Who asks: the token for the server, the name for its history."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in some containers
+        name = "cli"
+    said = {"changeover-actor": name.encode("ascii", "ignore").decode() or "cli"}
+    return {**said, "authorization": f"Bearer {token}"} if token else said
 
 
 def _checked_url(url: str) -> str:

@@ -33,6 +33,7 @@ class Printer:
 
     def __init__(self) -> None:
         self._streamed: set[str] = set()
+        self._called: set[str] = set()
         self._in_line = False
 
     def show(self, event: Event) -> None:
@@ -70,6 +71,9 @@ class Printer:
 
     def _message(self, message: dict[str, Any]) -> None:
         for call in message.get("tool_calls") or []:
+            if call.get("id") in self._called:  # told before somebody was asked about it
+                continue
+            self._called.add(call.get("id"))
             self.end()
             output.say(f"[{call.get('name')}] {output.short(call.get('args'), 200)}")
         if (text := text_of(message.get("content"))) and str(message.get("id")) not in self._streamed:

@@ -17,7 +17,7 @@ import typer
 
 from changeover import __version__
 from changeover.cli import output
-from changeover.cli.client import database_path, running_server
+from changeover.cli.finding import database_path, running_server
 from changeover.cli.options import Options
 from changeover.cli.project import Folder
 from changeover.errors import ChangeoverError

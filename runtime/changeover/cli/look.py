@@ -17,7 +17,7 @@ from changeover.cli.rollout import VersionArgument
 from changeover.errors import NotFound
 
 REFRESH_S = 1.0
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, the newest.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, the newest.")]
 
 
 def status(
@@ -217,7 +217,7 @@ def _folder(folder: Mapping[str, Any]) -> str:
 
 def _version_table(found: list[Mapping[str, Any]]) -> None:
     output.table(
-        ("version", "status", "age", "holders", "in flight", "loaded", "message", "changed"),
+        ("version", "status", "age", "holders", "runs", "loaded", "message", "changed"),
         [
             (
                 one["id"],
@@ -227,11 +227,15 @@ def _version_table(found: list[Mapping[str, Any]]) -> None:
                 one.get("in_flight"),
                 "yes" if one.get("loaded") else "no",
                 one.get("message"),
-                output.listed(one.get("changed") or [], 3),
+                _first(one.get("changed") or []),
             )
             for one in found
         ],
     )
+
+
+def _first(paths: list[str]) -> str:
+    return f"{paths[0]} +{len(paths) - 1}" if len(paths) > 1 else "".join(paths)
 
 
 def _status(version: Mapping[str, Any]) -> str:
@@ -263,15 +267,8 @@ def _show_diff(found: Mapping[str, Any]) -> None:
             _show_text(file["diff"])
 
 
-def _differences(value: Any) -> str:
-    if isinstance(value, Mapping):
-        words = [
-            f"{word} {output.listed(names, 10)}" for word, names in value.items() if isinstance(names, list) and names
-        ]
-        return "; ".join(words) or output.short(value)
-    if isinstance(value, list):
-        return output.listed([one if isinstance(one, str) else output.short(one) for one in value], 10)
-    return output.short(value)
+def _differences(changes: Mapping[str, str]) -> str:
+    return output.listed([f"{name} {change}" for name, change in changes.items()], 10)
 
 
 def _why_no_text(file: Mapping[str, Any]) -> str:
@@ -305,5 +302,5 @@ def _details(event: Mapping[str, Any]) -> str:
     return " ".join(
         f"{name}={output.short(value, 60)}"
         for name, value in event.items()
-        if name not in known and value not in (None, "")
+        if name not in known and value not in (None, "", [], {})
     )

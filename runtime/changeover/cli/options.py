@@ -122,5 +122,5 @@ def with_shared(verb: Callable[..., None]) -> Callable[..., None]:
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del command.__wrapped__  # type: ignore[attr-defined]
+    del command.__wrapped__
     return command

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LONG = frozenset({"message", "changed", "reason", "detail", "hint", "what", "fate"})
 _STYLES = {
     "current": "green",
     "draining": "yellow",
@@ -135,7 +136,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(column, overflow="fold", no_wrap=column not in _LONG)
     for row in rows:
         drawn.add_row(*(Text(_cell(value), style=_STYLES.get(_cell(value), "")) for value in row))
     Console().print(drawn)

@@ -109,6 +109,8 @@ def rollback(
         return await client.post("/admin/rollback", body, patient=True)
 
     _show_receipt(options, ask(options, work, "rolling back"), "rolled back")
+    if not options.json:
+        output.say("what was left is marked bad: the watcher does not bring it back, a switch that names it does")
 
 
 def drain(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,10 +14,7 @@ from changeover.cli.project import Folder
 from changeover.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from changeover.errors import ProjectError
     from changeover.manager import GraphVersionManager
-
-PROBLEMS_SHOWN = 20
 
 
 def serve(
@@ -33,8 +31,6 @@ def serve(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; one in this release.")] = 1,
 ) -> None:
     """Serve a project: build it if it never was, follow its files, answer over HTTP."""
-    if options.url is not None:
-        raise InvalidRequest("--url is for talking to a server, not for starting one", hint="use --host and --port")
     if workers > 1:
         raise InvalidRequest(
             f"--workers {workers}: this release serves with one process",
@@ -42,7 +38,8 @@ def serve(
             hint="leave it out; runs of one process work side by side",
         )
     from changeover.manager import GraphVersionManager
-    from changeover.server.serve import serve as run_server
+    from changeover.server.logging import configure
+    from changeover.server.serve import run
 
     def manager(watch_auto: str | None) -> GraphVersionManager:
         return GraphVersionManager.open(
@@ -57,9 +54,23 @@ def serve(
     chosen = manager("off" if watch is False else None)
     if watch and chosen.settings.watch_auto == "off":  # what a save does stays the setting's, unless that is nothing
         chosen = manager("promote")
-    run_server(chosen, started=_banner)
+    configure(chosen.settings.log)
+    output.say(f"changeover {__version__}, LangGraph {metadata.version('langgraph')}")
+    status = run(chosen, announce=_Announcer(chosen))
+    if status:
+        raise typer.Exit(status)
 
 
-def _banner(manager: GraphVersionManager, url: str, failed: ProjectError | None) -> None:
-    current = manager.routing.current if manager.routing else None
-    output.say(f"changeover {__version__} serves {current or 'nothing yet'} of {manager.project} on {url}")
+class _Announcer:
+    """Says what the server says; the first time that something is served, what to do with it as well."""
+
+    def __init__(self, manager: GraphVersionManager) -> None:
+        self._manager = manager
+        self._hinted = False
+
+    def __call__(self, text: str) -> None:
+        output.say(text)
+        if self._manager.routing is not None and not self._hinted:
+            self._hinted = True
+            saved = "Save a file and the next answer uses it. " if self._manager.watching else ""
+            output.say(f"{saved}`changeover status` shows what is served, Ctrl+C stops.")

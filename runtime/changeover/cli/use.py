@@ -156,9 +156,10 @@ async def _chat(options: Options, graph: str | None, thread: str, version: str |
 
 async def _turn(client: Client, graph: str, thread: str, given: dict[str, Any], headers: dict[str, str]) -> None:
     """One message and its answer, with everything that it asks of the person meanwhile."""
+    printer = Printer()
     while True:
         body = {**_target(graph, thread), **given}
-        answer = await _stream(client, _path(thread, "stream"), body, headers, Printer())
+        answer = await _stream(client, _path(thread, "stream"), body, headers, printer)
         if answer.error is not None:
             output.say(f"error: {_failed(answer.error, answer.version).message}")
         output.say(f"-- {graph} {answer.version}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -101,8 +101,13 @@ class Rollout:
         self._moved = moved
         self._one_at_a_time = asyncio.Lock()
 
-    async def switch(self, to: str, graphs: Sequence[str] | None, wishes: Wishes) -> Receipt:
-        """Make a version current, or route some graphs to it. Nothing has moved if it raises."""
+    async def switch(
+        self, to: str, graphs: Sequence[str] | None, wishes: Wishes, *, keep: Collection[str] = ()
+    ) -> Receipt:
+        """Make a version current, or route some graphs to it. Nothing has moved if it raises.
+
+        Graphs to `keep` that are routed apart stay where they are.
+        """
         async with self._operation("switch", wishes, {"to": to, "graphs": graphs}) as entry:
             target = await self._store.versions.get(to)
             if target.status == "rejected":
@@ -122,6 +127,7 @@ class Rollout:
                 actor=wishes.actor,
                 reason=wishes.reason,
                 threads=wishes.threads,
+                keep=keep,
             )
             return entry.done(await self._make(change, routing, wishes))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from changeover.errors import Conflict, NotFound
 from changeover.store.records import Routing, RoutingChange, Version, VersionId
@@ -17,16 +17,28 @@ def plan_switch(
     actor: str,
     reason: str = "",
     threads: str | None = None,
+    keep: Collection[str] = (),
 ) -> RoutingChange:
-    """To `target` for all graphs, or with `graphs` for these alone."""
+    """To `target` for all graphs but those to `keep` where they are, or with `graphs` for these alone."""
     if graphs:
         if routing is None:
             raise Conflict("nothing is current yet", code="nothing-current", hint="switch without graphs first")
         _demand_graphs(target, graphs)
-    apart = _apart(routing, target, graphs) if graphs and routing else {}
+    apart = _apart(routing, target, graphs or ()) if routing and graphs else _kept(routing, target, keep)
     current = routing.current if graphs and routing else target.id
     action = "switch" if routing else "start"
-    return RoutingChange(routing.revision if routing else 0, current, apart, action, operation, actor, reason, threads)
+    return RoutingChange(
+        routing.revision if routing else 0,
+        current,
+        apart,
+        action,
+        operation,
+        actor,
+        reason,
+        threads,
+        named=target.id,
+        named_graphs=tuple(graphs or ()),
+    )
 
 
 def plan_rollback(
@@ -95,6 +107,11 @@ def _previous(history: Sequence[Routing], versions: Mapping[VersionId, Version],
 def _apart(routing: Routing, target: Version, graphs: Sequence[str]) -> dict[str, VersionId]:
     apart = {**routing.graphs, **dict.fromkeys(graphs, target.id)}
     return {graph: version for graph, version in apart.items() if version != routing.current}
+
+
+def _kept(routing: Routing | None, target: Version, keep: Collection[str]) -> dict[str, VersionId]:
+    apart = routing.graphs if routing else {}
+    return {graph: id_ for graph, id_ in apart.items() if graph in keep and id_ != target.id}
 
 
 def _demand_graphs(version: Version, graphs: Sequence[str]) -> None:

@@ -62,13 +62,15 @@ class InFlight:
     async def enter(self, timeout_s: float, *, accepted: bool = False) -> None:
         """Pass the door, waiting while it is held; from here until `claim` the run counts as entering."""
         if self._shut and not accepted:
-            raise Unavailable("the manager is closed", code="stopping", hint="open it again")
+            raise _closed()
         if self._held:
             inside = await self.wait(lambda: not self._held, timeout_s)
             if not inside:
                 raise TimedOut(
                     "runs are held back while a version is drained", code="held", hint="try again in a moment"
                 )
+        if self._shut and not accepted:  # while it waited
+            raise _closed()
         self._entering += 1
 
     def turn_back(self) -> None:
@@ -128,3 +130,7 @@ class InFlight:
         except TimeoutError:
             return False
         return True
+
+
+def _closed() -> Unavailable:
+    return Unavailable("the manager is closed", code="stopping", hint="open it again")

@@ -10,6 +10,8 @@ Owns no state but what `app.state` holds: the manager, and whether the server st
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -20,12 +22,26 @@ from changeover.server.admin import events, graphs, routing, runs, threads, vers
 from changeover.server.idempotency import Idempotency
 from changeover.server.langgraph import assistants, execution
 from changeover.server.langgraph import threads as langgraph_threads
-from changeover.server.opening import Opened
+from changeover.server.opening import Opened, Opening
 
 
 def create_app(manager: GraphVersionManager) -> FastAPI:
-    """The HTTP side of a manager. Whoever opened the manager closes it; if nobody did, the first request opens it."""
-    app = FastAPI(title="changeover", version=changeover.__version__, docs_url="/docs", redoc_url=None)
+    """The HTTP side of a manager. Whoever opened the manager closes it.
+
+    If nobody did, the first request opens it, and the end of the lifespan closes it; a mounted application has none, so
+    that the one it is mounted in should open and close the manager.
+    """
+    opening = Opening(manager)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        app.state.stopping.set()
+        await opening.close()
+
+    app = FastAPI(
+        title="changeover", version=changeover.__version__, docs_url="/docs", redoc_url=None, lifespan=lifespan
+    )
     app.state.manager = manager
     app.state.stopping = asyncio.Event()
     problems.install(app)
@@ -36,7 +52,7 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
         app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
     app.include_router(health.router(manager, app.state.stopping))
     app.add_middleware(Idempotency, manager=manager)
-    app.add_middleware(Opened, manager=manager)
+    app.add_middleware(Opened, opening=opening)
     app.add_middleware(problems.Border)
     security.install(app, manager.settings)
     return app

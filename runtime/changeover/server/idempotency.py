@@ -37,7 +37,9 @@ class Idempotency:
             await self._app(scope, receive, send)
             return
         if not 0 < len(key) <= KEY_LIMIT_CHARS:
-            raise InvalidRequest(f"an Idempotency-Key has 1 to {KEY_LIMIT_CHARS} characters", code="bad-idempotency-key")
+            raise InvalidRequest(
+                f"an Idempotency-Key has 1 to {KEY_LIMIT_CHARS} characters", code="bad-idempotency-key"
+            )
         await self._once(key, scope, receive, send)
 
     async def _once(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:

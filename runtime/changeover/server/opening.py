@@ -33,24 +33,41 @@ async def serve_folder(manager: GraphVersionManager) -> ProjectError | None:
     return failed
 
 
-class Opened:
-    """Lets requests in to a manager that is open, opening one that nobody has."""
+class Opening:
+    """Opens a manager that nobody has opened, once; closes it only if it was opened here."""
 
-    def __init__(self, app: ASGIApp, manager: GraphVersionManager) -> None:
-        self._app = app
+    def __init__(self, manager: GraphVersionManager) -> None:
         self._manager = manager
         self._lock = asyncio.Lock()
+        self._is_ours = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._manager.is_open and route_path(scope) not in OPEN_PATHS:
-            await self._open()
-        await self._app(scope, receive, send)
+    @property
+    def is_open(self) -> bool:
+        return self._manager.is_open
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
         async with self._lock:
             if self._manager.is_open:
                 return
             if self._manager.started_at is not None:
                 raise Unavailable("the server stops", code="stopping", hint="try again when it is up")
             await self._manager.start()
+            self._is_ours = True
             await serve_folder(self._manager)
+
+    async def close(self) -> None:
+        if self._is_ours:
+            await self._manager.close()
+
+
+class Opened:
+    """Lets requests in to a manager that is open."""
+
+    def __init__(self, app: ASGIApp, opening: Opening) -> None:
+        self._app = app
+        self._opening = opening
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._opening.is_open and route_path(scope) not in OPEN_PATHS:
+            await self._opening.open()
+        await self._app(scope, receive, send)

@@ -30,7 +30,7 @@ class Problem(JSON):
     media_type = "application/problem+json"
 
 
-def problem(status: int, code: str, detail: str, *, hint: str | None = None, **extra: Any) -> Problem:
+def problem(status: int, code: str, detail: str, /, *, hint: str | None = None, **extra: Any) -> Problem:
     document: dict[str, Any] = {
         **extra,
         "type": TYPE_PREFIX + code,

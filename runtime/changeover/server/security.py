@@ -133,7 +133,9 @@ class BodyLimit:
             return
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not declared.isdigit() or int(declared[:20]) > self._limit_bytes:
-            await problem(413, "body-too-large", self._sentence(), hint="limits.body raises the limit")(scope, receive, send)
+            await problem(413, "body-too-large", self._sentence(), hint="limits.body raises the limit")(
+                scope, receive, send
+            )
             return
         seen = 0
 

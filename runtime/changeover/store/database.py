@@ -278,6 +278,8 @@ def explain(error: BaseException, path: Path) -> OperatorError:
         )
     if "malformed" in text or "not a database" in text:
         return OperatorError(
-            f"{path} is damaged: {text}", code="database-damaged", hint="restore a backup, or give it another --database"
+            f"{path} is damaged: {text}",
+            code="database-damaged",
+            hint="restore a backup, or give it another --database",
         )
     return OperatorError(f"cannot write {path}: {text}", code="database", hint="look at the disk and its permissions")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from changeover.errors import NotFound
@@ -33,6 +33,16 @@ class Journal:
                 f"SELECT * FROM events WHERE id > ? ORDER BY id {order} LIMIT ?", (after, limit)
             ).fetchall()
             return [rows.event(row) for row in (reversed(found) if newest else found)]
+
+        return await self._database.read(job)
+
+    async def count_events(self, types: Sequence[str]) -> dict[str, int]:
+        """How many events of these types there were."""
+
+        def job(connection: sqlite3.Connection) -> dict[str, int]:
+            marks = ", ".join("?" * len(types))
+            sql = f"SELECT type, count(*) FROM events WHERE type IN ({marks}) GROUP BY type"
+            return dict(connection.execute(sql, tuple(types)).fetchall())
 
         return await self._database.read(job)
 

@@ -141,6 +141,8 @@ class RoutingChange:
     actor: str
     reason: str = ""
     threads: str | None = None
+    named: VersionId | None = None  # the version that a switch asked for, for `named_graphs` or for all
+    named_graphs: tuple[str, ...] = ()
     mark_bad: VersionId | None = None
     bad_graphs: tuple[str, ...] = ()  # with these, only the graphs of `mark_bad` are bad, not the version
 

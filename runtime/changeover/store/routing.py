@@ -62,8 +62,8 @@ def _apply(connection: sqlite3.Connection, change: RoutingChange, now: float) ->
         _move(connection, change.current, "current", now)
     if change.mark_bad:
         _mark_bad(connection, change)
-    if change.action != "rollback":
-        _clear_marks(connection, before, change)
+    if change.named:
+        _clear_marks(connection, change.named, change.named_graphs)
     connection.execute(
         "INSERT INTO routing (revision, current, graphs, threads, action, operation, previous, actor, reason, at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -154,14 +154,14 @@ def _mark_bad(connection: sqlite3.Connection, change: RoutingChange) -> None:
         connection.execute("UPDATE versions SET bad = 1 WHERE id = ?", (version.id,))
 
 
-def _clear_marks(connection: sqlite3.Connection, before: Routing | None, change: RoutingChange) -> None:
+def _clear_marks(connection: sqlite3.Connection, id_: VersionId, graphs: tuple[str, ...]) -> None:
     """A switch that names a version clears its mark: somebody decided that it is good after all."""
-    if before is None or before.current != change.current:
-        connection.execute("UPDATE versions SET bad = 0, bad_graphs = '[]' WHERE id = ?", (change.current,))
-    for graph, id_ in change.graphs.items():
-        version = find(connection, id_)
-        assert version is not None
-        _set_bad_graphs(connection, version, set(version.bad_graphs) - {graph})
+    version = find(connection, id_)
+    assert version is not None
+    if not graphs:
+        connection.execute("UPDATE versions SET bad = 0, bad_graphs = '[]' WHERE id = ?", (id_,))
+    elif set(graphs) & set(version.bad_graphs):
+        _set_bad_graphs(connection, version, set(version.bad_graphs) - set(graphs))
 
 
 def _set_bad_graphs(connection: sqlite3.Connection, version: Version, graphs: set[str]) -> None:

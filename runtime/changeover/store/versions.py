@@ -62,6 +62,14 @@ class Versions:
 
         return await self._database.read(job)
 
+    async def count(self) -> dict[str, int]:
+        """How many versions there are of each status."""
+
+        def job(connection: sqlite3.Connection) -> dict[str, int]:
+            return dict(connection.execute("SELECT status, count(*) FROM versions GROUP BY status").fetchall())
+
+        return await self._database.read(job)
+
     async def files(self, id_: str) -> dict[str, bytes]:
         """The stored bytes of a version, by path."""
 
@@ -69,6 +77,18 @@ class Versions:
             row = connection.execute("SELECT manifest FROM versions WHERE id = ?", (id_,)).fetchone()
             manifest = json.loads(row["manifest"]) if row else {}
             return {path: _blob(connection, digest) for path, digest in manifest.items()}
+
+        return await self._database.read(job)
+
+    async def bad_graphs(self) -> set[tuple[str, str]]:
+        """Names and digests of the graphs that were rolled back alone."""
+
+        def job(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+            found = connection.execute(
+                "SELECT g.graph, g.graph_digest FROM versions v, json_each(v.bad_graphs) AS bad"
+                " JOIN version_graphs g ON g.version = v.id AND g.graph = bad.value"
+            )
+            return {(row["graph"], row["graph_digest"]) for row in found}
 
         return await self._database.read(job)
 

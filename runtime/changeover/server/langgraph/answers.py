@@ -5,15 +5,18 @@ Both say which run and which version it is in their headers, as soon as that is 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 from starlette.types import Send
 
+from changeover.errors import Conflict
 from changeover.manager import GraphVersionManager
 from changeover.runs.background import BackgroundRun
+from changeover.runs.engine import INTERRUPT
 from changeover.runs.inflight import Flight
 from changeover.runs.request import Part, RunRequest
 from changeover.server.encoding import dumps
@@ -32,6 +35,8 @@ class Executing(Protocol):
     def run(self) -> Run: ...
     @property
     def flight(self) -> Flight | None: ...
+    @property
+    def interrupts(self) -> Sequence[Any]: ...
     def parts(self) -> AsyncIterator[Part]: ...
 
 
@@ -43,6 +48,10 @@ class _Listened:
         self.run = run
         self.flight = flight
 
+    @property
+    def interrupts(self) -> Sequence[Any]:
+        return self._background.interrupts
+
     def parts(self) -> AsyncIterator[Part]:
         return self._background.parts()
 
@@ -52,10 +61,20 @@ async def listening(manager: GraphVersionManager, request: RunRequest) -> AsyncI
     """Start a run in a task of its own and listen to it; it goes on when the listener leaves."""
     background = manager.submit(request)
     try:
-        run = await background.started
+        run = await _started(background)
         yield _Listened(background, run, manager.in_flight.get(run.id))
     finally:
         background.leave()
+
+
+async def _started(background: BackgroundRun) -> Run:
+    try:
+        return await background.started
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Conflict(f"run {background.request.id} was cancelled before it began", code="run-cancelled") from None
 
 
 class Answer:
@@ -117,6 +136,8 @@ class LastValues(Answer):
             async for part in parts:
                 if not part.namespace:
                     self._values = part.data
+        if executing.interrupts and isinstance(self._values, dict):  # all of them: each values part tells of one
+            self._values = {**self._values, INTERRUPT: list(executing.interrupts)}
 
     async def heartbeat(self) -> None:
         if not self.begun:

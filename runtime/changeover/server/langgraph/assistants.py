@@ -75,8 +75,8 @@ def router(manager: GraphVersionManager) -> APIRouter:
     @routes.post("/search")
     async def search(wanted: Annotated[Search, Body(default_factory=Search)]) -> JSON:
         found = [assistant for assistant in await _all(manager) if _matches(assistant, wanted)]
-        if wanted.sort_by:
-            found.sort(key=lambda assistant: assistant[wanted.sort_by], reverse=wanted.sort_order == "desc")
+        if key := wanted.sort_by:
+            found.sort(key=lambda assistant: str(assistant[key]), reverse=wanted.sort_order == "desc")
         page = found[wanted.offset : wanted.offset + wanted.limit]
         more = wanted.offset + wanted.limit < len(found)
         headers = {"X-Pagination-Next": str(wanted.offset + wanted.limit)} if more else None

@@ -14,13 +14,13 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from changeover.errors import ChangeoverError
+from changeover.errors import ChangeoverError, Conflict
 from changeover.manager import GraphVersionManager
 from changeover.runs.request import RunRequest
 from changeover.server.langgraph.answers import Answer, EventStream, Executing, LastValues, listening
 from changeover.server.langgraph.assistants import AssistantNames
 from changeover.server.langgraph.listener import Listener
-from changeover.server.langgraph.payloads import RunBody, run_body
+from changeover.server.langgraph.payloads import RunBody, run_body, thread_id_of
 from changeover.server.langgraph.sse import Events, stream_modes
 from changeover.server.receiving import read_body
 
@@ -39,6 +39,21 @@ class RunCancelled(Exception):
     """The run was cancelled by somebody else than its caller."""
 
 
+def _run_cancelled(request: RunRequest, answer: Answer, error: asyncio.CancelledError) -> RunCancelled:
+    """What to tell the caller of a run that was cancelled. Raises where it is the request that was."""
+    if answer.begun and answer.cancelled_because is None:
+        raise error
+    because = answer.cancelled_because or next(iter(error.args), None)
+    if because is None:
+        raise error
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
+    if not answer.begun:
+        raise Conflict(f"run {request.id} did not begin: {because}", code="run-cancelled")
+    return RunCancelled(str(because))
+
+
 class _Endpoint:
     def __init__(self, manager: GraphVersionManager, names: AssistantNames) -> None:
         self._manager = manager
@@ -47,8 +62,10 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = run_body(await read_body(receive))
         graph = await self._names.graph(body.assistant_id)
-        version = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"changeover-version"), None)
-        request = body.request(graph, scope.get("path_params", {}).get("thread_id"), version, self._modes(body))
+        version = next(
+            (value.decode("latin-1") for name, value in scope["headers"] if name == b"changeover-version"), None
+        )
+        request = body.request(graph, thread_id_of(scope.get("path_params", {})), version, self._modes(body))
         answer = self._answer(body, scope.get("root_path", ""), send)
         task = asyncio.current_task()
         assert task is not None
@@ -69,14 +86,10 @@ class _Endpoint:
             if not answer.begun:
                 raise
             answer.error = error
-        except asyncio.CancelledError:
-            because = answer.cancelled_because
-            if listener.has_left or because is None:
+        except asyncio.CancelledError as error:
+            if listener.has_left:
                 raise
-            task = asyncio.current_task()
-            assert task is not None
-            task.uncancel()  # the run was cancelled, and not the request
-            answer.error = RunCancelled(because)
+            answer.error = _run_cancelled(request, answer, error)
         except Exception as error:  # border: whatever a graph raises is told to the client
             if not answer.begun:
                 raise

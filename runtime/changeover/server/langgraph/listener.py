@@ -21,7 +21,7 @@ HEARTBEAT_S = 10.0
 class Listener:
     """Invariant: after the block no task of it is left, and `gone` is not called any more."""
 
-    def __init__(self, receive: Receive, heartbeat: Callable[[], Awaitable[None]], gone: Callable[[], None]) -> None:
+    def __init__(self, receive: Receive, heartbeat: Callable[[], Awaitable[None]], gone: Callable[[], object]) -> None:
         self._receive = receive
         self._heartbeat = heartbeat
         self._gone = gone

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from langgraph.types import Command, Send
@@ -31,6 +33,7 @@ _NOT_YET: dict[str, tuple[object, ...]] = {
     "langsmith_tracer": (),
 }
 """Fields that are known and not honoured, with the values that ask for nothing."""
+THREAD_ID = r"[A-Za-z0-9_.:@-]{1,255}"
 _RESERVED_CONFIGURABLE = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 
 
@@ -143,6 +146,16 @@ class RunBody(Strict):
         if self.durability is None and self.checkpoint_during is not None:  # its older name
             return "async" if self.checkpoint_during else "exit"
         return self.durability
+
+
+def thread_id_of(path_params: Mapping[str, Any]) -> str | None:
+    """The thread of the path, which ends up in headers and rows."""
+    given = path_params.get("thread_id")
+    if given is None:
+        return None
+    if re.fullmatch(THREAD_ID, given) is None:
+        raise InvalidRequest("thread_id: 1 to 255 letters, digits or any of _ . : @ -", code="bad-thread-id")
+    return str(given)
 
 
 def run_body(data: bytes) -> RunBody:

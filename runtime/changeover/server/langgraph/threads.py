@@ -12,13 +12,13 @@ from pydantic import Field
 from changeover.errors import Conflict, InvalidRequest, NotFound
 from changeover.manager import GraphVersionManager
 from changeover.server.encoding import JSON
-from changeover.server.langgraph.payloads import Strict
+from changeover.server.langgraph.payloads import THREAD_ID, Strict
 from changeover.server.langgraph.state import empty_state, interrupts_by_task, state_json
 from changeover.store.records import Thread, ThreadId
 
 
 class NewThread(Strict):
-    thread_id: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_.:@-]+$")] | None = None
+    thread_id: Annotated[str, Field(pattern=f"^{THREAD_ID}$")] | None = None
     metadata: dict[str, Any] | None = None
     if_exists: Literal["raise", "do_nothing"] | None = None
     supersteps: Any = None
@@ -75,4 +75,6 @@ async def _snapshot(manager: GraphVersionManager, thread_id: str, subgraphs: boo
 def _refuse_unsupported(new: NewThread) -> None:
     for name in ("supersteps", "ttl"):
         if getattr(new, name) not in (None, []):
-            raise InvalidRequest(f"{name}: this server does not support it yet", code="unsupported", hint="leave it out")
+            raise InvalidRequest(
+                f"{name}: this server does not support it yet", code="unsupported", hint="leave it out"
+            )

@@ -1,0 +1,138 @@
+"""Servers in processes of their own: ours as its command starts it, and the plain app under the same uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, NamedTuple
+
+ROOT = Path(__file__).parent.parent
+START_TIMEOUT_S = 60.0
+HOST = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def ours(
+    project: Path, log: Path, *, watch: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """`changeover serve` on a folder; gives its port."""
+    port = free_port()
+    follow = "--watch" if watch else "--no-watch"
+    command = [
+        sys.executable,
+        "-m",
+        "changeover.cli",
+        "serve",
+        str(project),
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        follow,
+    ]
+    with log.open("wb") as stream, _process(command, stream, environment) as process:
+        _wait_for(port, "/readyz", process, log)
+        yield port
+
+
+@contextlib.contextmanager
+def plain(graph: Path, database: Path, log: Path) -> Iterator[int]:
+    """The plain app; gives its port."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "bench.plain_app:app", "--host", HOST, "--port", str(port)]
+    command += [
+        "--loop",
+        "uvloop",
+        "--http",
+        "httptools",
+        "--workers",
+        "1",
+        "--no-access-log",
+        "--log-level",
+        "warning",
+    ]
+    environment = {"PLAIN_GRAPH": str(graph), "PLAIN_DATABASE": str(database)}
+    with log.open("wb") as stream, _process(command, stream, environment) as process:
+        _wait_for(port, "/durability", process, log)
+        yield port
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: IO[bytes], more: Mapping[str, str] | None) -> Iterator[subprocess.Popen[bytes]]:
+    paths = os.pathsep.join([str(ROOT / "runtime"), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": paths, **(more or {})}
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind((HOST, 0))
+        return int(found.getsockname()[1])
+
+
+def _wait_for(port: int, path: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"the server did not start:\n{log.read_text('utf-8', 'replace')[-4000:]}")
+
+
+class Answer(NamedTuple):
+    status: int
+    head: bytes  # in lower case
+    body: bytes
+
+
+class Connection:
+    """One keep-alive connection, with as little work in the client as can be."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def post(self, path: str, body: bytes) -> Answer:
+        """The whole answer, whatever its framing."""
+        if self._writer is None or self._reader is None or self._reader.at_eof():  # the server ends idle connections
+            self.close()
+            self._reader, self._writer = await asyncio.open_connection(HOST, self._port)
+        head = f"POST {path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        self._writer.write(head.encode() + body)
+        answer_head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        status, lines = int(answer_head[9:12]), answer_head.split(b"\r\n")
+        if b"transfer-encoding: chunked" in lines:
+            return Answer(status, answer_head, await self._chunks(self._reader))
+        length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+        return Answer(status, answer_head, await self._reader.readexactly(length))
+
+    async def _chunks(self, reader: asyncio.StreamReader) -> bytes:
+        found = b""
+        while size := int(await reader.readline(), 16):
+            found += (await reader.readexactly(size + 2))[:-2]
+        await reader.readexactly(2)
+        return found
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._reader = self._writer = None

@@ -1,0 +1,49 @@
+"""What the routes of the administration share: strict bodies, entity tags, who is asking."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import Header
+from pydantic import BaseModel, ConfigDict, Field
+
+from changeover.errors import PreconditionFailed
+from changeover.manager import GraphVersionManager
+from changeover.store.records import Version
+
+ACTOR_LIMIT_CHARS = 100
+Limit = Annotated[int, Field(ge=1, le=1000)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
+Actor = Annotated[str | None, Header(alias="Changeover-Actor")]
+IfMatch = Annotated[str | None, Header(alias="If-Match")]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+def actor(given: str | None) -> str:
+    """Who asks, for the history: what the client says it is, since one token serves all."""
+    name = re.sub(r"[^\w.@:+-]", "", given or "")[:ACTOR_LIMIT_CHARS]
+    return name or "http"
+
+
+def etag(revision: int) -> str:
+    return f'"{revision}"'
+
+
+def expected_revision(if_match: str | None) -> int | None:
+    """The revision of the routing that `If-Match` insists on."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = re.fullmatch(r'\s*(?:W/)?"?(\d{1,15})"?\s*', if_match)
+    if found is None:
+        raise PreconditionFailed(
+            "If-Match is not an ETag of /admin/routing", code="routing-changed", hint="read the routing again"
+        )
+    return int(found[1])
+
+
+def version_json(manager: GraphVersionManager, version: Version) -> dict[str, Any]:
+    return version.to_json(loaded=version.id in manager.loader.loaded)

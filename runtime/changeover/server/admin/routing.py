@@ -1,0 +1,122 @@
+"""Routing and the operations that move it: switch, rollback, drain; and its history."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body
+from pydantic import Field
+
+from changeover.errors import InvalidRequest, Unavailable
+from changeover.manager import GraphVersionManager
+from changeover.rollout.operations import InFlightChoice, Receipt
+from changeover.server.admin.common import Actor, IfMatch, Limit, Seconds, Strict, actor, etag, expected_revision
+from changeover.server.encoding import JSON
+
+Reason = Annotated[str, Field(max_length=1000)]
+InFlight = Literal["finish", "cancel", "handover"]
+
+
+class Switch(Strict):
+    to: str
+    graphs: Annotated[list[str], Field(min_length=1)] | None = None
+    drain: Literal["after", "before"] | None = None
+    in_flight: InFlight | None = None
+    timeout_s: Seconds | None = None
+    threads: Literal["auto", "pinned", "eager"] | None = None
+    force: bool | None = None  # nothing is refused yet that it could force
+    reason: Reason = ""
+
+
+class Rollback(Strict):
+    to: str | None = None
+    graphs: Annotated[list[str], Field(min_length=1)] | None = None
+    in_flight: InFlight | None = None
+    threads: Any = None
+    reason: Reason = ""
+
+
+class DrainBody(Strict):
+    timeout_s: Seconds | None = None
+    in_flight: InFlight | None = None
+
+
+def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/routing")
+    async def routing() -> JSON:
+        head = await manager.store.routing.head()
+        if head is None:
+            raise Unavailable(
+                "no version is current yet", code="nothing-current", hint="build the project and switch to it"
+            )
+        return JSON(head.to_json(), headers={"ETag": etag(head.revision)})
+
+    @routes.post("/switch")
+    async def switch(wanted: Switch, who: Actor = None, if_match: IfMatch = None) -> JSON:
+        receipt = await manager.switch(
+            wanted.to,
+            graphs=wanted.graphs,
+            drain=wanted.drain,
+            in_flight=_in_flight(wanted.in_flight),
+            timeout_s=wanted.timeout_s,
+            threads=wanted.threads,
+            reason=wanted.reason,
+            actor=actor(who),
+            expected_revision=expected_revision(if_match),
+        )
+        return _receipt(receipt)
+
+    @routes.post("/rollback")
+    async def rollback(
+        wanted: Annotated[Rollback, Body(default_factory=Rollback)], who: Actor = None, if_match: IfMatch = None
+    ) -> JSON:
+        if wanted.threads is not None:
+            raise InvalidRequest(
+                "threads: a rollback does not move threads yet", code="unsupported", hint="leave it out"
+            )
+        receipt = await manager.rollback(
+            wanted.to,
+            graphs=wanted.graphs,
+            in_flight=_in_flight(wanted.in_flight),
+            reason=wanted.reason,
+            actor=actor(who),
+            expected_revision=expected_revision(if_match),
+        )
+        return _receipt(receipt)
+
+    @routes.post("/versions/{v}/drain")
+    async def drain(v: str, wanted: Annotated[DrainBody, Body(default_factory=DrainBody)]) -> JSON:
+        return JSON(await manager.drain(v, timeout_s=wanted.timeout_s, in_flight=_in_flight(wanted.in_flight)))
+
+    @routes.get("/operations")
+    async def operations(limit: Limit = 100) -> JSON:
+        return JSON({"operations": [found.to_json() for found in await manager.store.journal.operations(limit=limit)]})
+
+    @routes.get("/operations/{id_}")
+    async def operation(id_: str) -> JSON:
+        return JSON((await manager.store.journal.operation(id_)).to_json())
+
+    @routes.get("/history")
+    async def history(limit: Limit = 100, before: int | None = None) -> JSON:
+        found = await manager.store.routing.history(limit=limit, before=before)
+        page: dict[str, Any] = {"history": [entry.history_json() for entry in found]}
+        if len(found) == limit and found[-1].revision > 1:
+            page["next"] = f"?before={found[-1].revision}&limit={limit}"
+        return JSON(page)
+
+    return routes
+
+
+def _receipt(receipt: Receipt) -> JSON:
+    return JSON(receipt.to_json(), headers={"ETag": etag(receipt.revision)})
+
+
+def _in_flight(wanted: InFlight | None) -> InFlightChoice | None:
+    if wanted == "handover":
+        raise InvalidRequest(
+            "in_flight: handover is not supported yet", code="unsupported", hint="use 'finish' or 'cancel'"
+        )
+    return wanted

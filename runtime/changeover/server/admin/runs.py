@@ -1,0 +1,57 @@
+"""Runs: which there are, on which version, and stopping one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from pydantic import Field
+
+from changeover.errors import Conflict
+from changeover.manager import GraphVersionManager
+from changeover.server.admin.common import Actor, Limit, Strict, actor
+from changeover.server.encoding import JSON
+
+
+class Cancel(Strict):
+    reason: Annotated[str, Field(max_length=1000)] = ""
+
+
+def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/runs")
+    async def runs(
+        version: str | None = None,
+        thread_id: str | None = None,
+        active: bool = True,
+        limit: Limit = 100,
+        offset: Annotated[int, Field(ge=0)] = 0,
+    ) -> JSON:
+        """Newest first; those in flight with their age and the node that finished last. `active=false` for all."""
+        found = await manager.store.runs.list(
+            version=version, thread_id=thread_id, active=active, limit=limit, offset=offset
+        )
+        flights = {flight.run.id: flight for flight in manager.in_flight.on(version)}
+        page: dict[str, Any] = {
+            "runs": [flights[run.id].to_json() if run.id in flights else run.to_json() for run in found]
+        }
+        if len(found) == limit:
+            page["next"] = f"?offset={offset + limit}&limit={limit}"
+        return JSON(page)
+
+    @routes.get("/runs/{id_}")
+    async def run(id_: str) -> JSON:
+        flight = manager.in_flight.get(id_)
+        return JSON(flight.to_json() if flight else (await manager.store.runs.get(id_)).to_json())
+
+    @routes.post("/runs/{id_}/cancel")
+    async def cancel(id_: str, wanted: Annotated[Cancel, Body(default_factory=Cancel)], who: Actor = None) -> JSON:
+        because = f"cancelled by {actor(who)}" + (f": {wanted.reason}" if wanted.reason else "")
+        if manager.engine.cancel(id_, because):
+            return JSON({"run_id": id_, "status": "cancelling", "reason": because}, 202)
+        found = await manager.store.runs.get(id_)
+        raise Conflict(f"run {found.id} has ended: {found.status}", code="run-ended", run=found.to_json())
+
+    return routes

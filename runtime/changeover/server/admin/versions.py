@@ -1,0 +1,141 @@
+"""Versions: list, look, build, check, compare, keep, retire, collect."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from pydantic import AwareDatetime, Field
+from starlette.responses import Response
+
+from changeover.errors import InvalidRequest, NotFound
+from changeover.manager import GraphVersionManager
+from changeover.server.admin.common import Limit, Strict, version_json
+from changeover.server.admin.comparing import compare
+from changeover.server.encoding import JSON
+from changeover.versions.lifecycle import Status
+
+EDITABLE = re.compile(r"(agents|tools)\.(yaml|yml|json)|graphs/[^/]+\.(yaml|yml|json)|prompts/.+\.(md|txt)")
+"""What may be given with a request instead of saved in the folder: prompts and YAML, never code."""
+
+
+class Build(Strict):
+    message: Annotated[str, Field(max_length=1000)] = ""
+    files: dict[str, str] | None = None
+    write: bool | None = None
+
+
+class Check(Strict):
+    files: dict[str, str] | None = None
+
+
+class Hold(Strict):
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+    expires_at: AwareDatetime | None = None
+
+
+def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/status")
+    async def status() -> JSON:
+        return JSON(await manager.status())
+
+    @routes.get("/versions")
+    async def versions(status: Status | None = None, limit: Limit = 100, before: int | None = None) -> JSON:
+        word = status.value if status else None
+        found = await manager.store.versions.list(status=word, limit=limit, before=before)
+        page: dict[str, Any] = {"versions": [version_json(manager, version) for version in found]}
+        if len(found) == limit:
+            page["next"] = f"?before={found[-1].number}&limit={limit}" + (f"&status={word}" if word else "")
+        return JSON(page)
+
+    @routes.post("/versions")
+    async def build(wanted: Annotated[Build, Body(default_factory=Build)]) -> JSON:
+        if wanted.write:
+            raise InvalidRequest("write: saving files through the server is not supported yet", code="unsupported")
+        newest = await manager.store.versions.list(limit=1)
+        version = await manager.build(wanted.message, _editable(wanted.files))
+        is_new = not newest or version.number > newest[0].number
+        return JSON(version_json(manager, version), 201 if is_new else 200)
+
+    @routes.post("/check")
+    async def check(wanted: Annotated[Check, Body(default_factory=Check)]) -> JSON:
+        problems = await manager.check(_editable(wanted.files))
+        return JSON({"problems": [problem.to_json() for problem in problems]})
+
+    @routes.get("/versions/{v}")
+    async def version(v: str) -> JSON:
+        return JSON(version_json(manager, await manager.version(v)))
+
+    @routes.get("/versions/{v}/holders")
+    async def holders(v: str) -> JSON:
+        return JSON({"holders": [holder.to_json() for holder in await manager.holders(v)]})
+
+    @routes.get("/versions/{v}/files")
+    async def files(v: str) -> JSON:
+        manifest = (await manager.version(v)).manifest
+        return JSON({"files": [{"path": path, "sha256": digest} for path, digest in sorted(manifest.items())]})
+
+    @routes.get("/versions/{v}/files/{path:path}")
+    async def file(v: str, path: str) -> Response:
+        version = await manager.version(v)
+        if path not in version.manifest:
+            raise NotFound(f"{version.id} has no file '{path[:500]}'", code="unknown-file")
+        return _bytes((await manager.store.versions.files(version.id))[path])
+
+    @routes.post("/versions/{v}/holds", status_code=201)
+    async def hold(v: str, wanted: Hold) -> JSON:
+        version = await manager.version(v)
+        if version.status == Status.REJECTED:
+            raise InvalidRequest(f"{version.id} was rejected: nothing can need it", code="version-rejected")
+        id_ = uuid.uuid4().hex
+        expires_at = wanted.expires_at.timestamp() if wanted.expires_at else None
+        await manager.store.versions.hold(version.id, id_, wanted.reason, expires_at)
+        return JSON({"id": id_, "version": version.id, "reason": wanted.reason, "expires_at": wanted.expires_at}, 201)
+
+    @routes.delete("/versions/{v}/holds")
+    async def release(v: str) -> JSON:
+        version = await manager.version(v)
+        return JSON({"version": version.id, "released": await manager.store.versions.release(version.id)})
+
+    @routes.post("/versions/{v}/retire")
+    async def retire(v: str) -> JSON:
+        return JSON(version_json(manager, await manager.retire(v)))
+
+    @routes.post("/gc")
+    async def collect() -> JSON:
+        retired, purged = await manager.collect()
+        return JSON({"retired": retired, "purged": purged})
+
+    @routes.get("/diff")
+    async def diff(from_: Annotated[str, Field(alias="from")], to: str) -> JSON:
+        return JSON(await compare(manager, await manager.version(from_), await manager.version(to)))
+
+    return routes
+
+
+def _editable(files: dict[str, str] | None) -> dict[str, str] | None:
+    for path in files or {}:
+        parts = path.split("/")
+        if not EDITABLE.fullmatch(path) or ".." in parts or "" in parts or "\\" in path or "\0" in path:
+            raise InvalidRequest(
+                f"files: '{path[:200]}' cannot be replaced by a request",
+                code="file-not-editable",
+                hint="agents.yaml, tools.yaml, graphs/*.yaml and prompts can",
+            )
+    return files
+
+
+def _bytes(data: bytes) -> Response:
+    """Stored bytes as they are; never as something a browser would run."""
+    try:
+        data.decode("utf-8")
+        kind = "text/plain; charset=utf-8"
+    except UnicodeDecodeError:
+        kind = "application/octet-stream"
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+    return Response(data, media_type=kind, headers=headers)

@@ -1,0 +1,208 @@
+"""Running the server: a socket of our own, a clear word when that cannot be had, an orderly end.
+
+Order of a start: socket, database, HTTP (alive, not ready), first version, following the folder. Order of an end: no
+new connections and not ready, running requests and runs end within a time, the manager closes. A second signal
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from changeover.errors import OperatorError
+from changeover.manager import GraphVersionManager
+from changeover.server.app import create_app
+from changeover.server.opening import serve_folder
+from changeover.server.security import is_loopback
+from changeover.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SERVER_FILE = "server.json"
+END_WAIT_S = 30
+BACKLOG = 2048
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SWITCH_INTERVAL_S = 0.001
+
+Announce = Callable[[str], None]
+
+
+def run(manager: GraphVersionManager, announce: Announce = print) -> int:
+    """Serve until a signal comes, in an event loop of its own. Returns the exit status."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve(manager, announce))
+
+
+async def serve(manager: GraphVersionManager, announce: Announce = print, stop: asyncio.Event | None = None) -> int:
+    """Serve the manager's folder with its settings until a signal comes or `stop` is set. Returns the exit status.
+
+    Raises `OperatorError` (`token-required`, `port-in-use`, `bad-host`, `database-in-use`) before anything is served.
+    A folder that cannot be built is announced; it is served nevertheless if it is followed, so that a save mends it.
+    """
+    # Versions are built in threads. With the default of 5 ms a thread that computes keeps the loop, and so every
+    # answer, waiting that long each time it wants to go on.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    stop = stop or asyncio.Event()
+    with contextlib.closing(bind(manager.settings)) as listener, _signals(stop):
+        async with manager:
+            app = create_app(manager)
+            url = url_of(manager.settings, listener)
+            async with _serving(app, listener, stop), _server_file(manager, url):
+                return await _until_stopped(manager, url, announce, stop)
+
+
+async def _until_stopped(manager: GraphVersionManager, url: str, announce: Announce, stop: asyncio.Event) -> int:
+    opening = asyncio.create_task(serve_folder(manager), name="changeover-first-version")
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            return 0
+        failed = await opening
+    finally:
+        for task in (opening, stopping):
+            task.cancel()
+        await asyncio.gather(opening, stopping, return_exceptions=True)
+    if failed is not None:
+        announce(failed.message)
+        if not manager.watching:
+            return failed.exit_status
+        announce(f"Nothing is served yet: save a fix and it will be, at {url}")
+    elif manager.routing is not None:
+        announce(f"Serving {manager.routing.current} of {manager.project} at {url}")
+    await stop.wait()
+    announce("Stopping: running answers end first")
+    return 0
+
+
+def bind(settings: Settings) -> socket.socket:
+    """A listening socket. Raises `OperatorError` that says what is in the way."""
+    host, port = settings.host, settings.port
+    if settings.token is None and not is_loopback(host):
+        raise OperatorError(
+            f"'{host}' can be reached from outside, and no token is set",
+            code="token-required",
+            hint="set CHANGEOVER_TOKEN or --token, or serve on 127.0.0.1",
+        )
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise OperatorError(f"'{host}' is not an address of this machine: {error}", code="bad-host") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)  # here, so that of two servers that start at once only one gets past this line
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(host, port, error) from None
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(settings: Settings, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{port}"
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> OperatorError:
+    if error.errno == errno.EADDRINUSE:
+        return OperatorError(
+            f"port {port} on {host} is in use", code="port-in-use", hint="stop what uses it, or give another --port"
+        )
+    if error.errno == errno.EACCES:
+        return OperatorError(f"port {port} needs rights that this user has not", code="port-denied", hint="use 2024")
+    return OperatorError(f"cannot listen on {host}:{port}: {error.strerror}", code="bad-host")
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server without its own signals: ours are the same while the manager closes."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[None]:
+    """HTTP from here on; at the end no new connections, and those that are open end within a time."""
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=END_WAIT_S,
+        ws="none",
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve([listener]), name="changeover-http")
+    task.add_done_callback(lambda _: stop.set())
+    try:
+        yield
+    finally:
+        app.state.stopping.set()
+        server.should_exit = True
+        await task
+
+
+@contextlib.asynccontextmanager
+async def _server_file(manager: GraphVersionManager, url: str) -> AsyncIterator[None]:
+    """Tells the command line where the server of this database is."""
+    path = manager.store.database.path.parent / SERVER_FILE
+    try:
+        await asyncio.to_thread(_write, path, json.dumps({"url": url, "pid": os.getpid()}))
+    except OSError as error:
+        raise OperatorError(f"cannot write {path}: {error.strerror}", code="disk", hint="look at the disk") from error
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """At once or not at all: a reader never sees half of it."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`, as often as they come, until everything has ended."""
+    loop = asyncio.get_running_loop()
+    caught = []
+    for number in SIGNALS:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not on Windows, not in a thread
+            loop.add_signal_handler(number, stop.set)
+            caught.append(number)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
