@@ -103,7 +103,7 @@ async def weigh(folder: Path, known: int) -> dict[str, Held]:
             await manager.invoke("numbered", {"text": "hello"})
 
         async def drop_all() -> None:
-            for version in list(manager.loader.loaded):  # type: ignore[call-overload]
+            for version in list(manager.loader.loaded):
                 manager.loader.unload(version.id)
 
         for number in range(WARM_UP):

@@ -116,8 +116,13 @@ class Connection:
         if self._writer is None or self._reader is None or self._reader.at_eof():  # the server ends idle connections
             self.close()
             self._reader, self._writer = await asyncio.open_connection(HOST, self._port)
-        head = f"POST {path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        self._writer.write(head.encode() + body)
+        head = [
+            f"POST {path} HTTP/1.1",
+            f"host: {HOST}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+        ]
+        self._writer.write("\r\n".join([*head, "\r\n"]).encode() + body)
         answer_head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         status, lines = int(answer_head[9:12]), answer_head.split(b"\r\n")
         if b"transfer-encoding: chunked" in lines:

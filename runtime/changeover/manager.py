@@ -32,9 +32,8 @@ from changeover.build.loaded import Compiled, LoadedGraph
 from changeover.build.loader import Candidate, Loader
 from changeover.checkpoints.sqlite import SqliteSaver
 from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError, ProjectError, Unavailable
-from changeover.project.check import analyse
 from changeover.project.document import read
-from changeover.project.environment import read_env_file
+from changeover.project.environment import environment_of
 from changeover.project.models import NAME_PATTERN
 from changeover.project.problems import Problem
 from changeover.rollout.live import LiveEdits
@@ -58,14 +57,12 @@ from changeover.store.sqlite import Store
 from changeover.store.versions import contract_digest
 from changeover.versions.contract import FORMAT as CONTRACT_FORMAT
 from changeover.versions.contract import contract_of
-from changeover.versions.snapshot import Snapshot, SnapshotLimits, take, with_files
+from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, take, with_files
 
 log = logging.getLogger(__name__)
 
 LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
 SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
-ENV_FILE = ".env"
-ENV_FILE_LIMIT_BYTES = 1_000_000
 CLOSE_WAIT_S = 30.0
 
 
@@ -174,10 +171,7 @@ class GraphVersionManager:
     async def check(self, files: Mapping[str, str] | None = None) -> list[Problem]:
         """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
         snapshot = await self._snapshot(files)
-        if not snapshot.is_complete:
-            return list(snapshot.problems)
-        _, problems = await asyncio.to_thread(analyse, snapshot.files, self.loader.environment)
-        return [*snapshot.problems, *problems]
+        return await asyncio.to_thread(problems_of, snapshot, self.loader.environment)
 
     async def build(self, message: str = "", files: Mapping[str, str] | None = None) -> Version:
         """A version of the folder as it is now, with `files` in place of its own where given.
@@ -377,9 +371,10 @@ class GraphVersionManager:
         thread = await self.store.runs.thread(thread_id)
         if thread.version is None or thread.graph is None:
             raise NotFound(f"nothing ran on thread {thread_id} yet", code="empty-thread")
-        graph = await self.loader.graph(thread.version, thread.graph)
         config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
-        return await graph.runnable.aget_state(config, subgraphs=subgraphs)
+        with self.loader.keeping(thread.version):
+            graph = await self.loader.graph(thread.version, thread.graph)
+            return await graph.runnable.aget_state(config, subgraphs=subgraphs)
 
     async def graph(self, name: str, version: str | None = None) -> tuple[VersionId, LoadedGraph]:
         """A graph as a version has it; the one that would serve it where none is named."""
@@ -451,24 +446,34 @@ class GraphVersionManager:
 
     # --- looking ---------------------------------------------------------------------------------
 
-    async def status(self) -> dict[str, Any]:
-        """Routing, versions in use with live counts, whether the folder differs from what serves, uptime."""
-        routing = await self.store.routing.head()
+    def status(self) -> dict[str, Any]:
+        """What this process knows at this moment: routing, its loaded versions with their runs in flight, uptime."""
         flights = self.in_flight.count()
-        listed = [
-            v for v in await self.store.versions.list(limit=1000) if v.holders or v.status in ("current", "ramping")
-        ]
+        known = sorted({*flights, *(version.id for version in self.loader.loaded)})
         return {
-            "routing": routing.to_json() if routing else None,
+            "routing": self.routing.to_json() if self.routing else None,
             "versions": [
-                {**version.to_json(loaded=version.id in self.loader.loaded), "in_flight": flights.get(version.id, 0)}
-                for version in listed
+                {"id": id_, "loaded": id_ in self.loader.loaded, "in_flight": flights.get(VersionId(id_), 0)}
+                for id_ in known
             ],
-            "folder": await self._folder_status(routing),
             "watching": self.watching,
             "loaded": len(self.loader.loaded),
             "uptime_s": round(time.time() - self.started_at, 3) if self.started_at else 0.0,
-            "health": "ok" if routing else "nothing is current yet",
+            "health": "ok" if self.routing else "nothing is current yet",
+        }
+
+    async def report(self) -> dict[str, Any]:
+        """`status` with the versions in use as the database has them, and whether the folder is what serves."""
+        routing = await self.store.routing.head()
+        flights = self.in_flight.count()
+        return {
+            **self.status(),
+            "routing": routing.to_json() if routing else None,
+            "versions": [
+                {**version.to_json(loaded=version.id in self.loader.loaded), "in_flight": flights.get(version.id, 0)}
+                for version in await self.store.versions.in_use()
+            ],
+            "folder": await self._folder_status(routing),
         }
 
     # --- inside ----------------------------------------------------------------------------------
@@ -484,7 +489,7 @@ class GraphVersionManager:
         try:
             await self.refresh_environment()
         except ProjectError as error:
-            log.warning("environment_not_taken", extra={"problems": error.message})
+            log.warning("environment_not_taken", extra={"problems": [problem.render() for problem in error.problems]})
 
     @asynccontextmanager
     async def _running(self, request: RunRequest) -> AsyncIterator[LiveRun]:
@@ -538,7 +543,7 @@ class GraphVersionManager:
             rejected=True,
         )
         version = await self.store.versions.put(new, _blobs(snapshot))
-        log.warning("version_rejected", extra={"version": version.id, "problems": len(error.problems)})
+        log.warning("version_rejected", extra={"version": version.id, "count": len(error.problems)})
         return ProjectError(error.problems, version=version.id)
 
     async def _snapshot(self, files: Mapping[str, str] | None) -> Snapshot:
@@ -572,14 +577,7 @@ class GraphVersionManager:
             await self.store.runs.finish(run, Outcome("error", reason, "failure", began=run.status == "running"))
 
     def _environment(self) -> dict[str, str]:
-        """The values of `.env` and of the process; those of the process come first."""
-        file = self.project / ENV_FILE
-        try:
-            with file.open("rb") as stream:
-                text = stream.read(ENV_FILE_LIMIT_BYTES).decode("utf-8", "replace")
-        except OSError:
-            text = ""
-        return {**read_env_file(text), **environment()}
+        return environment_of(self.project, environment())
 
     def _in_use(self) -> set[str]:
         routed = {self.routing.current, *self.routing.graphs.values()} if self.routing else set()

@@ -66,7 +66,7 @@ async def rejected(manager: GraphVersionManager, *codes: str) -> list[Any]:
     event = (await manager.store.journal.events(newest=True, limit=1))[0]
     assert (event.type, event.data["version"]) == ("version_rejected", version.id)
     assert event.data["problems"] == list(version.problems)
-    assert (await manager.status())["folder"]["problems"] == list(version.problems)
+    assert (await manager.report())["folder"]["problems"] == list(version.problems)
     for refused in (manager.switch(version), manager.invoke("support", {"messages": []}, version=version.id)):
         with pytest.raises(Conflict) as conflict:
             await refused
@@ -79,7 +79,7 @@ async def rejected(manager: GraphVersionManager, *codes: str) -> list[Any]:
     ("path", "text", "code", "line"),
     [
         ("agents.yaml", "agents: {support: [ }", "yaml-syntax", 1),
-        ("agents.yaml", "models: {demo: {model: 'demo:rules'}}\nagents: {support: {model: nope}}\n", "unknown-model", 2),
+        ("agents.yaml", "agents:\n  support: {model: nope}\n", "unknown-model", 2),
         ("agents.yaml", "agents:\n  support: {model: 'demo:rules', tools: [nope]}\n", "unknown-tool", 2),
         ("agents.yaml", "agents:\n  support: {model: 'demo:rules', prompt: nope}\n", "unknown-prompt", 2),
         ("prompts/support.md", "You are {{ nobody }}.\n", "prompt-variable", 1),
@@ -243,7 +243,7 @@ async def test_the_folder_deleted(project: Write, tmp_path: Path) -> None:
         folder.rename(tmp_path / "away")
         with pytest.raises((OperatorError, ProjectError)):
             await manager.build()
-        assert (await manager.status())["folder"]["differs"] is True
+        assert (await manager.report())["folder"]["differs"] is True
 
 
 async def test_no_folder_at_all(tmp_path: Path) -> None:

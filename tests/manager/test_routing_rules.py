@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,6 @@ from manager_desks import Gate, WiderDesk, assert_nothing_is_left, desk, do, row
 from changeover import GraphVersionManager
 from changeover.errors import Conflict, NotFound, Unavailable
 from changeover.store.records import Run
-
-import asyncio
 
 
 @pytest.fixture
@@ -236,6 +235,29 @@ async def test_a_run_that_can_not_start_when_its_turn_comes_leaves_what_waits(
     thread = await manager.store.runs.thread("t")
     assert (thread.status, thread.waiting, thread.holds) == ("interrupted", "interrupt", "interrupt")
     assert (await last_run(manager, "t")).status == "error"
+
+
+async def test_threads_of_a_pinned_graph_stay_on_their_version(project: Callable[..., Path]) -> None:
+    agents = """
+        models: {demo: {model: "demo:rules", params: {rules: []}}}
+        agents: {support: {model: demo, prompt: support, threads: pinned}}
+        """
+    folder = project({"agents.yaml": agents, "prompts/support.md": "You are the first.\n"})
+    async with GraphVersionManager.open(folder) as manager:
+
+        async def says(thread: str) -> str:
+            answer = await manager.invoke("support", {"messages": [("user", "hello")]}, thread_id=thread)
+            return str(answer["messages"][-1].text)
+
+        await manager.switch(await manager.build())
+        assert "the first" in await says("t")
+        assert [(h.kind, h.reason) for h in await manager.holders("v1")] == [("thread", "pinned")]
+        project({"prompts/support.md": "You are the second.\n"})
+        await manager.switch(await manager.build())
+        assert "the first" in await says("t")
+        assert "the second" in await says("u")
+        assert (await manager.version("v1")).status == "draining"
+        assert (await last_run(manager, "t")).reason == "the thread is pinned"
 
 
 # --- graphs routed apart ----------------------------------------------------------------------

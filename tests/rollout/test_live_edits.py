@@ -87,7 +87,7 @@ async def test_a_bad_edit_is_rejected_and_its_fix_is_served(
         project({"agents.yaml": AGENTS + "  billing: {model: demo, prompt: nowhere}\n"})
         (rejected,) = await eventually(lambda: known(manager, "rejected"))
         assert [problem["code"] for problem in rejected.problems] == ["unknown-prompt"]
-        assert (await manager.status())["folder"]["problems"] == list(rejected.problems)
+        assert (await manager.report())["folder"]["problems"] == list(rejected.problems)
         assert [event["version"] for event in await events(manager, "version_rejected")] == [rejected.id]
         assert "number 1" in await says(manager)
         project({"prompts/nowhere.md": "You bill.\n"})
@@ -147,7 +147,7 @@ async def test_watching_can_be_off(folder: Path, project: Write) -> None:
     async with served(folder, watch_auto="off") as manager:
         assert not manager.watching
         project(prompt(2))
-        assert (await manager.status())["folder"]["differs"] is True
+        assert (await manager.report())["folder"]["differs"] is True
         assert "number 1" in await says(manager)
 
 

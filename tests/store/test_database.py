@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -96,15 +97,16 @@ async def test_a_commit_that_fails_fails_every_job_of_its_batch(database: Databa
             c.execute("CREATE TABLE child (n INTEGER REFERENCES numbers (n) DEFERRABLE INITIALLY DEFERRED)") and None
         )
     )
-    started = asyncio.Event()
-    await asyncio.gather(
-        *(database.write(insert(n)) for n in range(3)),
-    )
-    orphan = database.write(lambda c: c.execute("INSERT INTO child VALUES (99)") and None)
-    results = await asyncio.gather(orphan, return_exceptions=True)
-    assert isinstance(results[0], Exception)
-    assert not started.is_set()
-    assert await numbers(database) == [0, 1, 2]
+    at_work, blocked = threading.Event(), threading.Event()
+    first = database.write(lambda c: at_work.set() or blocked.wait(10))
+    await asyncio.to_thread(at_work.wait, 10)  # what is asked for now is taken together into the next transaction
+    batch = [database.write(insert(n)) for n in range(3)]
+    batch.append(database.write(lambda c: c.execute("INSERT INTO child VALUES (99)") and None))
+    blocked.set()
+    await first
+    results = await asyncio.gather(*batch, return_exceptions=True)
+    assert [type(result) for result in results] == [OperatorError] * 4
+    assert await numbers(database) == []
     assert await database.write(insert(3)) == 3
 
 
@@ -143,7 +145,8 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
             async def writer(start):
                 n = start
                 while True:
-                    await database.write(lambda c: c.execute("INSERT INTO numbers VALUES (?)", (n,)) and None, durable=n % 2 == 0)
+                    insert = lambda c: c.execute("INSERT INTO numbers VALUES (?)", (n,)) and None
+                    await database.write(insert, durable=n % 2 == 0)
                     print(n, flush=True)
                     n += 8
 
@@ -178,9 +181,14 @@ async def test_a_second_owner_of_one_database_is_refused(tmp_path: Path) -> None
     with pytest.raises(OperatorError) as caught:
         Store.open(tmp_path / "c.db")
     assert caught.value.code == "database-in-use"
-    script = f"from pathlib import Path; from changeover.store.sqlite import Store; Store.open(Path({str(tmp_path / 'c.db')!r}))"
+    script = "import sys, pathlib; from changeover.store.sqlite import Store; Store.open(pathlib.Path(sys.argv[1]))"
     other = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", script, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(RUNTIME)}
+        sys.executable,
+        "-c",
+        script,
+        str(tmp_path / "c.db"),
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(RUNTIME)},
     )
     _, said = await other.communicate()
     assert other.returncode != 0

@@ -124,7 +124,7 @@ async def test_a_version_that_is_held_is_neither_drained_nor_retired_nor_purged(
     await store.routing.apply(change(second, 1))
     assert (await store.versions.get(first)).status == "draining"
     for status in ("drained", "retired"):
-        with pytest.raises(Exception, match="illegal move|still has holders"):
+        with pytest.raises(Exception, match=r"illegal move|still has holders"):
             await sql(store, "UPDATE versions SET status = ? WHERE id = ?", status, first)
     with pytest.raises(Conflict):
         await store.versions.retire(first)
@@ -212,7 +212,8 @@ async def test_the_end_of_a_run_that_found_no_room_is_written_once_there_is_some
         await database.write(
             lambda c: (
                 c.execute(
-                    "CREATE TRIGGER no_room BEFORE UPDATE ON runs BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END"
+                    "CREATE TRIGGER no_room BEFORE UPDATE ON runs"
+                    " BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END"
                 )
                 and None
             )

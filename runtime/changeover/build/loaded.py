@@ -45,6 +45,7 @@ class LoadedGraph:
 
     compiled: Compiled
     runnable: CompiledGraph
+    tree: CodeTree | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,14 @@ class LoadedVersion:
     uses: set[str] = field(default_factory=set)  # what keeps it in memory: ids of runs, 'routing'
 
 
-def bind(compiled: Compiled, saver: BaseCheckpointSaver[Any] | None, store: BaseStore | None) -> LoadedGraph:
+def bind(
+    compiled: Compiled, saver: BaseCheckpointSaver[Any] | None, store: BaseStore | None, tree: CodeTree | None = None
+) -> LoadedGraph:
     """The graph with a saver and a store; what it is made of stays shared."""
     runnable = copy.copy(compiled.graph)
     runnable.checkpointer = saver
     runnable.store = store
-    return LoadedGraph(compiled, runnable)
+    return LoadedGraph(compiled, runnable, tree)
 
 
 class LoadedVersions:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,6 +67,7 @@ class Loader:
         self._in_use = in_use
         self._workshop = Workshop(ModelPool(), secrets.token_bytes(32))
         self._loading: dict[VersionId, asyncio.Lock] = {}
+        self._kept: Counter[str] = Counter()
         self.loaded = LoadedVersions()
         self.environment: Environment = {}
 
@@ -72,15 +75,18 @@ class Loader:
         """Check and compile the files of a snapshot. Raises `ProjectError` with every problem found."""
         known = self.loaded.compiled()
         work = partial(self._compile, files, self.environment, known)
-        try:
-            return await run_in_thread(work, self._build_timeout_s, self.discard)
-        except DeadlinePassed as late:
-            raise ProjectError([self._late(late, files)]) from None
+        with self._keeping_trees():  # what is taken over from them must not lose its modules meanwhile
+            try:
+                return await run_in_thread(work, self._build_timeout_s, self.discard)
+            except DeadlinePassed as late:
+                raise ProjectError([self._late(late, files)]) from None
 
     def adopt(self, id_: VersionId, candidate: Candidate) -> LoadedVersion:
         """Keep a candidate as the loaded form of this version."""
         saver = bound_to(self._saver, LogicalSerializer(candidate.tree))
-        graphs = {name: bind(compiled, saver, self._store) for name, compiled in candidate.graphs.items()}
+        graphs = {
+            name: bind(compiled, saver, self._store, candidate.tree) for name, compiled in candidate.graphs.items()
+        }
         version = LoadedVersion(id_, graphs, candidate.tree)
         replaced = self.loaded.put(version)
         if replaced is not None:
@@ -106,6 +112,16 @@ class Loader:
 
     async def load(self, id_: VersionId) -> LoadedVersion:
         return self.loaded.get(id_) or await self._rebuild(id_)
+
+    @contextmanager
+    def keeping(self, id_: VersionId) -> Iterator[None]:
+        """Within it the version is not dropped from memory: for whoever uses it without a run."""
+        self._kept[id_] += 1
+        try:
+            yield
+        finally:
+            self._kept[id_] -= 1
+            self._kept += Counter()  # drops what is at zero
 
     async def refresh(self, environment: Environment) -> list[VersionId]:
         """Take a changed environment: loaded versions are compiled anew where it takes part in them.
@@ -135,12 +151,12 @@ class Loader:
 
     def trim(self) -> None:
         """Drop the versions used longest ago beyond the limit, except those that something uses."""
-        for version in self.loaded.surplus(self._keep_loaded, self._in_use()):
+        for version in self.loaded.surplus(self._keep_loaded, self._needed()):
             self._let_go(version)
 
     def unload(self, id_: VersionId) -> bool:
         """Drop a version from memory unless something uses it."""
-        if id_ in self._in_use() or id_ not in self.loaded:
+        if id_ in self._needed() or id_ not in self.loaded:
             return False
         version = self.loaded.pop(id_)
         assert version is not None
@@ -151,6 +167,20 @@ class Loader:
         for version in list(self.loaded):
             self.loaded.pop(version.id)
             self._let_go(version)
+
+    def _needed(self) -> set[str]:
+        return {*self._in_use(), *self._kept}
+
+    @contextmanager
+    def _keeping_trees(self) -> Iterator[None]:
+        trees = [version.tree for version in self.loaded if version.tree is not None]
+        for tree in trees:
+            self._trees.use(tree)
+        try:
+            yield
+        finally:
+            for tree in trees:
+                self._trees.release(tree)
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ import linecache
 import shutil
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -107,6 +108,14 @@ class CodeTree:
         except ValueError:
             return None
 
+    def place_of(self, error: BaseException) -> str | None:
+        """The innermost line of the project that an error came through, as `graphs/orders.py:12 in refund`."""
+        for frame in reversed(list(traceback.walk_tb(error.__traceback__))):
+            path = self.project_path(frame[0].f_code.co_filename)
+            if path is not None:
+                return f"{path}:{frame[1]} in {frame[0].f_code.co_name}"
+        return None
+
     # --- import machinery ------------------------------------------------------------------------
 
     def spec(self, fullname: str) -> importlib.machinery.ModuleSpec | None:
@@ -176,6 +185,11 @@ class CodeTrees(importlib.abc.MetaPathFinder):
                 tree = self._open(digest, code)
             tree.uses += 1
             return tree
+
+    def use(self, tree: CodeTree) -> None:
+        """One more use of a tree that has some."""
+        with self._lock:
+            tree.uses += 1
 
     def release(self, tree: CodeTree) -> None:
         """One use less; the last one takes the modules out of the process and the files off the disk."""

@@ -77,7 +77,7 @@ class SqliteSaver(AsyncSqliteSaver):
             writes = connection.execute(pending_writes_sql(True), (thread_id, namespace, head[0])).fetchall()
             return tuple(head), [tuple(write) for write in writes]
 
-        found = await self._database.read(job)
+        found = await self._database.read(job, small=True)
         if found is None:
             return None
         (checkpoint_id, parent_id, type_, checkpoint, metadata), writes = found

@@ -143,20 +143,11 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def find_problems(folder: Path) -> list[Problem]:
-    from changeover.project.check import analyse, ordered
-    from changeover.project.environment import read_env_file
+    from changeover.project.environment import environment_of
     from changeover.settings import environment
-    from changeover.versions.snapshot import take
+    from changeover.versions.snapshot import problems_of, take
 
-    snapshot = take(folder)
-    if not snapshot.files and not snapshot.is_complete:
-        return list(snapshot.problems)
-    try:
-        values = read_env_file((folder / ".env").read_bytes().decode("utf-8", "replace"))
-    except OSError:
-        values = {}
-    _, found = analyse({**snapshot.files, **snapshot.originals}, {**values, **environment()})
-    return ordered([*snapshot.problems, *found])
+    return problems_of(take(folder), environment_of(folder, environment()))
 
 
 def _summary(errors: int, warnings: int) -> str:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import dotenv
+
+ENV_FILE = ".env"
+ENV_FILE_LIMIT_BYTES = 1_000_000
 
 _REFERENCE = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
@@ -55,6 +59,16 @@ def names_in(text: str) -> Iterator[tuple[str, str | None]]:
 def without_references(text: str) -> str:
     """The literal part of a text."""
     return _REFERENCE.sub("", text)
+
+
+def environment_of(folder: Path, process: Mapping[str, str]) -> dict[str, str]:
+    """The values for `${NAME}` in a project: those of the process, then those of the folder's `.env`. Blocking."""
+    try:
+        with (folder / ENV_FILE).open("rb") as stream:
+            text = stream.read(ENV_FILE_LIMIT_BYTES).decode("utf-8", "replace")
+    except OSError:
+        text = ""
+    return {**read_env_file(text), **process}
 
 
 def read_env_file(text: str) -> dict[str, str]:

@@ -60,6 +60,8 @@ class Findings:
 
     def tool(self, what: str, name: str, section: str, *path: str | int) -> None:
         """Check the name of a tool, or `server/glob`."""
+        if not self._is_readable("tools"):
+            return
         server, slash, _ = name.partition("/")
         if slash:
             message = f"{what}: '{shown(name)}': there is no MCP server '{shown(server)}' in tools.yaml"
@@ -72,12 +74,18 @@ class Findings:
             if spec.http or spec.openapi:
                 self._unsupported(what, f"of the kind '{'http' if spec.http else 'openapi'}'", section, *path)
 
+    def _is_readable(self, section: str) -> bool:
+        """Names in a file that cannot be read cannot be told; that it is broken is reported once."""
+        return self.project.document_of(section)[0].readable
+
     def _unsupported(self, what: str, kind: str, section: str, *path: str | int) -> None:
         """What the build would refuse too: the format has it, this release does not."""
         message = f"{what}: tools {kind} cannot be used in this release"
         self.add("unsupported", message, section, *path, hint="write it in Python for now")
 
     def agent(self, what: str, name: str, section: str, *path: str | int) -> None:
+        if not self._is_readable("agents"):
+            return
         message = f"{what}: agent '{shown(name)}' is not in agents.yaml"
         self.known("unknown-agent", message, name, self.project.agents, section, *path)
 

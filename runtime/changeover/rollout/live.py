@@ -81,7 +81,8 @@ class LiveEdits:
         try:
             await step()
         except ProjectError as error:
-            log.warning("edit_rejected", extra={"version": error.version, "problems": error.message})
+            problems = [problem.render() for problem in error.problems]
+            log.warning("edit_rejected", extra={"version": error.version, "problems": problems})
         except ChangeoverError as error:
             log.warning("edit_delayed", extra={"code": error.code, "reason": error.message})
             return False

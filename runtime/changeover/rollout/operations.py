@@ -58,6 +58,10 @@ class Receipt:
     at: float
     graphs: dict[str, VersionId] = field(default_factory=dict)
 
+    def __getitem__(self, name: str) -> Any:
+        """A field by its name in JSON: `receipt["from"]`."""
+        return self.to_json()[name]
+
     def to_json(self) -> dict[str, Any]:
         return {
             "operation": self.operation,

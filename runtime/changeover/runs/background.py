@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -11,7 +10,6 @@ from changeover.runs.engine import Engine
 from changeover.runs.request import Part, RunRequest
 from changeover.store.records import Run
 
-log = logging.getLogger(__name__)
 
 BUFFERED_PARTS = 10_000  # a listener that is this far behind slows its run down
 
@@ -84,8 +82,6 @@ class BackgroundRuns:
             run.error = error
             if not run.started.done():
                 run.started.set_exception(error)
-            else:
-                log.warning("run_failed", extra={"run_id": run.request.id, "error": f"{type(error).__name__}: {error}"})
         finally:
             if not run.started.done():
                 run.started.cancel()

@@ -57,6 +57,10 @@ class LiveRun:
     def run(self) -> Run:
         return self._flight.run
 
+    def place_of(self, error: BaseException) -> str | None:
+        """Where in the project's own code an error was raised."""
+        return self._graph.tree.place_of(error) if self._graph.tree else None
+
     @property
     def flight(self) -> Flight:
         return self._flight
@@ -135,7 +139,7 @@ class Engine:
             version=flight.run.version, run_id=flight.run.id, thread_id=flight.run.thread_id, graph=flight.run.graph
         )
         try:
-            log.info("run_started", extra={"reason": flight.run.reason})
+            log.debug("run_started", extra={"reason": flight.run.reason})
             live = LiveRun(request, flight, await self._load(flight.run.version, request.graph))
             yield live
             outcome = Outcome("interrupted" if live.waiting else "success", "", live.waiting)
@@ -261,7 +265,7 @@ class Engine:
     def _left(self, flight: Flight, outcome: Outcome, _: asyncio.Future[RunId | None]) -> None:
         self._slots.release()
         self._in_flight.land(flight)
-        log.info("run_finished", extra={"status": outcome.status, "status_reason": outcome.reason})
+        log.info("run_finished", extra={"status": outcome.status})
 
     def _end(self, run: Run, outcome: Outcome) -> asyncio.Future[RunId | None]:
         """End the row and let the next run of the thread in, whether or not anybody waits for it."""
@@ -287,13 +291,16 @@ class Engine:
 
     def _failure(self, flight: Flight, live: LiveRun | None, error: BaseException) -> Outcome:
         status: RunStatus = "error"
-        reason = f"{type(error).__name__}: {error}"[:2000]
+        place = live.place_of(error) if live else None
+        reason = f"{type(error).__name__}: {error}"[:2000] + (f" ({place})" if place else "")
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
             status, reason = "interrupted", flight.cancelled_because or "the caller left"
         elif isinstance(error, TimeoutError):
             status = "timeout"
         elif isinstance(error, GraphRecursionError):
             reason = f"recursion limit reached: {error}"[:2000]
+        if status == "error":  # what it says may quote what a user said: it is on the run's row, not in the log
+            log.warning("run_failed", extra={"error": type(error).__name__, "place": place})
         # a run that was to continue and was stopped before its first step leaves what waits on the thread as it was
         untouched = status == "interrupted" and flight.run.continues and flight.node is None
         return Outcome(status, reason, "failure", began=live is not None and not untouched)

@@ -72,13 +72,16 @@ def _rendering(form: str) -> list[Processor]:
 
 
 def text(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    """One line for people, made in a few microseconds: two are written for each run."""
-    error = event.pop("exception", None)
+    """One line for people, made in a few microseconds: two are written for each run.
+
+    What somebody has to read line by line, the problems of an edit or a traceback, follows below it.
+    """
+    below = [*event.pop("problems", ()), *filter(None, [event.pop("exception", None)])]
     head = f"{event.pop('timestamp')} {event.pop('level', method):<7} {event.pop('event')}"
     event.pop("logger", None)
     fields = " ".join(f"{name}={_shown(value)}" for name, value in event.items() if value not in (None, ""))
     line = f"{head} {fields}" if fields else head
-    return f"{line}\n{error}" if error else line
+    return "\n".join([line, *below])
 
 
 def _shown(value: Any) -> str:

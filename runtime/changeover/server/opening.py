@@ -27,7 +27,7 @@ async def serve_folder(manager: GraphVersionManager) -> ProjectError | None:
     try:
         await manager.serve_folder()
     except ProjectError as error:
-        log.error("project_rejected", extra={"problems": len(error.problems)})
+        log.error("project_rejected", extra={"count": len(error.problems)})
         failed = error
     await manager.watch()
     return failed

@@ -57,6 +57,7 @@ class Database:
         self._writes: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._writing = threading.Lock()  # held for a transaction of the writer
+        self._reading = threading.Lock()  # and of the reader
         self._asked = 0  # written by callers alone
         self._answered = 0  # written by the writer's thread alone
         self._at_once = 0
@@ -82,12 +83,16 @@ class Database:
             self._writes.put(request)
         return request.future
 
-    def read(self, job: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Run `job` in a read transaction that sees everything committed before the call."""
+    def read(self, job: Callable[[sqlite3.Connection], T], *, small: bool = False) -> asyncio.Future[T]:
+        """Run `job` in a read transaction that sees everything committed before the call.
+
+        A small one, of a few rows by their key, runs at once where nothing else is being read.
+        """
         request = _request(job, False)
         if self._closed:
             return _refused(request)
-        self._reads.put(request)
+        if not small or not self._read_at_once(request):
+            self._reads.put(request)
         return request.future
 
     async def close(self) -> None:
@@ -115,11 +120,20 @@ class Database:
 
     def _begin_at_once(self) -> bool:
         """Begin a transaction that waits neither for another process nor for the disk."""
-        self._set(busy_timeout=0, wal_autocheckpoint=0, synchronous="NORMAL")
         try:
+            self._set(busy_timeout=0, wal_autocheckpoint=0, synchronous="NORMAL")
             self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error:  # the thread tries again, waits if it must, and explains what it meets
             return False
+        return True
+
+    def _read_at_once(self, request: _Request) -> bool:
+        if not self._reading.acquire(blocking=False):
+            return False
+        try:
+            _deliver([self._run_read(request)])
+        finally:
+            self._reading.release()
         return True
 
     # --- threads ---------------------------------------------------------------------------------
@@ -205,16 +219,21 @@ class Database:
 
     def _read_loop(self) -> None:
         while (request := self._reads.get()) is not None:
-            try:
-                self._reader.execute("BEGIN")
-                outcome: _Outcome = (request, request.job(self._reader), None)
-            except BaseException as error:
-                outcome = (request, None, explain(error, self.path) if is_storage_failure(error) else error)
+            with self._reading:
+                outcome = self._run_read(request)
+            answer([outcome])
+        self._reader.close()
+
+    def _run_read(self, request: _Request) -> _Outcome:
+        try:
+            self._reader.execute("BEGIN")
+            return request, request.job(self._reader), None
+        except BaseException as error:
+            return request, None, explain(error, self.path) if is_storage_failure(error) else error
+        finally:
             with suppress(sqlite3.Error):
                 if self._reader.in_transaction:
                     self._reader.execute("COMMIT")
-            answer([outcome])
-        self._reader.close()
 
 
 def connect(path: Path) -> sqlite3.Connection:

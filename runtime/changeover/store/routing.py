@@ -122,7 +122,7 @@ def _move(connection: sqlite3.Connection, id_: VersionId, status: str, now: floa
     connection.execute("UPDATE versions SET status = ?, touched_at = ? WHERE id = ?", (status, now, id_))
 
 
-def _pin_threads(connection: sqlite3.Connection, policy: str | None, now: float) -> set[str]:
+def _pin_threads(connection: sqlite3.Connection, policy: str | None, now: float) -> set[VersionId]:
     """A policy of the routing pins idle threads where they are, and lets go of those that an earlier one pinned.
 
     Returns the versions that were let go of.
@@ -142,7 +142,7 @@ def _pin_threads(connection: sqlite3.Connection, policy: str | None, now: float)
         " RETURNING version",
         bound,
     )
-    return {row["version"] for row in loose.fetchall()}
+    return {VersionId(row["version"]) for row in loose.fetchall()}
 
 
 def _mark_bad(connection: sqlite3.Connection, change: RoutingChange) -> None:

@@ -103,7 +103,7 @@ class Runs:
         return await self._database.write(job)
 
     async def thread(self, id_: str) -> Thread:
-        thread = await self._database.read(lambda connection: _thread(connection, id_))
+        thread = await self._database.read(lambda connection: _thread(connection, id_), small=True)
         if thread is None:
             raise NotFound(f"there is no thread '{id_}'", code="unknown-thread")
         return thread

@@ -70,6 +70,18 @@ class Versions:
 
         return await self._database.read(job)
 
+    async def in_use(self) -> Sequence[Version]:
+        """Versions that serve or that something still needs, newest first."""
+
+        def job(connection: sqlite3.Connection) -> Sequence[Version]:
+            found = connection.execute(
+                "SELECT * FROM versions WHERE status IN ('current', 'ramping', 'draining')"
+                " OR id IN (SELECT version FROM holders) ORDER BY number DESC"
+            ).fetchall()
+            return [rows.version(connection, row) for row in found]
+
+        return await self._database.read(job)
+
     async def files(self, id_: str) -> dict[str, bytes]:
         """The stored bytes of a version, by path."""
 

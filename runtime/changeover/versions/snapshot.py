@@ -20,13 +20,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from changeover.errors import Conflict, InvalidRequest
+from changeover.project.check import analyse, ordered
 from changeover.project.problems import Problem
 from changeover.versions import layout
 from changeover.versions.manifest import Entry, Manifest, digest
 from changeover.versions.tree import Found, SnapshotLimits, Tree, read_bounded
 from changeover.versions.walk import scan
 
-__all__ = ["Snapshot", "SnapshotLimits", "SnapshotUnstable", "take", "with_files"]
+__all__ = ["Snapshot", "SnapshotLimits", "SnapshotUnstable", "problems_of", "take", "with_files"]
 
 DEFAULT_TRIES = 50
 DEFAULT_DEADLINE_S = 10.0
@@ -119,6 +120,14 @@ def with_files(
         unread.pop(problem.path, None)
     problems = tuple(problem for problem in snapshot.problems if problem not in mended)
     return Snapshot.of(files, problems=problems, originals=originals, unread=unread)
+
+
+def problems_of(snapshot: Snapshot, environment: Mapping[str, str]) -> list[Problem]:
+    """Everything that can be told to be wrong with a folder without building it: reading it, and what it says."""
+    if not snapshot.files and not snapshot.is_complete:
+        return list(snapshot.problems)
+    _, found = analyse({**snapshot.files, **snapshot.originals}, environment)
+    return ordered([*snapshot.problems, *found])
 
 
 class _Reader:

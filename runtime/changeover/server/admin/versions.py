@@ -42,7 +42,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
 
     @routes.get("/status")
     async def status() -> JSON:
-        return JSON(await manager.status())
+        return JSON(await manager.report())
 
     @routes.get("/versions")
     async def versions(status: Status | None = None, limit: Limit = 100, before: int | None = None) -> JSON:

@@ -7,7 +7,6 @@ A run executes in the request's own task, so that whatever ends the request ends
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
@@ -23,8 +22,6 @@ from changeover.server.langgraph.listener import Listener
 from changeover.server.langgraph.payloads import RunBody, run_body, thread_id_of
 from changeover.server.langgraph.sse import Events, stream_modes
 from changeover.server.receiving import read_body
-
-log = logging.getLogger(__name__)
 
 
 def install(app: FastAPI, manager: GraphVersionManager) -> None:
@@ -93,7 +90,6 @@ class _Endpoint:
         except Exception as error:  # border: whatever a graph raises is told to the client
             if not answer.begun:
                 raise
-            log.warning("run_failed", extra={"run_id": request.id, "error": type(error).__name__})
             answer.error = error
         await listener.quiet()
         await answer.finish()
