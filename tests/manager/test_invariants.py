@@ -315,6 +315,7 @@ class Changes(RuleBasedStateMachine):
         assert self.sql("SELECT id FROM runs WHERE status IN ('pending', 'running')") == []
         assert self.sql("SELECT id FROM operations WHERE status = 'running'") == []
         self._nothing_was_lost(but=set(left))
+        self._acknowledge()
 
     async def _copy_state(self) -> None:
         source, target = self.database, self.base / f"state-{self.generation + 1}" / "c.db"

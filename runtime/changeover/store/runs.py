@@ -198,8 +198,8 @@ def _start(connection: sqlite3.Connection, id_: RunId, decide: Decide, now: floa
     )
     decision = decide(_facts(connection, new, thread, now))
     row = connection.execute(
-        "UPDATE runs SET status = 'running', version = ?, reason = ?, started_at = ? WHERE id = ? AND status = 'pending'"
-        " RETURNING *",
+        "UPDATE runs SET status = 'running', version = ?, reason = ?, started_at = ?"
+        " WHERE id = ? AND status = 'pending' RETURNING *",
         (decision.version, decision.reason, now, id_),
     ).fetchone()
     run = rows.run(row)
@@ -238,7 +238,8 @@ def _finish(connection: sqlite3.Connection, run: Run, outcome: Outcome, now: flo
 def _take_thread(connection: sqlite3.Connection, run: Run, before: Thread | None, now: float) -> None:
     """Bind the thread to the graph and version of the run that starts on it."""
     connection.execute(
-        "UPDATE threads SET graph = ?, version = ?, reason = ?, status = 'busy', holds = NULL, updated_at = ? WHERE id = ?",
+        "UPDATE threads SET graph = ?, version = ?, reason = ?, status = 'busy', holds = NULL, updated_at = ?"
+        " WHERE id = ?",
         (run.graph, run.version, run.reason, now, run.thread_id),
     )
     if before is None or before.version is None:
