@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import shutil
+import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ DEADLINE_S = 10.0
 POLL_S = 0.005
 
 WriteProject = Callable[[Mapping[str, str]], Path]
+AsNobody = Callable[[], AbstractContextManager[None]]
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -67,3 +72,31 @@ async def _eventually(condition: Callable[[], Any], within_s: float = DEADLINE_S
 def eventually() -> Callable[..., Any]:
     """Waits until a condition, plain or async, gives something true, and returns that; fails after a deadline."""
     return _eventually
+
+
+@pytest.fixture
+def as_nobody() -> AsNobody:
+    """A time without the rights of root, who may read and write everything."""
+
+    @contextmanager
+    def drop() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return drop
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that every user of the machine may enter."""
+    with tempfile.TemporaryDirectory(prefix="changeover-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o700)

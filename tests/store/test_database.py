@@ -10,7 +10,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -240,12 +241,12 @@ async def test_a_page_that_is_damaged_while_it_is_served_is_told_and_others_are_
     await database.close()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(OperatorError):
-        Store.open(tmp_path / "deep" / "c.db")
-    tmp_path.chmod(0o700)
+def test_a_folder_that_cannot_be_written(
+    shared_folder: Path, as_nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    shared_folder.chmod(0o555)
+    with as_nobody(), pytest.raises(OperatorError):
+        Store.open(shared_folder / "deep" / "c.db")
 
 
 def test_a_path_below_a_file(tmp_path: Path) -> None:

@@ -137,5 +137,6 @@ asyncio.run(main())
         for seed in ("1", "2")
     ]
     assert contracts[0] == contracts[1]
-    assert "0x" not in contracts[0] and "_changeover_" not in contracts[0]
+    assert "0x" not in contracts[0]
+    assert "_changeover_" not in contracts[0]
     assert json.loads(contracts[0])["channels"]["ledger"]["type"]["args"][0]["class"] == "graphs.types.Ledger"

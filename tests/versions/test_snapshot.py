@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -218,14 +218,16 @@ def test_a_pipe_a_socket_and_a_folder_in_place_of_a_file_are_problems(project: P
     assert not snapshot.is_complete
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_or_folder_is_a_problem(project: Path) -> None:
-    (project / "prompts/support.md").chmod(0)
-    (project / "graphs/deep").chmod(0)
-    try:
-        assert codes(take(project)) == {"prompts/support.md": "unreadable", "graphs/deep": "unreadable"}
-    finally:
-        (project / "graphs/deep").chmod(0o700)
+def test_an_unreadable_file_or_folder_is_a_problem(
+    shared_folder: Path, as_nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    for path in ("agents.yaml", "prompts/support.md", "graphs/deep/a.py"):
+        write(shared_folder, path)
+    (shared_folder / "prompts/support.md").chmod(0)
+    (shared_folder / "graphs/deep").chmod(0)
+    with as_nobody():
+        assert codes(take(shared_folder)) == {"prompts/support.md": "unreadable", "graphs/deep": "unreadable"}
+    (shared_folder / "graphs/deep").chmod(0o700)
 
 
 def test_a_name_that_is_not_utf8_is_a_problem_that_can_be_printed(project: Path) -> None:

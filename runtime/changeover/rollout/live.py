@@ -64,6 +64,7 @@ class LiveEdits:
             if await self._attempt(self._edits.refresh_environment) and await self._attempt(self._build):
                 return
             await asyncio.sleep(RETRY_S)
+        log.error("edit_given_up", extra={"after_s": RETRIES * RETRY_S, "hint": "save again once the cause is mended"})
 
     async def _build(self) -> None:
         """Only what was dealt with to the end counts as seen: a promotion that fails is tried again."""

@@ -104,6 +104,7 @@ class Rollout:
         self._load = load
         self._moved = moved
         self._one_at_a_time = asyncio.Lock()
+        self._overtaken = asyncio.Event()
 
     async def switch(
         self, to: str, graphs: Sequence[str] | None, wishes: Wishes, *, keep: Collection[str] = ()
@@ -136,7 +137,11 @@ class Rollout:
             return entry.done(await self._make(change, routing, wishes))
 
     async def rollback(self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes) -> Receipt:
-        """Go back to the last good version and mark the one that is left."""
+        """Go back to the last good version and mark the one that is left.
+
+        It does not wait for a switch that waits for runs to end: that one is given up.
+        """
+        self._overtaken.set()
         async with self._operation("rollback", wishes, {"to": to, "graphs": graphs}) as entry:
             routing = await self._routing(wishes)
             history = await self._store.routing.history(limit=HISTORY_LIMIT)
@@ -199,7 +204,7 @@ class Rollout:
         try:
             flights = self._in_flight.on()
             await self._settle_flights(flights, wishes)
-            if not await self._in_flight.empty(None, wishes.timeout_s):
+            if not await self._emptied(wishes.timeout_s):
                 waiting = [flight.to_json() for flight in self._in_flight.on()]
                 raise TimedOut(
                     f"{len(waiting)} runs did not end within {wishes.timeout_s:g} s; nothing was switched",
@@ -211,6 +216,21 @@ class Rollout:
             return await self._receipt(routing, after, flights, wishes)
         finally:
             self._in_flight.release()
+
+    async def _emptied(self, timeout_s: float) -> bool:
+        """Wait until nothing runs; False after the deadline. Raises `Conflict` when a rollback cannot wait."""
+        self._overtaken.clear()
+        empty = asyncio.ensure_future(self._in_flight.empty(None, timeout_s))
+        overtaken = asyncio.ensure_future(self._overtaken.wait())
+        try:
+            await asyncio.wait({empty, overtaken}, return_when=asyncio.FIRST_COMPLETED)
+            if empty.done():
+                return empty.result()
+            raise Conflict("a rollback overtook this switch; nothing was switched", code="overtaken")
+        finally:
+            for waiter in (empty, overtaken):
+                waiter.cancel()
+            await asyncio.gather(empty, overtaken, return_exceptions=True)
 
     async def _move(self, change: RoutingChange) -> Routing:
         """One compare-and-set in the database, one assignment in memory; the second also if the caller has left."""

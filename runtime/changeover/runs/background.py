@@ -10,7 +10,6 @@ from changeover.runs.engine import Engine
 from changeover.runs.request import Part, RunRequest
 from changeover.store.records import Run
 
-
 BUFFERED_PARTS = 10_000  # a listener that is this far behind slows its run down
 
 

@@ -50,6 +50,10 @@ class InFlight:
         """Keep new runs at the door. Those already inside go on."""
         self._held = True
 
+    @property
+    def is_held(self) -> bool:
+        return self._held
+
     def release(self) -> None:
         self._held = False
         self.notify()

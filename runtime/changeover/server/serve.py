@@ -27,6 +27,7 @@ from changeover.manager import GraphVersionManager
 from changeover.server.app import create_app
 from changeover.server.opening import serve_folder
 from changeover.server.security import is_loopback
+from changeover.server.tasks import guard_tasks
 from changeover.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ async def serve(manager: GraphVersionManager, announce: Announce = print, stop: 
     # Versions are built in threads. With the default of 5 ms a thread that computes keeps the loop, and so every
     # answer, waiting that long each time it wants to go on.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    guard_tasks(asyncio.get_running_loop())
     stop = stop or asyncio.Event()
     with contextlib.closing(bind(manager.settings)) as listener, _signals(stop):
         async with manager:

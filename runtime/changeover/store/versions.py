@@ -279,6 +279,8 @@ def _retire(connection: sqlite3.Connection, id_: str, now: float) -> Version:
 def _collect(
     connection: sqlite3.Connection, keep: int, older_than: float, needed: frozenset[str], now: float
 ) -> tuple[list[str], list[str]]:
+    for row in connection.execute("SELECT id FROM versions WHERE status = 'draining'").fetchall():
+        rows.settle(connection, row["id"], now)  # a hold may have expired since anything looked
     newest = [row["id"] for row in connection.execute("SELECT id FROM versions ORDER BY number DESC LIMIT ?", (keep,))]
     kept = needed.union(newest)
     idle = connection.execute(

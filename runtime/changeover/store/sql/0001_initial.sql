@@ -145,6 +145,7 @@ CREATE VIEW holders AS
     SELECT version, 'thread', id, holds, updated_at FROM threads WHERE holds IS NOT NULL
     UNION ALL
     SELECT version, 'hold', id, reason, created_at FROM holds
+     WHERE expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0
     UNION ALL
     SELECT apart.value, 'routing', apart.key, 'graph routed apart', routing.at
       FROM routing, json_each(routing.graphs) AS apart
