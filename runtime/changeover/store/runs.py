@@ -161,8 +161,8 @@ def _accept(connection: sqlite3.Connection, new: NewRun, decide: Decide, now: fl
 
 def _insert_run(connection: sqlite3.Connection, run: Run) -> None:
     connection.execute(
-        "INSERT INTO runs (id, thread_id, graph, version, requested_version, reason, continues, status, fence, metadata,"
-        " created_at, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO runs (id, thread_id, graph, version, requested_version, reason, continues, status, fence,"
+        " metadata, created_at, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             run.id,
             run.thread_id,
@@ -183,7 +183,8 @@ def _insert_run(connection: sqlite3.Connection, run: Run) -> None:
 def _insert_busy_thread(connection: sqlite3.Connection, id_: str, run: Run, now: float) -> None:
     """The thread of its first run."""
     connection.execute(
-        "INSERT INTO threads (id, graph, version, reason, status, created_at, updated_at) VALUES (?, ?, ?, ?, 'busy', ?, ?)",
+        "INSERT INTO threads (id, graph, version, reason, status, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, 'busy', ?, ?)",
         (id_, run.graph, run.version, run.reason, now, now),
     )
 
