@@ -192,6 +192,8 @@ class Database:
         """Run the batch in the open transaction and end it. What a failed commit undid fails as a whole."""
         outcomes: list[_Outcome] = []
         try:
+            if len(batch) == 1:
+                return [self._run_alone(batch[0])]
             for request in batch:
                 outcomes.append((request, *self._run_in_savepoint(request.job)))
             self._writer.execute("COMMIT")
@@ -203,6 +205,18 @@ class Database:
             failure = explain(error, self.path)
             failed = {id(request): problem for request, _, problem in outcomes if problem is not None}
             return [(request, None, failed.get(id(request), failure)) for request in batch]
+
+    def _run_alone(self, request: _Request) -> _Outcome:
+        """A job that has the transaction for itself: what it did is committed, or all of it undone."""
+        try:
+            result = request.job(self._writer)
+        except BaseException as error:
+            if not self._writer.in_transaction:  # SQLite gave it up itself (disk full, I/O error)
+                return request, None, explain(error, self.path)
+            self._writer.execute("ROLLBACK")
+            return request, None, explain(error, self.path) if is_storage_failure(error) else error
+        self._writer.execute("COMMIT")
+        return request, result, None
 
     def _run_in_savepoint(self, job: Job) -> tuple[Any, BaseException | None]:
         self._writer.execute("SAVEPOINT job")

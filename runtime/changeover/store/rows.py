@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from changeover.store.records import (
@@ -79,19 +80,29 @@ def head_of_routing(connection: sqlite3.Connection) -> Routing | None:
 
 
 def thread(row: sqlite3.Row) -> Thread:
+    found = thread_of(tuple(row))
+    assert found is not None
+    return found
+
+
+def thread_of(columns: Sequence[Any]) -> Thread | None:
+    """The thread of an outer join's columns, in the order of its table; None where there was none."""
+    if columns[0] is None:
+        return None
+    id_, graph, version_, policy, pin_expires, status, waiting, holds, reason, metadata, created_at, updated_at = columns
     return Thread(
-        id=ThreadId(row["id"]),
-        graph=row["graph"],
-        version=row["version"],
-        policy=row["policy"],
-        pin_expires=row["pin_expires"],
-        status=row["status"],
-        waiting=row["waiting"],
-        holds=row["holds"],
-        reason=row["reason"],
-        metadata=json.loads(row["metadata"]),
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
+        ThreadId(id_),
+        graph,
+        version_,
+        policy,
+        pin_expires,
+        status,
+        waiting,
+        holds,
+        reason,
+        json.loads(metadata),
+        created_at,
+        updated_at,
     )
 
 

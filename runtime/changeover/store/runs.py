@@ -38,16 +38,17 @@ class Runs:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
+        self._unchanging = Unchanging()
 
     def accept(self, new: NewRun, decide: Decide) -> asyncio.Future[Run]:
         """Decide the version of a new run and write its row: `running`, or `pending` behind others on its thread."""
         now = self._clock()
-        return self._database.write(lambda connection: _accept(connection, new, decide, now), durable=False)
+        return self._database.write(lambda connection: _accept(connection, self._unchanging, new, decide, now), durable=False)
 
     def start(self, id_: RunId, decide: Decide) -> asyncio.Future[Run]:
         """Start a run that had to wait; the decision is made again, and an event names both if they differ."""
         now = self._clock()
-        return self._database.write(lambda connection: _start(connection, id_, decide, now), durable=False)
+        return self._database.write(lambda connection: _start(connection, self._unchanging, id_, decide, now), durable=False)
 
     def finish(self, run: Run, outcome: Outcome) -> asyncio.Future[RunId | None]:
         """Write how a run ended; returns the next run that may start on its thread."""
@@ -129,12 +130,42 @@ class Runs:
         return await self._database.read(lambda connection: _fate_of_threads(connection, versions, listed))
 
 
-def _accept(connection: sqlite3.Connection, new: NewRun, decide: Decide, now: float) -> Run:
-    thread = _thread(connection, new.thread_id) if new.thread_id else None
+class Unchanging:
+    """Rows that are never updated, so that each run does not read them again: routings and graphs of versions.
+
+    Which routing is the newest is asked every time. Used inside transactions of the writer only.
+    """
+
+    def __init__(self) -> None:
+        self._routing: Routing | None = None
+        self._graphs: dict[tuple[str, str], GraphEntry] = {}
+
+    def routing(self, connection: sqlite3.Connection, revision: int | None) -> Routing | None:
+        if revision is not None and (self._routing is None or self._routing.revision != revision):
+            self._routing = rows.head_of_routing(connection)
+        return self._routing
+
+    def graph(self, connection: sqlite3.Connection, version: str | None, graph: str) -> GraphEntry | None:
+        if version is None:
+            return None
+        found = self._graphs.get((version, graph)) or _graph(connection, version, graph)
+        if found is not None:  # a version without the graph may be a rejected one, and get it later
+            self._graphs[version, graph] = found
+        return found
+
+
+def _accept(connection: sqlite3.Connection, known: Unchanging, new: NewRun, decide: Decide, now: float) -> Run:
+    revision, is_busy, *columns = connection.execute(
+        "SELECT (SELECT max(revision) FROM routing),"
+        " EXISTS (SELECT 1 FROM runs WHERE thread_id = :id AND status IN ('pending', 'running')), threads.*"
+        " FROM (SELECT 1) LEFT JOIN threads ON threads.id = :id",
+        {"id": new.thread_id},
+    ).fetchone()
+    thread = rows.thread_of(columns)
     if new.thread_id and thread is None and not new.create_thread:
         raise NotFound(f"there is no thread '{new.thread_id}'", code="unknown-thread")
-    decision = decide(_facts(connection, new, thread, now))
-    waits = thread is not None and _is_busy(connection, thread.id)
+    decision = decide(_facts(connection, known, revision, new, thread, now))
+    waits = thread is not None and bool(is_busy)
     run = Run(
         id=new.id,
         thread_id=new.thread_id,
@@ -189,7 +220,7 @@ def _insert_busy_thread(connection: sqlite3.Connection, id_: str, run: Run, now:
     )
 
 
-def _start(connection: sqlite3.Connection, id_: RunId, decide: Decide, now: float) -> Run:
+def _start(connection: sqlite3.Connection, known: Unchanging, id_: RunId, decide: Decide, now: float) -> Run:
     waiting = rows.run(connection.execute("SELECT * FROM runs WHERE id = ?", (id_,)).fetchone())
     if waiting.status != "pending":
         raise Conflict(f"run {id_} is {waiting.status}", code="run-not-pending")
@@ -197,7 +228,8 @@ def _start(connection: sqlite3.Connection, id_: RunId, decide: Decide, now: floa
     new = NewRun(
         waiting.id, waiting.graph, waiting.thread_id, waiting.requested_version, waiting.continues, waiting.metadata
     )
-    decision = decide(_facts(connection, new, thread, now))
+    (revision,) = connection.execute("SELECT max(revision) FROM routing").fetchone()
+    decision = decide(_facts(connection, known, revision, new, thread, now))
     row = connection.execute(
         "UPDATE runs SET status = 'running', version = ?, reason = ?, started_at = ?"
         " WHERE id = ? AND status = 'pending' RETURNING *",
@@ -220,19 +252,18 @@ def _start(connection: sqlite3.Connection, id_: RunId, decide: Decide, now: floa
 
 
 def _finish(connection: sqlite3.Connection, run: Run, outcome: Outcome, now: float) -> RunId | None:
-    row = connection.execute(
+    ended = connection.execute(
         "UPDATE runs SET status = ?, status_reason = ?, ended_at = ? WHERE id = ? AND fence = ?"
-        " AND status IN ('pending', 'running') RETURNING *",
+        " AND status IN ('pending', 'running')"
+        " RETURNING version, started_at, (SELECT status FROM versions WHERE id = runs.version)",
         (outcome.status, outcome.reason, now, run.id, run.fence),
     ).fetchone()
-    if row is None:
+    if ended is None:
         raise Conflict(f"run {run.id} was ended or taken over by somebody else", code="run-lost")
-    ended = rows.run(row)  # the caller's may be from before it was started
-    next_run = _next_run(connection, ended.thread_id) if ended.thread_id else None
-    if ended.thread_id and (ended.started_at is not None or next_run is None):
-        _leave_thread(connection, ended, outcome, next_run, now)
-    if _is_draining(connection, ended.version):
-        rows.settle(connection, ended.version, now)
+    version, started_at, version_status = ended  # the caller's row may be from before it was started
+    next_run = _leave_thread(connection, run.thread_id, outcome, started_at, now) if run.thread_id else None
+    if version_status == Status.DRAINING:
+        rows.settle(connection, version, now)
     return next_run
 
 
@@ -259,48 +290,58 @@ def _take_thread(connection: sqlite3.Connection, run: Run, before: Thread | None
         rows.settle(connection, before.version, now)
 
 
-def _leave_thread(connection: sqlite3.Connection, run: Run, outcome: Outcome, next_run: str | None, now: float) -> None:
-    thread = _thread(connection, run.thread_id or "")
-    assert thread is not None
-    waiting = outcome.waiting if outcome.began else thread.waiting
+def _leave_thread(
+    connection: sqlite3.Connection, thread_id: str, outcome: Outcome, started_at: float | None, now: float
+) -> RunId | None:
+    """Write down what the thread waits for now. Returns the run that is next on it."""
+    next_run, before, *policies = connection.execute(
+        "SELECT (SELECT id FROM runs WHERE thread_id = t.id AND status IN ('pending', 'running') ORDER BY seq LIMIT 1),"
+        " waiting, policy, (SELECT threads FROM routing ORDER BY revision DESC LIMIT 1),"
+        " (SELECT g.threads FROM version_graphs g WHERE g.version = t.version AND g.graph = t.graph)"
+        " FROM threads t WHERE id = ?",
+        (thread_id,),
+    ).fetchone()
+    if started_at is None and next_run is not None:  # it never had the thread, and another has it
+        return RunId(next_run)
+    waiting = outcome.waiting if outcome.began else before
     status = "busy" if next_run else {"failure": "error", None: "idle"}.get(waiting, "interrupted")
-    holds = waiting if waiting in ("interrupt", "breakpoint") else _pin(connection, thread, now)
+    if waiting in ("interrupt", "breakpoint"):
+        holds = waiting
+    else:  # nearly always nobody says that it is pinned, and one look at the words is enough
+        holds = _pin(connection, thread_id, now) if "pinned" in policies else None
     connection.execute(
         "UPDATE threads SET status = ?, waiting = ?, holds = ?, updated_at = ? WHERE id = ?",
-        (status, waiting, holds, now, run.thread_id),
+        (status, waiting, holds, now, thread_id),
     )
+    return RunId(next_run) if next_run else None
 
 
-def _pin(connection: sqlite3.Connection, thread: Thread, now: float) -> str | None:
-    """`pinned` if that is the thread's policy. Nearly always nobody says so, and one look at the words is enough."""
-    if thread.version is None or thread.graph is None:
-        return None
-    said = connection.execute(
-        "SELECT threads FROM routing WHERE revision = (SELECT max(revision) FROM routing)"
-        " UNION ALL SELECT threads FROM version_graphs WHERE version = ? AND graph = ?",
-        (thread.version, thread.graph),
-    ).fetchall()
-    if "pinned" not in (thread.policy, *(word for (word,) in said)):
+def _pin(connection: sqlite3.Connection, thread_id: str, now: float) -> str | None:
+    """`pinned` if that is what the thread's policy comes to."""
+    thread = _thread(connection, thread_id)
+    if thread is None or thread.version is None or thread.graph is None:
         return None
     graph = _graph(connection, thread.version, thread.graph)
     policy = thread_policy(thread, rows.head_of_routing(connection), graph, now)
     return "pinned" if policy == "pinned" else None
 
 
-def _is_draining(connection: sqlite3.Connection, version: str) -> bool:
-    row = connection.execute("SELECT status FROM versions WHERE id = ?", (version,)).fetchone()
-    return row is not None and row["status"] == Status.DRAINING.value
-
-
-def _facts(connection: sqlite3.Connection, new: NewRun, thread: Thread | None, now: float) -> Facts:
-    routing = rows.head_of_routing(connection)
+def _facts(
+    connection: sqlite3.Connection,
+    known: Unchanging,
+    revision: int | None,
+    new: NewRun,
+    thread: Thread | None,
+    now: float,
+) -> Facts:
+    routing = known.routing(connection, revision)
     status = None
     if new.requested_version:
         row = connection.execute("SELECT status FROM versions WHERE id = ?", (new.requested_version,)).fetchone()
         status = Status(row["status"]) if row else None
     target = new.requested_version or (routing.version_for(new.graph) if routing else None)
-    on_thread = _graph(connection, thread.version, new.graph) if thread and thread.version else None
-    on_target = _graph(connection, target, new.graph) if target else None
+    on_thread = known.graph(connection, thread.version, new.graph) if thread else None
+    on_target = known.graph(connection, target, new.graph)
     return Facts(new, routing, thread, status, on_thread, on_target, now)
 
 
@@ -322,21 +363,6 @@ def _insert_thread(
         (id_, graph, rows.dumps(dict(metadata)), now, now),
     ).rowcount
     return bool(inserted)
-
-
-def _is_busy(connection: sqlite3.Connection, thread_id: str) -> bool:
-    found = connection.execute(
-        "SELECT 1 FROM runs WHERE thread_id = ? AND status IN ('pending', 'running') LIMIT 1", (thread_id,)
-    ).fetchone()
-    return found is not None
-
-
-def _next_run(connection: sqlite3.Connection, thread_id: str) -> RunId | None:
-    row = connection.execute(
-        "SELECT id FROM runs WHERE thread_id = ? AND status IN ('pending', 'running') ORDER BY seq LIMIT 1",
-        (thread_id,),
-    ).fetchone()
-    return RunId(row["id"]) if row else None
 
 
 def _fate_of_threads(connection: sqlite3.Connection, versions: Sequence[str], listed: int) -> dict[str, Any]:

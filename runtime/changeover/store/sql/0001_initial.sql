@@ -78,7 +78,7 @@ CREATE INDEX threads_that_hold ON threads (version, holds) WHERE holds IS NOT NU
 CREATE INDEX threads_by_version ON threads (version, updated_at);
 
 CREATE TABLE runs (
-    seq               INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of arrival
+    seq               INTEGER PRIMARY KEY,                -- order of arrival
     id                TEXT NOT NULL UNIQUE,
     thread_id         TEXT,
     graph             TEXT NOT NULL,
