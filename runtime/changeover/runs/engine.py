@@ -19,7 +19,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import structlog
 from langchain_core.runnables import RunnableConfig
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 INTERRUPT = "__interrupt__"
 CANCEL_WAIT_S = 10.0
 WRITE_AGAIN_S = 0.5  # pause before the end of a run is written again, after the disk was full or failed
+T = TypeVar("T")
 LoadGraph = Callable[[VersionId, str], Awaitable[LoadedGraph]]
 
 
@@ -147,7 +148,7 @@ class Engine:
             outcome = self._failure(flight, live, error)
             raise
         finally:
-            await asyncio.shield(self._leave(flight, outcome))
+            await _unless_done(self._leave(flight, outcome))
             with suppress(ValueError):  # a stream that was closed from another task leaves its own context behind
                 structlog.contextvars.reset_contextvars(**token)
 
@@ -200,7 +201,7 @@ class Engine:
         self._turns[request.id] = asyncio.Event()  # before its row: whoever ends before it may give it its turn at once
         accepting = self._rows.accept(request.row(), decide)
         try:
-            run = await asyncio.shield(accepting)
+            run = await _unless_done(accepting)
         except asyncio.CancelledError:
             accepting.add_done_callback(partial(self._abandon, request.id))
             raise
@@ -304,6 +305,11 @@ class Engine:
         # a run that was to continue and was stopped before its first step leaves what waits on the thread as it was
         untouched = status == "interrupted" and flight.run.continues and flight.node is None
         return Outcome(status, reason, "failure", began=live is not None and not untouched)
+
+
+def _unless_done(future: asyncio.Future[T]) -> asyncio.Future[T]:
+    """What to wait on so that who stops waiting does not cancel it. Most writes are done before anybody waits."""
+    return future if future.done() else asyncio.shield(future)
 
 
 def _nothing() -> asyncio.Future[RunId | None]:

@@ -42,7 +42,7 @@ class InFlight:
         self._entering = 0
         self._held = False
         self._shut = False
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None  # made by who waits; most changes nobody waits for
 
     # --- the door --------------------------------------------------------------------------------
 
@@ -123,13 +123,15 @@ class InFlight:
 
     def notify(self) -> None:
         """Let everybody who waits look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def wait(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
                 while not condition():
+                    self._changed = self._changed or asyncio.Event()
                     await self._changed.wait()
         except TimeoutError:
             return False

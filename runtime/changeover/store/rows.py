@@ -89,7 +89,9 @@ def thread_of(columns: Sequence[Any]) -> Thread | None:
     """The thread of an outer join's columns, in the order of its table; None where there was none."""
     if columns[0] is None:
         return None
-    id_, graph, version_, policy, pin_expires, status, waiting, holds, reason, metadata, created_at, updated_at = columns
+    id_, graph, version_, policy, pin_expires, status, waiting, holds, reason, metadata, created_at, updated_at = (
+        columns
+    )
     return Thread(
         ThreadId(id_),
         graph,

@@ -33,6 +33,10 @@ from changeover.versions.lifecycle import Status
 
 Decide = Callable[[Facts], Decision]
 
+# Each has an index of its own, whose condition it repeats to the letter.
+RUNNING = "SELECT id FROM runs WHERE thread_id = {} AND status = 'running'"
+PENDING = "SELECT id FROM runs WHERE thread_id = {} AND status = 'pending'"
+
 
 class Runs:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
@@ -43,12 +47,16 @@ class Runs:
     def accept(self, new: NewRun, decide: Decide) -> asyncio.Future[Run]:
         """Decide the version of a new run and write its row: `running`, or `pending` behind others on its thread."""
         now = self._clock()
-        return self._database.write(lambda connection: _accept(connection, self._unchanging, new, decide, now), durable=False)
+        return self._database.write(
+            lambda connection: _accept(connection, self._unchanging, new, decide, now), durable=False
+        )
 
     def start(self, id_: RunId, decide: Decide) -> asyncio.Future[Run]:
         """Start a run that had to wait; the decision is made again, and an event names both if they differ."""
         now = self._clock()
-        return self._database.write(lambda connection: _start(connection, self._unchanging, id_, decide, now), durable=False)
+        return self._database.write(
+            lambda connection: _start(connection, self._unchanging, id_, decide, now), durable=False
+        )
 
     def finish(self, run: Run, outcome: Outcome) -> asyncio.Future[RunId | None]:
         """Write how a run ended; returns the next run that may start on its thread."""
@@ -157,7 +165,7 @@ class Unchanging:
 def _accept(connection: sqlite3.Connection, known: Unchanging, new: NewRun, decide: Decide, now: float) -> Run:
     revision, is_busy, *columns = connection.execute(
         "SELECT (SELECT max(revision) FROM routing),"
-        " EXISTS (SELECT 1 FROM runs WHERE thread_id = :id AND status IN ('pending', 'running')), threads.*"
+        f" EXISTS ({RUNNING.format(':id')}) OR EXISTS ({PENDING.format(':id')}), threads.*"
         " FROM (SELECT 1) LEFT JOIN threads ON threads.id = :id",
         {"id": new.thread_id},
     ).fetchone()
@@ -295,7 +303,7 @@ def _leave_thread(
 ) -> RunId | None:
     """Write down what the thread waits for now. Returns the run that is next on it."""
     next_run, before, *policies = connection.execute(
-        "SELECT (SELECT id FROM runs WHERE thread_id = t.id AND status IN ('pending', 'running') ORDER BY seq LIMIT 1),"
+        f"SELECT coalesce(({RUNNING.format('t.id')}), ({PENDING.format('t.id')} ORDER BY seq LIMIT 1)),"
         " waiting, policy, (SELECT threads FROM routing ORDER BY revision DESC LIMIT 1),"
         " (SELECT g.threads FROM version_graphs g WHERE g.version = t.version AND g.graph = t.graph)"
         " FROM threads t WHERE id = ?",

@@ -96,7 +96,7 @@ CREATE TABLE runs (
 );
 CREATE UNIQUE INDEX one_running_run_per_thread ON runs (thread_id) WHERE status = 'running' AND thread_id IS NOT NULL;
 CREATE INDEX runs_active_by_version ON runs (version) WHERE status IN ('pending', 'running');
-CREATE INDEX runs_active_by_thread ON runs (thread_id, seq) WHERE status IN ('pending', 'running');
+CREATE INDEX runs_pending_by_thread ON runs (thread_id, seq) WHERE status = 'pending';
 CREATE INDEX runs_by_thread ON runs (thread_id, seq);
 
 CREATE TABLE holds (
