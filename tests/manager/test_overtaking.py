@@ -26,7 +26,7 @@ def desk(name: str, gate: asyncio.Event | None = None) -> StateGraph:
     return StateGraph(State).add_node(work).add_edge(START, "work")
 
 
-async def test_a_rollback_overtakes_a_switch_that_waits_for_runs_to_end(project):
+async def test_a_rollback_overtakes_a_switch_that_waits_for_runs_to_end(project, eventually):
     gate = asyncio.Event()
     async with GraphVersionManager.open(project({"agents.yaml": "agents: {}\n"})) as manager:
         for name in ("one", "two", "three"):
@@ -34,11 +34,9 @@ async def test_a_rollback_overtakes_a_switch_that_waits_for_runs_to_end(project)
         await manager.switch("one")
         await manager.switch("two")
         running = asyncio.create_task(manager.invoke("desk", {}, thread_id="t"))
-        while not manager.in_flight.on("two"):
-            await asyncio.sleep(0)
+        await eventually(lambda: manager.in_flight.on("two"))
         waiting = asyncio.create_task(manager.switch("three", drain="before", timeout_s=60))
-        while not manager.in_flight.is_held:
-            await asyncio.sleep(0)
+        await eventually(lambda: manager.in_flight.is_held)
         receipt = await manager.rollback(reason="wrong tone")
         assert (receipt["from"], receipt["to"]) == ("two", "one")
         with pytest.raises(Conflict) as overtaken:
@@ -49,7 +47,7 @@ async def test_a_rollback_overtakes_a_switch_that_waits_for_runs_to_end(project)
         assert await running == {"by": "two"}
 
 
-async def test_a_hold_that_expired_holds_no_longer(project):
+async def test_a_hold_that_expired_holds_no_longer(project, eventually):
     async with GraphVersionManager.open(project({"agents.yaml": "agents: {}\n"})) as manager:
         for name in ("one", "two"):
             await manager.register(name, {"desk": desk(name)})
@@ -57,8 +55,10 @@ async def test_a_hold_that_expired_holds_no_longer(project):
         await manager.store.versions.hold("one", "h1", "looking into it", time.time() + 0.2)
         await manager.switch("two")
         assert [holder.kind for holder in await manager.holders("one")] == ["hold"]
-        async with asyncio.timeout(10):
-            while await manager.holders("one"):
-                await asyncio.sleep(0.01)
+
+        async def nothing_holds() -> bool:
+            return not await manager.holders("one")
+
+        await eventually(nothing_holds)
         await manager.collect()
         assert (await manager.version("one")).status == "drained"

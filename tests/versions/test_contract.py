@@ -55,6 +55,32 @@ PROJECT = {
 }
 
 
+LATE_TYPES = """
+    from __future__ import annotations
+
+    from dataclasses import dataclass
+    from typing import NamedTuple, Optional, TypedDict
+
+    from pydantic import BaseModel
+
+    class Money(NamedTuple):
+        amount: int
+
+    class Line(TypedDict, total=False):
+        price: Money
+        parent: Line
+
+    class Page(BaseModel):
+        next: Optional[Page] = None
+        money: Optional[Money] = None
+
+    @dataclass
+    class Ledger:
+        line: Line
+        page: Page
+    """
+
+
 async def contract_digests(project, edit: dict[str, str]) -> tuple[str, str]:
     async with GraphVersionManager.open(project(PROJECT)) as manager:
         before = await manager.build()
@@ -111,6 +137,20 @@ async def test_what_saved_state_does_not_depend_on_leaves_the_contract_equal(pro
 async def test_what_saved_state_depends_on_changes_the_contract(project, edit):
     before, after = await contract_digests(project, edit)
     assert before != after
+
+
+async def test_types_that_are_written_as_text_and_contain_themselves_do_not_depend_on_where_they_were_loaded(project):
+    project({**PROJECT, "graphs/types.py": LATE_TYPES})
+    async with GraphVersionManager.open(project({})) as manager:
+        before = await manager.build()
+        project({"graphs/nodes.py": PROJECT["graphs/nodes.py"].replace('["first"]', '["1st"]')})
+        after = await manager.build()
+        project({"graphs/types.py": LATE_TYPES.replace("amount: int", "amount: int\n        currency: str = ''")})
+        other = await manager.build()
+        text = json.dumps(await manager.store.versions.contract(after.graphs["flow"].digest))
+    assert before.graphs["flow"].contract_digest == after.graphs["flow"].contract_digest
+    assert after.graphs["flow"].contract_digest != other.graphs["flow"].contract_digest
+    assert "_changeover_" not in text
 
 
 def test_the_contract_is_the_same_in_every_process(project, tmp_path: Path):

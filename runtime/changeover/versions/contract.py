@@ -9,6 +9,7 @@ version was loaded.
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -75,6 +76,7 @@ class _Describer:
 
     def __init__(self, logical_name: LogicalName) -> None:
         self._logical_name = logical_name
+        self._within: list[type] = []  # the classes being described, for those that contain themselves
 
     def channel(self, channel: BaseChannel[Any, Any, Any]) -> dict[str, Any]:
         operator = getattr(channel, "operator", None) or getattr(channel, "reducer", None)
@@ -93,11 +95,22 @@ class _Describer:
             return self.describe(get_args(annotation)[0], depth)
         if origin is typing.Literal:
             return {"literal": [repr(value) for value in get_args(annotation)]}
+        if origin is types.UnionType:
+            origin = typing.Union  # two spellings of one type
         if origin is not None:
             return {"of": self.name(origin), "args": [self.describe(arg, depth + 1) for arg in get_args(annotation)]}
         if isinstance(annotation, type) and self._logical_name(annotation.__module__) is not None:
-            return {"class": self.name(annotation), "fields": self._fields(annotation, depth + 1)}
+            return self._project_class(annotation, depth)
         return self.name(annotation)
+
+    def _project_class(self, cls: type, depth: int) -> Any:
+        if cls in self._within:
+            return {"class": self.name(cls)}
+        self._within.append(cls)
+        try:
+            return {"class": self.name(cls), "fields": self._fields(cls, depth + 1)}
+        finally:
+            self._within.pop()
 
     def name(self, thing: Any) -> str:
         if thing is None or thing is type(None):
@@ -111,19 +124,36 @@ class _Describer:
 
     def _repr(self, thing: Any) -> str:
         """A type form (`Any`, a forward reference) by its text, another object by its class: no addresses."""
-        if isinstance(thing, (str, typing.ForwardRef)) or type(thing).__module__ == "typing":
+        if isinstance(thing, typing.ForwardRef):
+            return thing.__forward_arg__  # its repr names the private module
+        if isinstance(thing, str) or type(thing).__module__ == "typing":
             return str(thing)
         return self.name(type(thing))
 
     def _fields(self, cls: type, depth: int) -> Any:
         if issubclass(cls, Enum):
-            return {member.name: repr(member.value) for member in cls}
+            return {member.name: self._value(member.value) for member in cls}
         if issubclass(cls, BaseModel):
             return {
                 name: {"type": self.describe(field.annotation, depth), "required": field.is_required()}
                 for name, field in sorted(cls.model_fields.items())
             }
+        hints = _hints(cls)
         if dataclasses.is_dataclass(cls):
-            return {field.name: self.describe(field.type, depth) for field in dataclasses.fields(cls)}
-        annotations: Mapping[str, Any] = getattr(cls, "__annotations__", {})
-        return {name: self.describe(annotation, depth) for name, annotation in sorted(annotations.items())}
+            names = [field.name for field in dataclasses.fields(cls)]
+            return {name: self.describe(hints[name], depth) for name in names if name in hints}
+        return {name: self.describe(hint, depth) for name, hint in sorted(hints.items())}
+
+    def _value(self, value: Any) -> str:
+        return repr(value) if isinstance(value, (str, bytes, int, float, tuple, type(None))) else self.name(value)
+
+
+def _hints(cls: type) -> Mapping[str, Any]:
+    """The fields' types, with what is written as text looked up; as they are written where that cannot be done."""
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except Exception:  # the project's annotations: a name that only a type checker imports
+        found: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            found |= vars(base).get("__annotations__", {})
+        return found
