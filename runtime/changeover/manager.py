@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -23,30 +22,23 @@ from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.graph import StateGraph
-from langgraph.pregel import Pregel
-from langgraph.store.sqlite.aio import AsyncSqliteStore
 
-from changeover.build.digest import FORMAT as DIGEST_FORMAT
-from changeover.build.loaded import Compiled, LoadedGraph
-from changeover.build.loader import Candidate, Loader
-from changeover.checkpoints.sqlite import SqliteSaver
-from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError, ProjectError, Unavailable
-from changeover.project.document import read
-from changeover.project.environment import environment_of
-from changeover.project.models import NAME_PATTERN
+from changeover.build.loaded import LoadedGraph
+from changeover.build.loader import Loader
+from changeover.checkpoints.opening import long_term_store, saver_for
+from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
 from changeover.project.problems import Problem
+from changeover.rollout.folder import ProjectFolder, settings_file
 from changeover.rollout.live import LiveEdits
 from changeover.rollout.operations import Drain, InFlightChoice, Receipt, Rollout, Wishes
+from changeover.rollout.registration import registration
 from changeover.runs.background import BackgroundRun, BackgroundRuns
 from changeover.runs.engine import Engine, LiveRun
 from changeover.runs.inflight import InFlight
 from changeover.runs.request import RunRequest
-from changeover.settings import Settings, environment
+from changeover.settings import Settings
 from changeover.store.records import (
-    GraphEntry,
     Holder,
-    NewVersion,
     Outcome,
     Routing,
     ThreadId,
@@ -54,15 +46,9 @@ from changeover.store.records import (
     VersionId,
 )
 from changeover.store.sqlite import Store
-from changeover.store.versions import contract_digest
-from changeover.versions.contract import FORMAT as CONTRACT_FORMAT
-from changeover.versions.contract import contract_of
-from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, take, with_files
 
 log = logging.getLogger(__name__)
 
-LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
-SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
 CLOSE_WAIT_S = 30.0
 
 
@@ -80,8 +66,6 @@ class GraphVersionManager:
         self.routing: Routing | None = None  # as last read or written here; the database decides
         self._given_saver = checkpointer
         self._stack: AsyncExitStack | None = None
-        self._building = asyncio.Lock()
-        self._tried_with: Mapping[str, str] | None = None  # the environment of the last build
         self._watching: LiveEdits | None = None
 
     @classmethod
@@ -99,7 +83,7 @@ class GraphVersionManager:
         as LangGraph's own savers do. Raises `OperatorError` for a setting that cannot be.
         """
         folder = Path(project).absolute()
-        settings = Settings.load(_settings_file(folder), {**flags, "database": database})
+        settings = Settings.load(settings_file(folder), {**flags, "database": database})
         return cls(folder, settings, checkpointer)
 
     async def __aenter__(self) -> Self:
@@ -123,7 +107,7 @@ class GraphVersionManager:
             path = self.settings.database_path(self.project)
             self.store = await asyncio.to_thread(Store.open, path)
             stack.push_async_callback(self.store.close)
-            saver = await stack.enter_async_context(saver_for(self._given_saver, self.store, path))
+            saver = await stack.enter_async_context(saver_for(self._given_saver, self.store.database, path))
             memory = await stack.enter_async_context(long_term_store(path))
             self.loader = Loader(
                 self.store.versions,
@@ -144,7 +128,8 @@ class GraphVersionManager:
             )
             self.background = BackgroundRuns(self.engine)
             self.rollout = Rollout(self.store, self.in_flight, self.engine, self.loader.load, self._routing_moved)
-            self.loader.environment = await asyncio.to_thread(self._environment)
+            self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader)
+            await self.folder.read_environment()
             await self._take_up()
             self._stack = stack.pop_all()
         self.started_at = time.time()
@@ -170,8 +155,7 @@ class GraphVersionManager:
 
     async def check(self, files: Mapping[str, str] | None = None) -> list[Problem]:
         """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
-        snapshot = await self._snapshot(files)
-        return await asyncio.to_thread(problems_of, snapshot, self.loader.environment)
+        return await self.folder.check(files)
 
     async def build(self, message: str = "", files: Mapping[str, str] | None = None) -> Version:
         """A version of the folder as it is now, with `files` in place of its own where given.
@@ -179,34 +163,7 @@ class GraphVersionManager:
         The same bytes are the same version. Raises `ProjectError` with every problem; a version that failed is kept
         as `rejected`, and nothing else has changed.
         """
-        await self._follow_environment()
-        async with self._building:
-            snapshot = await self._snapshot(files)
-            try:
-                return await self._build(snapshot, message)
-            finally:
-                if not files:
-                    await self.seen(snapshot.digest)
-
-    async def build_if_changed(self) -> Version | None:
-        """A version of the folder if its bytes differ from those seen last, else None.
-
-        Bytes that were rejected are tried again once the environment is another than it was then.
-        """
-        async with self._building:
-            snapshot = await self._snapshot(None)
-            is_seen = snapshot.digest == await self.store.journal.note(LAST_SEEN)
-            if is_seen and not await self._is_worth_another_try(snapshot.digest):
-                return None
-            try:
-                return await self._build(snapshot, "saved")
-            except ProjectError:
-                await self.seen(snapshot.digest)
-                raise
-
-    async def seen(self, digest: str) -> None:
-        """Remember that these bytes of the folder were dealt with: they are no new save, also after a restart."""
-        await self.store.journal.remember(LAST_SEEN, digest)
+        return await self.folder.build(message, files)
 
     async def register(
         self, name: str, graphs: Mapping[str, Any], *, description: str = "", migrations: object = None
@@ -217,18 +174,7 @@ class GraphVersionManager:
         """
         if migrations is not None:
             raise InvalidRequest("steps of migration are not supported yet", code="unsupported", hint="leave them out")
-        _demand_name(name)
-        compiled = {graph: _registered(name, graph, value) for graph, value in graphs.items()}
-        entries = {graph: _entry(found, "auto", description) for graph, found in compiled.items()}
-        new = NewVersion(
-            contract_digest({"name": name, "graphs": {graph: entry.digest for graph, entry in entries.items()}}),
-            {},
-            message=description,
-            name=name,
-            graphs=entries,
-            contracts={found.digest: dict(found.contract) for found in compiled.values()},
-            contract_format=CONTRACT_FORMAT,
-        )
+        new, compiled = registration(name, graphs, description)
         known = await self.store.versions.by_digest(new.digest)
         if known is None and any(version.id == name for version in await self.store.versions.list(limit=100_000)):
             raise Conflict(
@@ -391,8 +337,8 @@ class GraphVersionManager:
         if chosen == "off" or self._watching is not None:
             return
         edits = LiveEdits(
-            self.project,
-            self,
+            self.folder,
+            self.promote,
             "stage" if chosen == "stage" else "promote",
             self.settings.watch_quiet_s,
             self.settings.watch_poll_s,
@@ -427,23 +373,6 @@ class GraphVersionManager:
         bad = await self.store.versions.bad_graphs()
         return {g for g in self.routing.graphs if g in version.graphs and (g, version.graphs[g].digest) in bad}
 
-    async def refresh_environment(self) -> bool:
-        """Take a changed `.env`: what depends on it is compiled anew, without a new version."""
-        values = await asyncio.to_thread(self._environment)
-        if values == self.loader.environment:
-            return False
-        before = self.loader.environment
-        names = sorted(name for name in {*before, *values} if before.get(name) != values.get(name))
-        async with self._building:
-            try:
-                changed = await self.loader.refresh(values)
-            except ProjectError as error:
-                problems = [problem.to_json() for problem in error.problems]
-                await self.store.journal.add_event("environment_rejected", variables=names, problems=problems)
-                raise
-        await self.store.journal.add_event("environment_changed", variables=names, versions=changed)
-        return True
-
     # --- looking ---------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
@@ -473,23 +402,10 @@ class GraphVersionManager:
                 {**version.to_json(loaded=version.id in self.loader.loaded), "in_flight": flights.get(version.id, 0)}
                 for version in await self.store.versions.in_use()
             ],
-            "folder": await self._folder_status(routing),
+            "folder": await self.folder.status(routing),
         }
 
     # --- inside ----------------------------------------------------------------------------------
-
-    async def _is_worth_another_try(self, digest: str) -> bool:
-        if self._tried_with == self.loader.environment:
-            return False
-        known = await self.store.versions.by_digest(digest)
-        return known is not None and known.status == "rejected"
-
-    async def _follow_environment(self) -> None:
-        """Take a changed `.env` before a build. What serves and cannot be built with it goes on as it was."""
-        try:
-            await self.refresh_environment()
-        except ProjectError as error:
-            log.warning("environment_not_taken", extra={"problems": [problem.render() for problem in error.problems]})
 
     @asynccontextmanager
     async def _running(self, request: RunRequest) -> AsyncIterator[LiveRun]:
@@ -505,67 +421,6 @@ class GraphVersionManager:
                 raise
             raise Conflict(f"run {request.id} was cancelled: {because}", code="run-cancelled") from None
 
-    async def _build(self, snapshot: Snapshot, message: str) -> Version:
-        self._tried_with = self.loader.environment
-        known = await self.store.versions.by_digest(snapshot.digest)
-        if known is not None and known.status != "rejected":
-            return known
-        try:
-            candidate = await self._compile(snapshot)
-        except ProjectError as error:
-            raise await self._reject(snapshot, message, error) from None
-        try:
-            version = await self.store.versions.put(*_accepted(snapshot, candidate, message))
-        except BaseException:
-            self.loader.discard(candidate)
-            raise
-        self.loader.adopt(version.id, candidate)
-        log.info("version_ready", extra={"version": version.id, "changed": list(version.changed)})
-        return version
-
-    async def _compile(self, snapshot: Snapshot) -> Candidate:
-        if not snapshot.is_complete:
-            raise ProjectError(snapshot.problems)
-        try:
-            return await self.loader.compile(snapshot.files)
-        except OSError as error:
-            raise OperatorError(
-                f"cannot write the version's files: {error.strerror}", code="disk", hint="look at the disk and retry"
-            ) from error
-
-    async def _reject(self, snapshot: Snapshot, message: str, error: ProjectError) -> ProjectError:
-        """Keep what failed with its problems, and say so. Returns the error to raise."""
-        new = NewVersion(
-            snapshot.digest,
-            _manifest(snapshot),
-            message,
-            tuple(problem.to_json() for problem in error.problems),
-            rejected=True,
-        )
-        version = await self.store.versions.put(new, _blobs(snapshot))
-        log.warning("version_rejected", extra={"version": version.id, "count": len(error.problems)})
-        return ProjectError(error.problems, version=version.id)
-
-    async def _snapshot(self, files: Mapping[str, str] | None) -> Snapshot:
-        limits = SnapshotLimits(
-            file_bytes=self.settings.limit_file_bytes, version_bytes=self.settings.limit_version_bytes
-        )
-        snapshot = await asyncio.to_thread(take, self.project, limits)
-        return with_files(snapshot, files, limits) if files else snapshot
-
-    async def _folder_status(self, routing: Routing | None) -> dict[str, Any]:
-        """Whether the folder's bytes are those that serve, and what was wrong with them when they were built."""
-        try:
-            snapshot = await self._snapshot(None)
-        except (Conflict, OperatorError) as error:
-            return {"differs": True, "version": None, "problems": [], "error": error.message}
-        version = await self.store.versions.by_digest(snapshot.digest)
-        return {
-            "differs": routing is None or version is None or version.id != routing.current,
-            "version": version.id if version else None,
-            "problems": list(version.problems) if version and version.status == "rejected" else [],
-        }
-
     async def _take_up(self) -> None:
         """After a crash and after a clean stop alike: end what a process left behind, read the routing."""
         self.routing = await self.store.routing.head()
@@ -575,9 +430,6 @@ class GraphVersionManager:
                 "the process ended while it ran; run the thread again without input to go on from its last checkpoint"
             )
             await self.store.runs.finish(run, Outcome("error", reason, "failure", began=run.status == "running"))
-
-    def _environment(self) -> dict[str, str]:
-        return environment_of(self.project, environment())
 
     def _in_use(self) -> set[str]:
         routed = {self.routing.current, *self.routing.graphs.values()} if self.routing else set()
@@ -624,97 +476,6 @@ class GraphVersionManager:
             config=dict(config or {}),
             context=context,
             **options,
-        )
-
-
-@asynccontextmanager
-async def saver_for(
-    given: BaseCheckpointSaver[Any] | None, store: Store, path: Path
-) -> AsyncIterator[BaseCheckpointSaver[Any]]:
-    """The saver that was given, which its owner closes, or ours on the database."""
-    if given is not None:
-        yield given
-        return
-    saver = await SqliteSaver.open(store.database, path)
-    try:
-        yield saver
-    finally:
-        await saver.close()
-
-
-@asynccontextmanager
-async def long_term_store(path: Path) -> AsyncIterator[AsyncSqliteStore]:
-    """LangGraph's long-term memory for graphs, in its own tables of the same file."""
-    async with AsyncSqliteStore.from_conn_string(str(path)) as memory:
-        await memory.setup()
-        try:
-            yield memory
-        finally:
-            batching = memory._task  # LangGraph ends it when the object is collected, which may be never
-            if batching is not None:
-                batching.cancel()
-                await asyncio.gather(batching, return_exceptions=True)
-
-
-def _settings_file(folder: Path) -> dict[str, Any]:
-    """changeover.yaml as data. What is wrong with it is reported when the folder is built."""
-    for name in SETTINGS_FILES:
-        try:
-            document = read(name, (folder / name).read_bytes())
-        except OSError:
-            continue
-        return document.data if isinstance(document.data, dict) else {}
-    return {}
-
-
-def _accepted(snapshot: Snapshot, candidate: Candidate, message: str) -> tuple[NewVersion, dict[str, bytes]]:
-    project = candidate.project
-    graphs: dict[str, GraphEntry] = {}
-    for name, compiled in candidate.graphs.items():
-        spec = project.agents.get(name) or project.graphs.get(name)
-        graphs[name] = _entry(compiled, spec.threads if spec else "auto", spec.description if spec else "")
-    new = NewVersion(
-        snapshot.digest,
-        _manifest(snapshot),
-        message,
-        tuple(problem.to_json() for problem in (*snapshot.problems, *candidate.warnings)),
-        graphs=graphs,
-        contracts={compiled.digest: dict(compiled.contract) for compiled in candidate.graphs.values()},
-        contract_format=CONTRACT_FORMAT,
-    )
-    return new, _blobs(snapshot)
-
-
-def _entry(compiled: Compiled, threads: str, description: str) -> GraphEntry:
-    return GraphEntry(compiled.digest, contract_digest(dict(compiled.contract)), threads, description)
-
-
-def _manifest(snapshot: Snapshot) -> dict[str, str]:
-    return {path: entry.sha256 for path, entry in snapshot.manifest.entries.items() if entry.sha256}
-
-
-def _blobs(snapshot: Snapshot) -> dict[str, bytes]:
-    entries = snapshot.manifest.entries
-    return {entries[path].sha256: data for path, data in snapshot.files.items()}
-
-
-def _registered(version: str, name: str, value: Any) -> Compiled:
-    graph = value.compile(name=name) if isinstance(value, StateGraph) else value
-    if not isinstance(graph, Pregel):
-        raise InvalidRequest(
-            f"graph '{name}' of '{version}' is a {type(value).__name__}", hint="give a StateGraph or a compiled graph"
-        )
-    contract = contract_of(graph, lambda module: None)
-    digest = contract_digest({"version": version, "graph": name, "contract": contract, "format": DIGEST_FORMAT})
-    return Compiled(name, digest, "", graph, contract)
-
-
-def _demand_name(name: str) -> None:
-    if not re.fullmatch(NAME_PATTERN, name) or re.fullmatch(r"v\d+", name):
-        raise InvalidRequest(
-            f"'{name}' cannot be the name of a registered version",
-            code="bad-name",
-            hint="use letters, digits, '_' and '-', and nothing like v7",
         )
 
 

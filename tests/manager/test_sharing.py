@@ -115,7 +115,7 @@ async def test_a_changed_environment_compiles_only_what_it_takes_part_in_and_mak
         await manager.switch(version)
         before = dict((await manager.loader.load(version.id)).graphs)
         (folder / ".env").write_text("CHUNK=9\n")
-        assert await manager.refresh_environment()
+        assert await manager.folder.refresh_environment()
         after = (await manager.loader.load(version.id)).graphs
         assert {name for name in after if after[name].compiled is not before[name].compiled} == {"variable"}
         assert [found.id for found in await manager.versions()] == [version.id]

@@ -250,7 +250,7 @@ async def test_what_was_rolled_back_is_not_brought_back_by_saving_or_restarting(
 
 async def settled_without_change(manager: GraphVersionManager) -> None:
     """What the watcher looks at when it starts is done once the build lock is free after it."""
-    assert await manager.build_if_changed() is None
+    assert await manager.folder.build_if_changed() is None
 
 
 async def test_a_graph_that_was_rolled_back_alone_stays_so_until_an_edit_changes_it(

@@ -7,6 +7,7 @@ what is an error.
 from __future__ import annotations
 
 import difflib
+import re
 import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from changeover.project.problems import Problem
 
 if TYPE_CHECKING:
     from changeover.project.load import Project
+
+_PRIVATE = re.compile(r"_changeover_[0-9a-f]{20}\.|(?<=\()/\S*/trees/[0-9a-f]{20}/")  # where a version's modules live
 
 
 def problem_at(project: Project, code: str, message: str, *place: str | int, hint: str = "") -> Problem:
@@ -43,7 +46,7 @@ def closest(word: str, known: Iterable[str]) -> str:
 
 def _said(error: BaseException) -> str:
     text = error.msg if isinstance(error, SyntaxError) else str(error)
-    first = text.strip().splitlines()[0][:500] if text and text.strip() else ""
+    first = _PRIVATE.sub("", text.strip().splitlines()[0])[:500] if text and text.strip() else ""
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

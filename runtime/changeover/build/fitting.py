@@ -108,7 +108,7 @@ class Fitter:
         return value if inspect.isclass(annotation) and isinstance(value, annotation) else _UNFIT
 
     def _typed_dict(self, value: Any, annotation: Any) -> Any:
-        hints = typing.get_type_hints(annotation)
+        hints = _hints(annotation)
         if not isinstance(value, dict) or not set(value) <= set(hints):
             return _UNFIT
         return {key: self.fit(item, hints[key]) for key, item in value.items()}
@@ -120,7 +120,7 @@ class Fitter:
 
     def _object(self, name: str, arguments: dict[str, Any]) -> Any:
         cls = self._class(name)
-        hints = typing.get_type_hints(cls.__init__) if inspect.isfunction(cls.__init__) else {}
+        hints = _hints(cls.__init__) if inspect.isfunction(cls.__init__) else {}
         return cls(**{key: self.fit(value, hints.get(key, Any)) for key, value in arguments.items()})
 
     def _class(self, name: str) -> Any:
@@ -131,6 +131,14 @@ class Fitter:
             if inspect.isclass(found):
                 return found
         raise ValueError(f"no class '{name}' in {' or '.join(self._modules)}; write module:{name}")
+
+
+def _hints(annotated: Any) -> dict[str, Any]:
+    """Its annotations. Langchain imports some names for type checkers alone; where one stays unknown all fit anything."""
+    try:
+        return typing.get_type_hints(annotated, localns={**vars(typing), **vars(collections.abc)})
+    except (NameError, TypeError, AttributeError):
+        return dict.fromkeys(inspect.get_annotations(annotated), Any)
 
 
 def _bare(annotation: Any) -> Any:

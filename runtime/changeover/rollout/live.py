@@ -10,35 +10,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from changeover.errors import ChangeoverError, ProjectError
+from changeover.rollout.folder import ProjectFolder
 from changeover.rollout.watch import FolderWatcher
 from changeover.store.records import Version
 
 log = logging.getLogger(__name__)
 
 Policy = Literal["promote", "stage"]
+Promote = Callable[[Version], Awaitable[object]]
 RETRY_S = 0.5
 RETRIES = 20
-
-
-class Edits(Protocol):
-    """What the manager does for a save."""
-
-    async def refresh_environment(self) -> bool: ...
-    async def build_if_changed(self) -> Version | None: ...
-    async def promote(self, version: Version) -> object: ...
-    async def seen(self, digest: str) -> None: ...
 
 
 class LiveEdits:
     """Follows a folder until it is closed. `start` returns once files are watched; `close` is idempotent."""
 
-    def __init__(self, folder: Path, edits: Edits, policy: Policy, quiet_s: float, poll_s: float | None) -> None:
-        self._watcher = FolderWatcher(folder, quiet_s=quiet_s, poll_s=poll_s)
-        self._edits = edits
+    def __init__(
+        self, folder: ProjectFolder, promote: Promote, policy: Policy, quiet_s: float, poll_s: float | None
+    ) -> None:
+        self._watcher = FolderWatcher(folder.path, quiet_s=quiet_s, poll_s=poll_s)
+        self._folder = folder
+        self._promote = promote
         self._policy = policy
         self._task: asyncio.Task[None] | None = None
 
@@ -61,21 +56,21 @@ class LiveEdits:
     async def _take_edit(self) -> None:
         """One moment of quiet. A failure that is not the edit's own is tried again, a few times."""
         for _ in range(RETRIES):
-            if await self._attempt(self._edits.refresh_environment) and await self._attempt(self._build):
+            if await self._attempt(self._folder.refresh_environment) and await self._attempt(self._build):
                 return
             await asyncio.sleep(RETRY_S)
         log.error("edit_given_up", extra={"after_s": RETRIES * RETRY_S, "hint": "save again once the cause is mended"})
 
     async def _build(self) -> None:
         """Only what was dealt with to the end counts as seen: a promotion that fails is tried again."""
-        version = await self._edits.build_if_changed()
+        version = await self._folder.build_if_changed()
         if version is None:
             return
         if version.bad:
             log.warning("edit_not_promoted", extra={"version": version.id, "reason": "it was rolled back"})
         elif self._policy == "promote":
-            await self._edits.promote(version)
-        await self._edits.seen(version.digest)
+            await self._promote(version)
+        await self._folder.seen(version.digest)
 
     async def _attempt(self, step: Callable[[], Awaitable[object]]) -> bool:
         """Whether there is nothing left to try: it worked, or the project itself is wrong."""

@@ -1,0 +1,231 @@
+"""The folder that a person edits, and how it becomes versions.
+
+Owns the way from its bytes to a stored version, whether those bytes were dealt with, and the values of its `.env`. It
+moves no traffic: who builds decides what is served.
+
+Invariants: one build at a time; a build that fails changes nothing but its own row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from changeover.build.loaded import Compiled
+from changeover.build.loader import Candidate, Loader
+from changeover.errors import Conflict, OperatorError, ProjectError
+from changeover.project.document import read
+from changeover.project.environment import environment_of
+from changeover.project.problems import Problem
+from changeover.settings import Settings, environment
+from changeover.store.records import GraphEntry, NewVersion, Routing, Version
+from changeover.store.sqlite import Store
+from changeover.store.versions import contract_digest
+from changeover.versions.contract import FORMAT as CONTRACT_FORMAT
+from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, take, with_files
+
+log = logging.getLogger(__name__)
+
+LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
+SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
+
+
+class ProjectFolder:
+    """A project's folder: `build` it, `check` it, follow its `.env`."""
+
+    def __init__(self, path: Path, settings: Settings, store: Store, loader: Loader) -> None:
+        self.path = path
+        self._settings = settings
+        self._store = store
+        self._loader = loader
+        self._building = asyncio.Lock()
+        self._tried_with: Mapping[str, str] | None = None  # the environment of the last build
+
+    async def read_environment(self) -> None:
+        """Take the values of the process and of `.env` as they are, before anything is built with them."""
+        self._loader.environment = await self._environment()
+
+    async def check(self, files: Mapping[str, str] | None = None) -> list[Problem]:
+        """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
+        snapshot = await self._snapshot(files)
+        return await asyncio.to_thread(problems_of, snapshot, self._loader.environment)
+
+    async def build(self, message: str = "", files: Mapping[str, str] | None = None) -> Version:
+        """A version of the folder as it is now, with `files` in place of its own where given.
+
+        The same bytes are the same version. Raises `ProjectError` with every problem; a version that failed is kept
+        as `rejected`, and nothing else has changed.
+        """
+        await self._follow_environment()
+        async with self._building:
+            snapshot = await self._snapshot(files)
+            if files:  # not what the folder holds
+                return await self._build(snapshot, message)
+            version = await self._build_seen(snapshot, message)
+            await self.seen(snapshot.digest)
+            return version
+
+    async def build_if_changed(self) -> Version | None:
+        """A version of the folder if its bytes differ from those seen last, else None.
+
+        Bytes that were rejected are tried again once the environment is another than it was then.
+        """
+        async with self._building:
+            snapshot = await self._snapshot(None)
+            is_seen = snapshot.digest == await self._store.journal.note(LAST_SEEN)
+            if is_seen and not await self._is_worth_another_try(snapshot.digest):
+                return None
+            return await self._build_seen(snapshot, "saved")
+
+    async def seen(self, digest: str) -> None:
+        """Remember that these bytes of the folder were dealt with: they are no new save, also after a restart."""
+        await self._store.journal.remember(LAST_SEEN, digest)
+
+    async def refresh_environment(self) -> bool:
+        """Take a changed `.env`: what depends on it is compiled anew, without a new version."""
+        values = await self._environment()
+        if values == self._loader.environment:
+            return False
+        before = self._loader.environment
+        names = sorted(name for name in {*before, *values} if before.get(name) != values.get(name))
+        async with self._building:
+            try:
+                changed = await self._loader.refresh(values)
+            except ProjectError as error:
+                problems = [problem.to_json() for problem in error.problems]
+                await self._store.journal.add_event("environment_rejected", variables=names, problems=problems)
+                raise
+        await self._store.journal.add_event("environment_changed", variables=names, versions=changed)
+        return True
+
+    async def status(self, routing: Routing | None) -> dict[str, Any]:
+        """Whether the folder's bytes are those that serve, and what was wrong with them when they were built."""
+        try:
+            snapshot = await self._snapshot(None)
+        except (Conflict, OperatorError) as error:
+            return {"differs": True, "version": None, "problems": [], "error": error.message}
+        version = await self._store.versions.by_digest(snapshot.digest)
+        return {
+            "differs": routing is None or version is None or version.id != routing.current,
+            "version": version.id if version else None,
+            "problems": list(version.problems) if version and version.status == "rejected" else [],
+        }
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    async def _is_worth_another_try(self, digest: str) -> bool:
+        if self._tried_with == self._loader.environment:
+            return False
+        known = await self._store.versions.by_digest(digest)
+        return known is not None and known.status == "rejected"
+
+    async def _follow_environment(self) -> None:
+        """Take a changed `.env` before a build. What serves and cannot be built with it goes on as it was."""
+        try:
+            await self.refresh_environment()
+        except ProjectError as error:
+            log.warning("environment_not_taken", extra={"problems": [problem.render() for problem in error.problems]})
+
+    async def _build_seen(self, snapshot: Snapshot, message: str) -> Version:
+        """A rejected edit was dealt with; one that could not be written, or did not come to an end, was not."""
+        try:
+            return await self._build(snapshot, message)
+        except ProjectError:
+            await self.seen(snapshot.digest)
+            raise
+
+    async def _build(self, snapshot: Snapshot, message: str) -> Version:
+        self._tried_with = self._loader.environment
+        known = await self._store.versions.by_digest(snapshot.digest)
+        if known is not None and known.status != "rejected":
+            return known
+        try:
+            candidate = await self._compile(snapshot)
+        except ProjectError as error:
+            raise await self._reject(snapshot, message, error) from None
+        try:
+            version = await self._store.versions.put(*_accepted(snapshot, candidate, message))
+        except BaseException:
+            self._loader.discard(candidate)
+            raise
+        self._loader.adopt(version.id, candidate)
+        log.info("version_ready", extra={"version": version.id, "changed": list(version.changed)})
+        return version
+
+    async def _compile(self, snapshot: Snapshot) -> Candidate:
+        if not snapshot.is_complete:
+            raise ProjectError(snapshot.problems)
+        try:
+            return await self._loader.compile(snapshot.files)
+        except OSError as error:
+            raise OperatorError(
+                f"cannot write the version's files: {error.strerror}", code="disk", hint="look at the disk and retry"
+            ) from error
+
+    async def _reject(self, snapshot: Snapshot, message: str, error: ProjectError) -> ProjectError:
+        """Keep what failed with its problems, and say so. Returns the error to raise."""
+        new = NewVersion(
+            snapshot.digest,
+            _manifest(snapshot),
+            message,
+            tuple(problem.to_json() for problem in error.problems),
+            rejected=True,
+        )
+        version = await self._store.versions.put(new, _blobs(snapshot))
+        log.warning("version_rejected", extra={"version": version.id, "count": len(error.problems)})
+        return ProjectError(error.problems, version=version.id)
+
+    async def _snapshot(self, files: Mapping[str, str] | None) -> Snapshot:
+        limits = SnapshotLimits(
+            file_bytes=self._settings.limit_file_bytes, version_bytes=self._settings.limit_version_bytes
+        )
+        snapshot = await asyncio.to_thread(take, self.path, limits)
+        return with_files(snapshot, files, limits) if files else snapshot
+
+    async def _environment(self) -> dict[str, str]:
+        return await asyncio.to_thread(environment_of, self.path, environment())
+
+
+def settings_file(folder: Path) -> dict[str, Any]:
+    """changeover.yaml as data. What is wrong with it is reported when the folder is built."""
+    for name in SETTINGS_FILES:
+        try:
+            document = read(name, (folder / name).read_bytes())
+        except OSError:
+            continue
+        return document.data if isinstance(document.data, dict) else {}
+    return {}
+
+
+def _accepted(snapshot: Snapshot, candidate: Candidate, message: str) -> tuple[NewVersion, dict[str, bytes]]:
+    project = candidate.project
+    graphs: dict[str, GraphEntry] = {}
+    for name, compiled in candidate.graphs.items():
+        spec = project.agents.get(name) or project.graphs.get(name)
+        graphs[name] = graph_entry(compiled, spec.threads if spec else "auto", spec.description if spec else "")
+    new = NewVersion(
+        snapshot.digest,
+        _manifest(snapshot),
+        message,
+        tuple(problem.to_json() for problem in (*snapshot.problems, *candidate.warnings)),
+        graphs=graphs,
+        contracts={compiled.digest: dict(compiled.contract) for compiled in candidate.graphs.values()},
+        contract_format=CONTRACT_FORMAT,
+    )
+    return new, _blobs(snapshot)
+
+
+def graph_entry(compiled: Compiled, threads: str, description: str) -> GraphEntry:
+    return GraphEntry(compiled.digest, contract_digest(dict(compiled.contract)), threads, description)
+
+
+def _manifest(snapshot: Snapshot) -> dict[str, str]:
+    return {path: entry.sha256 for path, entry in snapshot.manifest.entries.items() if entry.sha256}
+
+
+def _blobs(snapshot: Snapshot) -> dict[str, bytes]:
+    entries = snapshot.manifest.entries
+    return {entries[path].sha256: data for path, data in snapshot.files.items()}

@@ -1,0 +1,60 @@
+"""Versions that are made in code instead of files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from langgraph.graph import StateGraph
+from langgraph.pregel import Pregel
+
+from changeover.build.digest import FORMAT as DIGEST_FORMAT
+from changeover.build.loaded import Compiled
+from changeover.errors import InvalidRequest
+from changeover.project.models import NAME_PATTERN
+from changeover.rollout.folder import graph_entry
+from changeover.store.records import NewVersion
+from changeover.store.versions import contract_digest
+from changeover.versions.contract import FORMAT as CONTRACT_FORMAT
+from changeover.versions.contract import contract_of
+
+
+def registration(name: str, graphs: Mapping[str, Any], description: str) -> tuple[NewVersion, dict[str, Compiled]]:
+    """A version of these graphs, `StateGraph`s or anything compiled, and the graphs compiled. Raises `InvalidRequest`.
+
+    Its digest is that of its name and contracts: the code of its graphs is not known here.
+    """
+    _demand_name(name)
+    compiled = {graph: _compiled(name, graph, value) for graph, value in graphs.items()}
+    entries = {graph: graph_entry(found, "auto", description) for graph, found in compiled.items()}
+    new = NewVersion(
+        contract_digest({"name": name, "graphs": {graph: entry.digest for graph, entry in entries.items()}}),
+        {},
+        message=description,
+        name=name,
+        graphs=entries,
+        contracts={found.digest: dict(found.contract) for found in compiled.values()},
+        contract_format=CONTRACT_FORMAT,
+    )
+    return new, compiled
+
+
+def _compiled(version: str, name: str, value: Any) -> Compiled:
+    graph = value.compile(name=name) if isinstance(value, StateGraph) else value
+    if not isinstance(graph, Pregel):
+        raise InvalidRequest(
+            f"graph '{name}' of '{version}' is a {type(value).__name__}", hint="give a StateGraph or a compiled graph"
+        )
+    contract = contract_of(graph, lambda module: None)
+    digest = contract_digest({"version": version, "graph": name, "contract": contract, "format": DIGEST_FORMAT})
+    return Compiled(name, digest, "", graph, contract)
+
+
+def _demand_name(name: str) -> None:
+    if not re.fullmatch(NAME_PATTERN, name) or re.fullmatch(r"v\d+", name):
+        raise InvalidRequest(
+            f"'{name}' cannot be the name of a registered version",
+            code="bad-name",
+            hint="use letters, digits, '_' and '-', and nothing like v7",
+        )
