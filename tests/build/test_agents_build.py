@@ -230,3 +230,12 @@ models:
 agents: {a: {model: broken}}
 """
     assert make({"agents.yaml": text}).agent("a").invoke(ask("hi"))["messages"][-1].text
+
+
+def test_a_decision_for_one_tool_may_be_written_out(make: Make) -> None:
+    text = with_middleware(
+        "      - human_in_the_loop: {interrupt_on: {refund: {allowed_decisions: [approve, reject]}}}\n"
+    )
+    parts = make({"agents.yaml": text})
+    (middleware,) = build_middleware("a", parts.project.agents["a"].middleware, parts)
+    assert middleware.interrupt_on["refund"]["allowed_decisions"] == ["approve", "reject"]

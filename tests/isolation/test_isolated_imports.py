@@ -12,6 +12,7 @@ import pytest
 from changeover import GraphVersionManager
 from changeover.build.modules import PREFIX, CodeTrees
 from changeover.checkpoints.serializer import LogicalSerializer, UnknownType
+from changeover.errors import ProjectError
 
 AGENTLESS = "agents: {}\n"
 
@@ -236,3 +237,19 @@ def test_versions_with_the_same_code_share_their_modules(tmp_path):
     trees.release(first)
     assert second.resolve("graphs.a:X") is not None
     trees.release(second)
+
+
+async def test_an_import_that_fails_is_told_with_the_projects_names(project):
+    folder = project(
+        {
+            "agents.yaml": AGENTLESS,
+            "graphs/flow.py": "from graphs.parts import missing\ngraph = missing\n",
+            "graphs/parts.py": "present = 1\n",
+        }
+    )
+    async with GraphVersionManager.open(folder) as manager:
+        with pytest.raises(ProjectError) as failure:
+            await manager.build()
+    (problem,) = failure.value.problems
+    assert "cannot import name 'missing' from 'graphs.parts' (graphs/parts.py)" in problem.message
+    assert (problem.path, problem.line) == ("graphs/flow.py", 1)

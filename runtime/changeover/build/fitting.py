@@ -134,7 +134,7 @@ class Fitter:
 
 
 def _hints(annotated: Any) -> dict[str, Any]:
-    """Its annotations. Langchain imports some names for type checkers alone; where one stays unknown all fit anything."""
+    """Its annotations. Some names are imported for type checkers alone; where one stays unknown, all fit anything."""
     try:
         return typing.get_type_hints(annotated, localns={**vars(typing), **vars(collections.abc)})
     except (NameError, TypeError, AttributeError):
