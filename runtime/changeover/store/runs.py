@@ -25,6 +25,7 @@ from changeover.store.records import (
     Routing,
     Run,
     RunId,
+    RunStatus,
     Thread,
     ThreadId,
     thread_policy,
@@ -78,6 +79,7 @@ class Runs:
         *,
         thread_id: str | None = None,
         version: str | None = None,
+        status: RunStatus | None = None,
         active: bool = False,
         limit: int = 100,
         offset: int = 0,
@@ -87,9 +89,16 @@ class Runs:
         def job(connection: sqlite3.Connection) -> Sequence[Run]:
             found = connection.execute(
                 "SELECT * FROM runs WHERE (:thread IS NULL OR thread_id = :thread)"
-                " AND (:version IS NULL OR version = :version)"
+                " AND (:version IS NULL OR version = :version) AND (:status IS NULL OR status = :status)"
                 " AND (NOT :active OR status IN ('pending', 'running')) ORDER BY seq DESC LIMIT :limit OFFSET :offset",
-                {"thread": thread_id, "version": version, "active": active, "limit": limit, "offset": offset},
+                {
+                    "thread": thread_id,
+                    "version": version,
+                    "status": status,
+                    "active": active,
+                    "limit": limit,
+                    "offset": offset,
+                },
             )
             return [rows.run(row) for row in found]
 

@@ -264,7 +264,7 @@ def _retire(connection: sqlite3.Connection, id_: str, now: float) -> Version:
     if version.status not in ("ready", "drained") or version.holders:
         holders = [dict(row) for row in connection.execute("SELECT * FROM holders WHERE version = ?", (id_,))]
         raise Conflict(
-            f"{id_} is {version.status.value} and has {version.holders} holders",
+            f"{id_} is {version.status.value}" + (f" and has {version.holders} holders" if version.holders else ""),
             code="version-in-use",
             hint="switch to another version and drain it first",
             holders=holders,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Body
 from pydantic import Field
@@ -12,6 +13,7 @@ from changeover.errors import Conflict
 from changeover.manager import GraphVersionManager
 from changeover.server.admin.common import Actor, Limit, Strict, actor
 from changeover.server.encoding import JSON
+from changeover.store.records import RunStatus
 
 
 class Cancel(Strict):
@@ -25,20 +27,23 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     async def runs(
         version: str | None = None,
         thread_id: str | None = None,
-        active: bool = True,
+        status: RunStatus | None = None,
+        active: bool = False,
         limit: Limit = 100,
         offset: Annotated[int, Field(ge=0)] = 0,
     ) -> JSON:
-        """Newest first; those in flight with their age and the node that finished last. `active=false` for all."""
+        """Newest first; those in flight with their age and the node that finished last. `active`: these alone."""
         found = await manager.store.runs.list(
-            version=version, thread_id=thread_id, active=active, limit=limit, offset=offset
+            version=version, thread_id=thread_id, status=status, active=active, limit=limit, offset=offset
         )
         flights = {flight.run.id: flight for flight in manager.in_flight.on(version)}
         page: dict[str, Any] = {
             "runs": [flights[run.id].to_json() if run.id in flights else run.to_json() for run in found]
         }
         if len(found) == limit:
-            page["next"] = f"?offset={offset + limit}&limit={limit}"
+            given = {"version": version, "thread_id": thread_id, "status": status, "active": active or None}
+            kept = {name: value for name, value in given.items() if value is not None}
+            page["next"] = f"?{urlencode({**kept, 'offset': offset + limit, 'limit': limit})}"
         return JSON(page)
 
     @routes.get("/runs/{id_}")
