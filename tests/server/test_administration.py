@@ -195,3 +195,18 @@ async def test_a_first_start_without_a_version_is_not_ready(project: WriteProjec
                 assert (answer.status_code, answer.json()["code"]) == (503, "nothing-current")
             run = await http.post("/runs/wait", json={"assistant_id": "x", "input": {}})
             assert run.status_code == 503
+
+
+async def test_runs_are_listed_by_how_they_ended(client: httpx.AsyncClient) -> None:
+    good = await client.post("/runs/wait", json={"assistant_id": "support", "input": said("Hello")})
+    bad = await client.post("/runs/wait", json={"assistant_id": "support", "input": {"messages": [{"role": "nobody"}]}})
+    assert (good.status_code, "__error__" in bad.json()) == (200, True)
+
+    async def listed(query: str) -> list[str]:
+        return [run["status"] for run in (await client.get(f"/admin/runs{query}")).json()["runs"]]
+
+    assert await listed("") == ["error", "success"]
+    assert await listed("?status=error") == ["error"]
+    assert await listed("?active=true") == []
+    assert (await client.get("/admin/runs?limit=1&status=success")).json()["next"] == "?status=success&offset=1&limit=1"
+    assert (await client.get("/admin/runs?status=lost")).status_code == 422
