@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from changeover.project.check_agents import check_agents, check_settings, check_tools
 from changeover.project.check_graphs import check_graphs
+from changeover.project.check_nodes import check_nodes
 from changeover.project.check_prompts import check_prompts
 from changeover.project.check_server import check_server
 from changeover.project.check_values import check_values, masked
@@ -59,6 +60,7 @@ def check(project: Project, env: Mapping[str, str]) -> list[Problem]:
     check_settings(findings)
     check_server(findings)
     check_graphs(findings)
+    check_nodes(findings)
     check_prompts(findings)
     check_values(findings)
     _python(findings)

@@ -8,14 +8,33 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from changeover.project.environment import MissingVariable, resolve
 from changeover.project.findings import Findings, cycles
 from changeover.project.middleware import provided_middleware
-from changeover.project.models import TOOL_KINDS, AgentSpec, ToolSpec
+from changeover.project.models import TOOL_KINDS, AgentSpec, ModelSpec, ToolSpec
 from changeover.project.validate import shown, suggestion
+
+CONFIG_KEYS = (
+    "tags",
+    "metadata",
+    "callbacks",
+    "run_name",
+    "max_concurrency",
+    "recursion_limit",
+    "configurable",
+    "run_id",
+)
+"""Langchain's run configuration."""
+
+_DEMO = "demo:rules"
+_LATENCY = re.compile(r"\s*\d+(?:\.\d+)?\s*(?:ms|s|m)?\s*")
 
 
 def check_agents(findings: Findings) -> None:
     for name, model in findings.project.models.items():
+        _model(findings, name, model)
         for index, other in enumerate(model.fallbacks):
             message = f"model '{name}': fallback '{shown(other)}' is not in models"
             findings.known("unknown-model", message, other, findings.project.models, "models", name, "fallbacks", index)
@@ -23,6 +42,18 @@ def check_agents(findings: Findings) -> None:
         _agent(findings, name, agent)
     _Middleware(findings).check()
     _circles(findings)
+
+
+def check_config(findings: Findings, what: str, config: dict[str, Any], section: str, *path: str | int) -> None:
+    """Check the `config` that stands at `path`."""
+    for key, value in config.items():
+        place = (*path, "config", key)
+        if key not in CONFIG_KEYS:
+            message = f"{what}: config takes no '{shown(key)}'"
+            findings.add("unknown-key", message, section, *place, on_key=True, hint=suggestion(key, CONFIG_KEYS))
+        elif key == "recursion_limit" and (type(value) is not int or value < 1):
+            message = f"{what}: recursion_limit should be a whole number of at least 1"
+            findings.add("wrong-type", message, section, *place, hint="such as 40")
 
 
 def check_tools(findings: Findings) -> None:
@@ -46,9 +77,85 @@ def check_settings(findings: Findings) -> None:
         findings.known("unknown-graph", message, graph, findings.project.names, "changeover", "smoke", "graph")
 
 
+def _model(findings: Findings, name: str, model: ModelSpec) -> None:
+    what = f"model '{shown(name)}'"
+    _demo_name(findings, what, model.model, "models", name, "model")
+    try:
+        if resolve(model.model, findings.env) == _DEMO:
+            _DemoParams.model_validate(resolve(model.params, findings.env))
+    except MissingVariable:
+        return  # reported as env-missing
+    except ValidationError as error:
+        for each in error.errors(include_url=False, include_input=False):
+            if each["type"] == "extra_forbidden" and len(each["loc"]) == 1 and _any_model_takes(each["loc"][0]):
+                continue
+            _demo_param(findings, what, name, each["type"], each["loc"], each["msg"])
+
+
+def _demo_param(findings: Findings, what: str, name: str, kind: str, steps: tuple[int | str, ...], text: str) -> None:
+    key = ".".join(str(step) for step in steps)
+    known = _DemoRule.model_fields if len(steps) > 1 else _DemoParams.model_fields
+    unknown = kind == "extra_forbidden"
+    hint = suggestion(steps[-1], known) if unknown else ""
+    message = f"{what}: {_DEMO} takes no '{shown(key)}'" if unknown else f"{what}: '{key}': {text}"
+    findings.add("model", message, "models", name, "params", *steps, on_key=unknown, hint=hint)
+
+
+def _any_model_takes(key: int | str) -> bool:
+    from langchain_core.language_models.chat_models import BaseChatModel
+
+    return key in BaseChatModel.model_fields
+
+
+def _demo_name(findings: Findings, what: str, name: str, section: str, *path: str | int) -> None:
+    """Check that `demo:` is followed by what there is."""
+    try:
+        name = resolve(name, findings.env)
+    except MissingVariable:
+        return  # reported as env-missing
+    if name.startswith("demo:") and name != _DEMO:
+        message = f"{what}: there is no model '{shown(name)}'"
+        findings.add("unknown-model", message, section, *path, hint=f"write {_DEMO}")
+
+
+class _DemoRule(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    when: str
+    call: str
+
+    @field_validator("when")
+    @classmethod
+    def _is_regex(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"it is not a regular expression: {error}") from None
+        return pattern
+
+
+class _DemoParams(BaseModel):
+    """What `demo:rules` takes, in the words of its `params`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rules: list[_DemoRule] = Field(default_factory=list)
+    latency: Any = 0
+    chunk: int | None = Field(default=None, ge=1)
+
+    @field_validator("latency")
+    @classmethod
+    def _is_duration(cls, value: Any) -> Any:
+        if isinstance(value, bool) or not _LATENCY.fullmatch(str(value)):
+            raise ValueError("it should be seconds, or text such as '2s' or '200ms'")
+        return value
+
+
 def _agent(findings: Findings, name: str, agent: AgentSpec) -> None:
     what = f"agent '{shown(name)}'"
     findings.model(what, agent.model, "agents", name, "model")
+    _demo_name(findings, what, agent.model, "agents", name, "model")
+    check_config(findings, what, agent.config, "agents", name)
     if isinstance(agent.prompt, str):
         message = f"{what}: there is no prompt '{shown(agent.prompt)}' in prompts/"
         findings.known("unknown-prompt", message, agent.prompt, findings.project.prompts, "agents", name, "prompt")
@@ -120,8 +227,28 @@ class _Middleware:
 
     def check(self) -> None:
         for agent, spec in self._findings.project.agents.items():
+            seen: set[str] = set()
             for index, entry in enumerate(spec.middleware):
                 self._entry(f"agent '{shown(agent)}'", entry, agent, index)
+                self._twice(f"agent '{shown(agent)}'", entry, seen, agent, index)
+
+    def _twice(self, what: str, entry: str | dict[str, Any], seen: set[str], agent: str, index: int) -> None:
+        """Langchain refuses two of one name; the name of some has an argument in it, such as `pii`'s type."""
+        if isinstance(entry, dict) and len(entry) != 1:
+            return
+        name, arguments = (entry, None) if isinstance(entry, str) else next(iter(entry.items()))
+        identity = name if self._has_plain_name(name) else f"{name} {arguments or {}}"
+        if identity in seen:
+            place = ("middleware", index) if isinstance(entry, str) else ("middleware", index, name)
+            message = f"{what}: middleware '{shown(name)}' is listed twice"
+            self._findings.add("agent", message, "agents", agent, *place, on_key=True, hint="leave one of them out")
+        seen.add(identity)
+
+    def _has_plain_name(self, name: str) -> bool:
+        if ":" in name or name not in self.known:
+            return False
+        cls = self.known[name]
+        return not any("name" in vars(each) for each in cls.__mro__ if each.__name__ != "AgentMiddleware")
 
     def _entry(self, what: str, entry: str | dict[str, Any], agent: str, index: int) -> None:
         place = ("agents", agent, "middleware", index)
@@ -134,7 +261,7 @@ class _Middleware:
         if arguments is not None and not isinstance(arguments, dict):
             message = f"{what}: the arguments of '{shown(name)}' should be a mapping of names to values"
             self._findings.add("wrong-type", message, *inner)
-            arguments = None
+            return
         if ":" in name:
             if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", name):
                 self._findings.ref(what, name, *inner)
@@ -150,9 +277,13 @@ class _Middleware:
             self._findings.ref(what, ref, *place_of_class)
 
     def _arguments(self, what: str, name: str, arguments: dict[str, Any], place: tuple[Any, ...]) -> None:
-        if not arguments:
-            return
         parameters = self._parameters(name)
+        for key, parameter in parameters.items():
+            required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
+            if required and key not in arguments:
+                hint = f"write '- {name}: {{{key}: ...}}'"
+                message = f"{what}: middleware '{name}' needs '{key}'"
+                self._findings.add("middleware", message, *place, on_key=True, hint=hint)
         for key, value in arguments.items():
             if key not in parameters:
                 message = f"{what}: middleware '{name}' takes no '{shown(key)}'"
@@ -162,6 +293,7 @@ class _Middleware:
                     if isinstance(each, str):
                         inner = (*place, key, index) if isinstance(value, list) else (*place, key)
                         self._findings.model(what, each, *inner)
+                        _demo_name(self._findings, what, each, *inner)
 
     def _parameters(self, name: str) -> dict[str, inspect.Parameter]:
         if name not in self._signatures:
