@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -37,7 +36,6 @@ SERVER_FILE = "server.json"
 END_WAIT_S = 30
 BACKLOG = 2048
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SWITCH_INTERVAL_S = 0.001
 
 Announce = Callable[[str], None]
 
@@ -54,9 +52,6 @@ async def serve(manager: GraphVersionManager, announce: Announce = print, stop: 
     Raises `OperatorError` (`token-required`, `port-in-use`, `bad-host`, `database-in-use`) before anything is served.
     A folder that cannot be built is announced; it is served nevertheless if it is followed, so that a save mends it.
     """
-    # Versions are built in threads. With the default of 5 ms a thread that computes keeps the loop, and so every
-    # answer, waiting that long each time it wants to go on.
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     guard_tasks(asyncio.get_running_loop())
     stop = stop or asyncio.Event()
     with contextlib.closing(bind(manager.settings)) as listener, _signals(stop):
