@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from changeover.project.demo import DemoRule, latency_s
 from changeover.project.environment import MissingVariable, resolve
 from changeover.project.findings import Findings, cycles
 from changeover.project.middleware import provided_middleware
@@ -29,7 +30,6 @@ CONFIG_KEYS = (
 """Langchain's run configuration."""
 
 _DEMO = "demo:rules"
-_LATENCY = re.compile(r"\s*\d+(?:\.\d+)?\s*(?:ms|s|m)?\s*")
 
 
 def check_agents(findings: Findings) -> None:
@@ -94,7 +94,7 @@ def _model(findings: Findings, name: str, model: ModelSpec) -> None:
 
 def _demo_param(findings: Findings, what: str, name: str, kind: str, steps: tuple[int | str, ...], text: str) -> None:
     key = ".".join(str(step) for step in steps)
-    known = _DemoRule.model_fields if len(steps) > 1 else _DemoParams.model_fields
+    known = DemoRule.model_fields if len(steps) > 1 else _DemoParams.model_fields
     unknown = kind == "extra_forbidden"
     hint = suggestion(steps[-1], known) if unknown else ""
     message = f"{what}: {_DEMO} takes no '{shown(key)}'" if unknown else f"{what}: '{key}': {text}"
@@ -118,37 +118,19 @@ def _demo_name(findings: Findings, what: str, name: str, section: str, *path: st
         findings.add("unknown-model", message, section, *path, hint=f"write {_DEMO}")
 
 
-class _DemoRule(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    when: str
-    call: str
-
-    @field_validator("when")
-    @classmethod
-    def _is_regex(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"it is not a regular expression: {error}") from None
-        return pattern
-
-
 class _DemoParams(BaseModel):
     """What `demo:rules` takes, in the words of its `params`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    rules: list[_DemoRule] = Field(default_factory=list)
+    rules: list[DemoRule] = Field(default_factory=list)
     latency: Any = 0
     chunk: int | None = Field(default=None, ge=1)
 
     @field_validator("latency")
     @classmethod
     def _is_duration(cls, value: Any) -> Any:
-        if isinstance(value, bool) or not _LATENCY.fullmatch(str(value)):
-            raise ValueError("it should be seconds, or text such as '2s' or '200ms'")
-        return value
+        return latency_s(value)
 
 
 def _agent(findings: Findings, name: str, agent: AgentSpec) -> None:

@@ -35,34 +35,19 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
+from changeover.project.demo import DemoRule, latency_s
 from changeover.resources.filling import convert, fill
 
 MAX_MATCHED_CHARS = 10_000  # of a message; a rule is a regex of the project's, what it searches is anybody's
 MAX_QUOTED_CHARS = 2_000
 HANDOFF_PREFIX = "transfer_to_"
 MARK = "(demo)"
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m)?\s*")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
-class Rule(BaseModel):
-    """The first rule whose `when` is found in the last message of a person calls the tool `call`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    when: str
-    call: str
-
-    @field_validator("when")
-    @classmethod
-    def _is_regex(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"'when' is not a regular expression: {error} in {pattern!r}") from None
-        return pattern
+class Rule(DemoRule):
+    """A rule that can be looked for in what a person said."""
 
     def match(self, text: str) -> dict[str, str] | None:
         found = re.search(self.when, text[:MAX_MATCHED_CHARS])
@@ -83,10 +68,7 @@ class DemoRules(BaseChatModel):
     @field_validator("latency", mode="before")
     @classmethod
     def _latency_s(cls, value: Any) -> float:
-        found = _DURATION.fullmatch(str(value))
-        if isinstance(value, bool) or found is None:
-            raise ValueError(f"latency is seconds or text such as '2s' or '200ms', not {value!r}")
-        return float(found[1]) * _UNIT_S[found[2] or "s"]
+        return latency_s(value)
 
     @property
     def _llm_type(self) -> str:
