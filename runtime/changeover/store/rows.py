@@ -90,7 +90,7 @@ def thread_of(columns: Sequence[Any]) -> Thread | None:
     if columns[0] is None:
         return None
     id_, graph, version_, policy, pin_expires, status, waiting, holds, reason, metadata, created_at, updated_at = (
-        columns
+        columns[:12]
     )
     return Thread(
         ThreadId(id_),
