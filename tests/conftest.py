@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from js_support import javascript  # noqa: F401 - a fixture
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE = ("agents.yaml", "tools.yaml", "prompts", "graphs")
 

@@ -23,20 +23,31 @@ from typing import Any, Self
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
+from changeover.build.embeddings import StoreWishes
 from changeover.build.loaded import LoadedGraph
 from changeover.build.loader import Loader
 from changeover.checkpoints.opening import long_term_store, saver_for
+from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
 from changeover.project.problems import Problem
 from changeover.rollout.folder import ProjectFolder, settings_file
 from changeover.rollout.live import LiveEdits
 from changeover.rollout.operations import Drain, InFlightChoice, Receipt, Rollout, Wishes
 from changeover.rollout.registration import registration
+from changeover.runs.addresses import Addresses
+from changeover.runs.assistants import Assistants
 from changeover.runs.background import BackgroundRun, BackgroundRuns
-from changeover.runs.engine import Engine, LiveRun
+from changeover.runs.crons import Crons, request_of_cron
+from changeover.runs.encoding import dumps
+from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
+from changeover.runs.kwargs import outlives_the_process, request_of_run
+from changeover.runs.live import LiveRun
 from changeover.runs.request import RunRequest
+from changeover.runs.threads import Threads
+from changeover.runs.webhooks import Webhooks
 from changeover.settings import Settings
+from changeover.store.crons import Cron
 from changeover.store.records import (
     Holder,
     Outcome,
@@ -64,6 +75,7 @@ class GraphVersionManager:
         self.in_flight = InFlight()
         self.started_at: float | None = None
         self.routing: Routing | None = None  # as last read or written here; the database decides
+        self.notes: list[str] = []  # what the project wishes and does not get, for a server to say when it starts
         self._given_saver = checkpointer
         self._stack: AsyncExitStack | None = None
         self._watching: LiveEdits | None = None
@@ -108,7 +120,11 @@ class GraphVersionManager:
             self.store = await asyncio.to_thread(Store.open, path)
             stack.push_async_callback(self.store.close)
             saver = await stack.enter_async_context(saver_for(self._given_saver, self.store.database, path))
-            memory = await stack.enter_async_context(long_term_store(path))
+            self.saver = saver
+            wishes = await asyncio.to_thread(StoreWishes, self.project, path.parent / "store-trees")
+            stack.callback(wishes.close)
+            memory = await stack.enter_async_context(long_term_store(path, wishes.index, wishes.ttl))
+            self.memory = memory
             self.loader = Loader(
                 self.store.versions,
                 path.parent / "trees",
@@ -123,16 +139,40 @@ class GraphVersionManager:
                 self.store.runs,
                 self.in_flight,
                 self.loader.graph,
+                Rewinder(self.store.database, self._given_saver),
                 concurrency=self.settings.runs_concurrency,
                 door_timeout_s=self.settings.rollout_finish_s,
             )
-            self.background = BackgroundRuns(self.engine)
+            self.background = BackgroundRuns(self.engine, self.store.streams, self._forget_thread)
+            self.assistants = Assistants(self.store.assistants, lambda: self.routing, self.store.versions.get)
+            self.threads = Threads(
+                self.store.threads,
+                self.loader,
+                saver,
+                self._graph_of,
+                self.engine.give_turn,
+                sweep_s=self.settings.keep_sweep_s,
+            )
+            stack.push_async_callback(self.threads.close)
+            self.crons = Crons(self.store.crons, self.store.journal, self._fire, time.time)
+            self.addresses = Addresses(private=self.settings.runs_webhook_private)
+            self.webhooks = Webhooks(self.store.webhooks, self.addresses, time.time)
+            stack.push_async_callback(self.webhooks.close)
             self.rollout = Rollout(self.store, self.in_flight, self.engine, self.loader.load, self._routing_moved)
             self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader)
+            stack.callback(self.folder.close)
             await self.folder.read_environment()
+            self.notes = [note for note in [await wishes.problem()] if note]
             await self._take_up()
+            self.threads.start()
             self._stack = stack.pop_all()
         self.started_at = time.time()
+
+    async def work(self) -> None:
+        """Do what nobody waits for: runs that an earlier process accepted, crons, webhooks. A server does, once it serves."""
+        await self._begin_pending()
+        self.webhooks.start()
+        self.crons.start()
 
     async def close(self) -> None:
         """Stop watching, let runs end (at most 30 s), close everything. A second call does nothing."""
@@ -141,6 +181,7 @@ class GraphVersionManager:
             return
         try:
             await self.stop_watching()
+            await self.crons.close()
             self.in_flight.shut()
             await self.background.close(CLOSE_WAIT_S)
             await self.engine.close(CLOSE_WAIT_S)
@@ -308,9 +349,12 @@ class GraphVersionManager:
                     piece = (part.namespace, piece) if isinstance(stream_mode, str) else (part.namespace, *piece)
                 yield piece
 
-    def submit(self, request: RunRequest) -> BackgroundRun:
-        """Start a run in a task of its own, which goes on whether or not anybody listens."""
-        return self.background.start(request)
+    def submit(self, request: RunRequest, *, keep_stream: bool = False) -> BackgroundRun:
+        """Start a run in a task of its own, which goes on whether or not anybody listens.
+
+        With `keep_stream` its events are kept from the first on, else from when somebody follows them.
+        """
+        return self.background.start(request, keep_stream=keep_stream)
 
     async def state(self, thread_id: str, *, subgraphs: bool = False) -> Any:
         """LangGraph's `StateSnapshot` of a thread, read by the version that the thread is on."""
@@ -320,7 +364,8 @@ class GraphVersionManager:
         config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
         with self.loader.keeping(thread.version):
             graph = await self.loader.graph(thread.version, thread.graph)
-            return await graph.runnable.aget_state(config, subgraphs=subgraphs)
+            async with graph.opened(config, "threads.read") as runnable:
+                return await runnable.aget_state(config, subgraphs=subgraphs)
 
     async def graph(self, name: str, version: str | None = None) -> tuple[VersionId, LoadedGraph]:
         """A graph as a version has it; the one that would serve it where none is named."""
@@ -422,14 +467,51 @@ class GraphVersionManager:
             raise Conflict(f"run {request.id} was cancelled: {because}", code="run-cancelled") from None
 
     async def _take_up(self) -> None:
-        """After a crash and after a clean stop alike: end what a process left behind, read the routing."""
+        """After a crash and after a clean stop alike: end what a process left behind, read the routing.
+
+        Runs that never began wait for `work`, if they can be made again.
+        """
         self.routing = await self.store.routing.head()
         await self.store.journal.end_interrupted()
+        await self.store.streams.discard_old()
         for run in await self.store.runs.abandoned():
+            if run.status == "pending" and outlives_the_process(run.kwargs):
+                continue
             reason = (
                 "the process ended while it ran; run the thread again without input to go on from its last checkpoint"
             )
             await self.store.runs.finish(run, Outcome("error", reason, "failure", began=run.status == "running"))
+            if run.kwargs and run.kwargs.get("stream_resumable"):
+                last = dumps({"error": "RunLost", "message": reason})
+                await self.store.streams.append(run.id, [(await self.store.streams.last(run.id) + 1, "error", last)])
+        for thread_id in await self.store.runs.temporary_threads():
+            await self._forget_thread(thread_id)
+
+    async def _begin_pending(self) -> None:
+        """Take up the runs that an earlier process accepted and did not begin, each thread's in their order."""
+        threads: set[str] = set()
+        for run in await self.store.runs.abandoned():
+            request = request_of_run(run)
+            if request is None or self.background.get(run.id) is not None:
+                continue
+            is_next = run.begin_at is None and (run.thread_id is None or run.thread_id not in threads)
+            await self.background.take_up(request, run, is_next=is_next)
+            if run.thread_id is not None and run.begin_at is None:
+                threads.add(run.thread_id)
+
+    async def _fire(self, cron: Cron) -> str:
+        """Make the run of a cron, of its assistant as that is now."""
+        request = request_of_cron(cron, await self.assistants.resolve(cron.assistant_id))
+        return (await self.submit(request).accepted).id
+
+    async def _forget_thread(self, thread_id: str) -> None:
+        """A thread that was made for one run goes with it."""
+        await self.saver.adelete_thread(thread_id)
+        await self.store.runs.forget_temporary(thread_id)
+
+    async def _graph_of(self, given: str) -> str:
+        """The graph that a client names by its name, or by the id of an assistant."""
+        return (await self.assistants.resolve(given)).graph
 
     def _in_use(self) -> set[str]:
         routed = {self.routing.current, *self.routing.graphs.values()} if self.routing else set()

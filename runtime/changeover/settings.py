@@ -71,6 +71,14 @@ def choice(*words: str, **others: str) -> Parse:
     return parse
 
 
+def truth(value: Any) -> bool:
+    words = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+    word = str(value).strip().lower()
+    if word not in words:
+        raise ValueError("true or false")
+    return words[word]
+
+
 def text(value: Any) -> str:
     return str(value)
 
@@ -136,6 +144,7 @@ class Settings:
     keep_versions: int = _knob(20, whole(1), "keep.versions", "newest versions that are never collected")
     keep_for_s: float = _knob(7 * 86400.0, duration, "keep.for", "idle time before a version is collected")
     keep_loaded: int = _knob(50, whole(1), "keep.loaded", "compiled versions in memory; others are rebuilt when needed")
+    keep_sweep_s: float = _knob(60.0, duration, "keep.sweep", "pause between looks for threads whose time is over")
 
     limit_file_bytes: int = _knob(5_000_000, size, "limits.file", "largest file of a version")
     limit_version_bytes: int = _knob(100_000_000, size, "limits.version", "largest version")
@@ -143,6 +152,9 @@ class Settings:
     limit_build_s: float = _knob(60.0, duration, "limits.build", "an import that takes longer is given up")
 
     runs_concurrency: int = _knob(64, whole(1), "runs.concurrency", "runs at work at once; more wait for their turn")
+    runs_webhook_private: bool = _knob(
+        False, truth, "runs.webhook_private", "whether webhooks may go to private and loopback addresses"
+    )
 
     sources: Mapping[str, Source] = field(default_factory=dict)
 
@@ -195,6 +207,31 @@ class Settings:
 
 def knobs() -> list[dataclasses.Field[Any]]:
     return [knob for knob in dataclasses.fields(Settings) if knob.metadata]
+
+
+class ProcessEnvironment:
+    """The environment of the process: what its operator gave, and what langgraph.json adds for the project's code.
+
+    Invariant: what the operator gave is never changed; what was added is taken out again.
+    """
+
+    def __init__(self) -> None:
+        self._added: dict[str, str] = {}
+
+    def given(self) -> dict[str, str]:
+        """What the operator gave."""
+        return {name: value for name, value in os.environ.items() if self._added.get(name) != value}
+
+    def hold(self, values: Mapping[str, str]) -> list[str]:
+        """Add these values and no others, save those whose name the operator has set. Returns what changed, by name."""
+        given = self.given()
+        wanted = {name: value for name, value in values.items() if name not in given}
+        before, self._added = self._added, wanted
+        for name in before.keys() - wanted.keys():
+            if os.environ.get(name) == before[name]:
+                del os.environ[name]
+        os.environ.update(wanted)
+        return sorted(name for name in {*before, *wanted} if before.get(name) != wanted.get(name))
 
 
 def environment() -> dict[str, str]:

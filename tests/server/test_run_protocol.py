@@ -131,12 +131,15 @@ async def test_a_failing_graph_tells_its_error(manager: GraphVersionManager, sdk
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        ({"assistant_id": "nobody"}, 404, "unknown-graph"),
-        ({"assistant_id": UNKNOWN}, 404, "unknown-graph"),
+        ({"assistant_id": "nobody"}, 404, "unknown-assistant"),
+        ({"assistant_id": UNKNOWN}, 404, "unknown-assistant"),
         ({"assistant_id": "support", "mode": "x"}, 422, "invalid-request"),
         ({"input": {}}, 422, "invalid-request"),
-        ({"assistant_id": "support", "webhook": "http://example.com"}, 422, "unsupported"),
-        ({"assistant_id": "support", "multitask_strategy": "rollback"}, 422, "unsupported"),
+        ({"assistant_id": "support", "webhook": "http://127.0.0.1:1/hook"}, 422, "private-address"),
+        ({"assistant_id": "support", "langsmith_tracer": {"project_name": "x"}}, 422, "invalid-request"),
+        ({"assistant_id": "support", "multitask_strategy": "later"}, 422, "invalid-request"),
+        ({"assistant_id": "support", "command": {"resume": 1}}, 422, "invalid-request"),
+        ({"assistant_id": "support", "checkpoint_id": "1ef"}, 422, "invalid-request"),
         ({"assistant_id": "support", "stream_mode": "everything"}, 422, "invalid-request"),
         ({"assistant_id": "support", "input": {}, "command": {"resume": 1}}, 422, "invalid-request"),
         ({"assistant_id": "support", "config": {"configurable": {"__pregel_read": 1}}}, 422, "invalid-request"),
@@ -306,8 +309,7 @@ async def test_remote_graph_of_langgraph_works(project: WriteProject, serving: S
 async def test_a_long_answer_is_kept_awake(
     project: WriteProject, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("changeover.server.langgraph.listener.HEARTBEAT_S", 0.05)
-    monkeypatch.setattr("changeover.server.langgraph.answers.QUIET_S", 0.01)
+    monkeypatch.setattr("changeover.server.langgraph.answers.HEARTBEAT_S", 0.02)
     body = {"assistant_id": "echo", "input": said("Hello")}
     async with (
         serving(project(ECHO), watch_auto="off") as url,

@@ -144,7 +144,7 @@ async def test_one_run_at_a_time_on_a_thread_by_a_constraint(store: Store) -> No
         return decide(facts)
 
     await store.routing.apply(change(await put(store, "a"), 0))
-    runs = [await store.runs.accept(NewRun(RunId(str(n)), "desk", ThreadId("t")), decide) for n in range(3)]
+    runs = [(await store.runs.accept(NewRun(RunId(str(n)), "desk", ThreadId("t")), decide)).run for n in range(3)]
     assert [run.status for run in runs] == ["running", "pending", "pending"]
     with pytest.raises(Exception, match="UNIQUE"):
         await sql(store, "UPDATE runs SET status = 'running' WHERE id = '1'")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from changeover.build.blame import own_code_problem
 from changeover.build.digest import Digests, Part, Reference
+from changeover.build.factories import FactoryRoom
 from changeover.build.loaded import Compiled, CompiledGraph
 from changeover.build.modules import CodeTree
 from changeover.build.parts import Parts
@@ -31,6 +32,12 @@ class Workshop:
 
     pool: ModelPool
     key: bytes  # random per process, so that a fingerprint says nothing about a value
+    room: FactoryRoom | None = None
+
+    def fingerprint(self, environment: Mapping[str, str], names: Iterable[str]) -> str:
+        """A keyed hash of the variables' values: equal if and only if the environment gives the same."""
+        values = {name: environment.get(name) for name in sorted(names)}
+        return hmac.new(self.key, json.dumps(values).encode(), hashlib.sha256).hexdigest()
 
 
 def compile_project(
@@ -39,9 +46,13 @@ def compile_project(
     environment: Mapping[str, str],
     known: Mapping[str, list[Compiled]],
     workshop: Workshop,
+    exported: Iterable[str] = (),
 ) -> dict[str, Compiled]:
-    """Every agent and graph of the project, compiled. Raises `ProjectError` with the problems of all of them."""
-    return _Compiler(project, tree, environment, known, workshop).compile()
+    """Every agent and graph of the project, compiled. Raises `ProjectError` with the problems of all of them.
+
+    `exported` names the variables that the project's code may read from the process's environment.
+    """
+    return _Compiler(project, tree, environment, known, workshop, exported).compile()
 
 
 class _Compiler:
@@ -52,16 +63,23 @@ class _Compiler:
         environment: Mapping[str, str],
         known: Mapping[str, list[Compiled]],
         workshop: Workshop,
+        exported: Iterable[str],
     ) -> None:
         self._project = project
         self._tree = tree
         self._environment = environment
         self._known = known
         self._workshop = workshop
-        self._digests = Digests(project, tree.digest)
+        self._digests = Digests(project, tree.digest, exported)
         self._reused: dict[str, Compiled] = {}
         self._parts = Parts(
-            project, tree, environment, Prompts(project.prompts), workshop.pool, lambda name: self._reuse(name)
+            project,
+            tree,
+            environment,
+            Prompts(project.prompts),
+            workshop.pool,
+            lambda name: self._reuse(name),
+            workshop.room,
         )
 
     def compile(self) -> dict[str, Compiled]:
@@ -86,7 +104,8 @@ class _Compiler:
         asked = self._asked(name)
         part = self._digests.graph(name, asked)
         contract = contract_of(graph, self._tree.logical_name)
-        return Compiled(name, part.digest, self._fingerprint(part), graph, contract, asked)
+        factory, warnings = self._parts.factories.get(name), self._parts.warnings.get(name, ())
+        return Compiled(name, part.digest, self._fingerprint(part), graph, contract, asked, factory, warnings)
 
     def _asked(self, name: str) -> frozenset[Reference]:
         """What Python graphs asked for: the graph itself and those inside it."""
@@ -104,10 +123,10 @@ class _Compiler:
             part = self._digests.graph(name, candidate.asked)
             if (candidate.digest, candidate.fingerprint) == (part.digest, self._fingerprint(part)):
                 self._reused[name] = candidate
+                if candidate.factory is not None:
+                    self._parts.factories[name] = candidate.factory
                 return candidate.graph
         return None
 
     def _fingerprint(self, part: Part) -> str:
-        """A keyed hash of the variables' values: equal if and only if the environment gives the same."""
-        values = {name: self._environment.get(name) for name in sorted(part.variables)}
-        return hmac.new(self._workshop.key, json.dumps(values).encode(), hashlib.sha256).hexdigest()
+        return self._workshop.fingerprint(self._environment, part.variables)

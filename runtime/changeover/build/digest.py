@@ -40,9 +40,10 @@ class Part:
 class Digests:
     """Digests of everything in one project, each computed once."""
 
-    def __init__(self, project: Project, code: str) -> None:
+    def __init__(self, project: Project, code: str, variables: Iterable[str] = ()) -> None:
+        """`variables` are those that the project's own code may read from the process's environment."""
         self._project = project
-        self._code = Part(code)
+        self._code = Part(code, frozenset(variables))
         self._known: dict[Reference, Part] = {}
         self._open: set[Reference] = set()
         self._parser = jinja2.Environment()
@@ -128,6 +129,8 @@ class Digests:
 
     def _graph(self, name: str) -> Part:
         spec: GraphFile | None = self._project.graphs.get(name)
+        if spec is None and name in self._project.langgraph_graphs:
+            return self._combine("langgraph", name, [self._code], self._project.langgraph_graphs[name].shown)
         if spec is None:  # written in Python: its code, and what it asks for
             return self._combine("python", name, [self._code], None)
         parts = [part for node in spec.nodes.values() for part in self._node(node)]
@@ -173,7 +176,7 @@ class Digests:
 
     def _is_code(self, *refs: Any) -> bool:
         """Whether one of these leads into project Python (`langchain` and the like do not change with a version)."""
-        roots = {path.split("/")[0].removesuffix(".py") for path in self._project.files if path.endswith(".py")}
+        roots = self._project.python.imports.roots
         return any(isinstance(ref, str) and ":" in ref and ref.split(":")[0].split(".")[0] in roots for ref in refs)
 
     def _combine(self, kind: str, name: str, parts: Iterable[Part], data: Any) -> Part:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,9 @@ from langgraph.pregel import Pregel
 from langgraph.store.base import BaseStore
 
 from changeover.build.digest import Reference
+from changeover.build.factories import RUN, AccessContext, AsItIs, Factory
 from changeover.build.modules import CodeTree
+from changeover.project.problems import Problem
 from changeover.store.records import VersionId
 
 CompiledGraph = Pregel[Any, Any, Any, Any]
@@ -28,7 +31,8 @@ CompiledGraph = Pregel[Any, Any, Any, Any]
 class Compiled:
     """A graph compiled once. `key` is its digest and a fingerprint of the environment that took part.
 
-    `asked` is what a graph in Python asked for while it was built.
+    `asked` is what a graph in Python asked for while it was built. With a `factory`, `graph` is what it made for an
+    empty config: it describes the graph and is never run.
     """
 
     name: str
@@ -37,15 +41,44 @@ class Compiled:
     graph: CompiledGraph
     contract: Mapping[str, Any]
     asked: frozenset[Reference] = frozenset()
+    factory: Factory | None = None
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)
 class LoadedGraph:
-    """A compiled graph in one version: `runnable` has that version's saver and the store."""
+    """A compiled graph in one version: `runnable` has that version's saver and the store.
+
+    `runnable` is for describing the graph. What runs it, or reads or writes a thread's state, asks `opened` for it.
+    """
 
     compiled: Compiled
     runnable: CompiledGraph
     tree: CodeTree | None = None
+
+    def opened(
+        self,
+        config: Mapping[str, Any] | None = None,
+        access: AccessContext = RUN,
+        *,
+        context: Any = None,
+        user: Any = None,
+    ) -> AbstractAsyncContextManager[CompiledGraph]:
+        """The graph for one access, with the saver and the store; a factory makes it for this `config`.
+
+        An ordinary graph is `runnable` itself, at no cost: nothing is awaited, no thread is asked. Entering raises
+        `FactoryFailed`, `TimedOut` (`factory-timeout`) or `Conflict` (`graph-differs`).
+        """
+        factory = self.compiled.factory
+        return AsItIs(self.runnable) if factory is None else self._made(factory, config, access, context, user)
+
+    @asynccontextmanager
+    async def _made(
+        self, factory: Factory, config: Mapping[str, Any] | None, access: AccessContext, context: Any, user: Any
+    ) -> AsyncIterator[CompiledGraph]:
+        schema, contract = self.runnable.context_schema, self.compiled.contract
+        async with factory.opened(access, config, context, contract, schema, user) as made:
+            yield _equipped(made, self.runnable.checkpointer, self.runnable.store)
 
 
 @dataclass(frozen=True)
@@ -61,10 +94,14 @@ def bind(
     compiled: Compiled, saver: BaseCheckpointSaver[Any] | None, store: BaseStore | None, tree: CodeTree | None = None
 ) -> LoadedGraph:
     """The graph with a saver and a store; what it is made of stays shared."""
-    runnable = copy.copy(compiled.graph)
+    return LoadedGraph(compiled, _equipped(compiled.graph, saver, store), tree)
+
+
+def _equipped(graph: CompiledGraph, saver: Any, store: BaseStore | None) -> CompiledGraph:
+    runnable = copy.copy(graph)
     runnable.checkpointer = saver
     runnable.store = store
-    return LoadedGraph(compiled, runnable, tree)
+    return runnable
 
 
 class LoadedVersions:

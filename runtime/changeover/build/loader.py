@@ -21,6 +21,7 @@ from langgraph.store.base import BaseStore
 
 from changeover.build.compiler import Workshop, compile_project
 from changeover.build.deadline import DeadlinePassed, run_in_thread
+from changeover.build.factories import FactoryRoom
 from changeover.build.loaded import Compiled, LoadedGraph, LoadedVersion, LoadedVersions, bind
 from changeover.build.modules import CodeTree, CodeTrees
 from changeover.checkpoints.serializer import LogicalSerializer
@@ -34,6 +35,7 @@ from changeover.store.records import VersionId
 from changeover.store.versions import Versions
 
 Environment = Mapping[str, str]
+FACTORY_SHARE = 0.9  # of the time of a build: what took it is named before the build is given up
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,19 @@ class Loader:
         self._build_timeout_s = build_timeout_s
         self._keep_loaded = keep_loaded
         self._in_use = in_use
-        self._workshop = Workshop(ModelPool(), secrets.token_bytes(32))
+        self._room = FactoryRoom(build_timeout_s * FACTORY_SHARE, store)
+        self._workshop = Workshop(ModelPool(), secrets.token_bytes(32), self._room)
         self._loading: dict[VersionId, asyncio.Lock] = {}
         self._kept: Counter[str] = Counter()
         self.loaded = LoadedVersions()
         self.environment: Environment = {}
+        self.exported: frozenset[str] = frozenset()  # variables of langgraph.json, which code reads from the process
 
     async def compile(self, files: Mapping[str, bytes]) -> Candidate:
         """Check and compile the files of a snapshot. Raises `ProjectError` with every problem found."""
         known = self.loaded.compiled()
-        work = partial(self._compile, files, self.environment, known)
+        self._room.loop = asyncio.get_running_loop()
+        work = partial(self._compile, files, self.environment, self.exported, known)
         with self._keeping_trees():  # what is taken over from them must not lose its modules meanwhile
             try:
                 return await run_in_thread(work, self._build_timeout_s, self.discard)
@@ -185,18 +190,29 @@ class Loader:
     # --- inside ----------------------------------------------------------------------------------
 
     def _compile(
-        self, files: Mapping[str, bytes], environment: Environment, known: Mapping[str, list[Compiled]]
+        self,
+        files: Mapping[str, bytes],
+        environment: Environment,
+        exported: frozenset[str],
+        known: Mapping[str, list[Compiled]],
     ) -> Candidate:
         project, problems = analyse(files, environment)
         if any(problem.severity == "error" for problem in problems):
             raise ProjectError(problems)
-        tree = self._trees.acquire(files)
+        tree = self._tree(project, environment, exported)
         try:
-            graphs = compile_project(project, tree, environment, known, self._workshop)
+            graphs = compile_project(project, tree, environment, known, self._workshop, exported)
         except BaseException:
             self._trees.release(tree)
             raise
-        return Candidate(project, tree, graphs, tuple(problems))
+        noted = [problem for graph in graphs.values() for problem in graph.warnings]
+        return Candidate(project, tree, graphs, (*problems, *noted))
+
+    def _tree(self, project: Project, environment: Environment, exported: frozenset[str]) -> CodeTree:
+        """Its modules are imported anew when the variables change that they may read while they are."""
+        variant = self._workshop.fingerprint(environment, exported) if exported else ""
+        folders = project.langgraph.folders if project.langgraph else ()
+        return self._trees.acquire(project.files, project.import_roots, folders, variant)
 
     async def _rebuild(self, id_: VersionId) -> LoadedVersion:
         async with self._loading.setdefault(id_, asyncio.Lock()):

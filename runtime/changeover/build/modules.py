@@ -8,6 +8,9 @@ How an import stays inside: relative imports resolve by `__package__`, which is 
 ones, wherever in the code they stand and whenever they run, go through the `__import__` that a module finds
 in its `__builtins__`: ours, bound to the tree. `importlib` as the project sees it resolves names the same way.
 
+Where a project has several import roots, a file can be reached by several names (`desk.graph`, `src.desk.graph`). It is
+one module all the same: the other names are aliases of its own.
+
 What it does not isolate: third-party packages, which all versions of a process share, and code that
 reads `sys.modules` by a logical name.
 """
@@ -30,19 +33,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from changeover.project.imports import ImportMap
+
 PREFIX = "_changeover_"
 NOT_CODE = ("prompts/", "migrations/", "observed/")
-TOP_LEVEL_CONFIGURATION = ("agents", "tools", "changeover")
+TOP_LEVEL_CONFIGURATION = ("agents", "tools", "changeover", "langgraph")
 
 
-def code_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The part of a snapshot that takes part when project Python runs: code, and data it may read."""
-    return {path: data for path, data in files.items() if _is_code(path)}
+def code_files(files: Mapping[str, bytes], folders: Sequence[str] = ()) -> dict[str, bytes]:
+    """The part of a snapshot that takes part when project Python runs: code, and data it may read.
+
+    `folders` belong to it whatever they are called, `` is the whole project.
+    """
+    return {path: data for path, data in files.items() if _is_code(path, folders)}
 
 
-def _is_code(path: str) -> bool:
+def _is_code(path: str, folders: Sequence[str]) -> bool:
     pure = PurePosixPath(path)
-    if path.startswith(NOT_CODE):
+    if path.startswith(NOT_CODE) and not any(not folder or path.startswith(f"{folder}/") for folder in folders):
         return False
     if pure.suffix in (".yaml", ".yml", ".json"):
         is_graph = len(pure.parts) == 2 and pure.parts[0] == "graphs" and pure.suffix != ".json"
@@ -51,9 +59,11 @@ def _is_code(path: str) -> bool:
     return path != "requirements.txt"
 
 
-def code_digest(files: Mapping[str, bytes]) -> str:
-    """SHA-256 over the code files, names and bytes."""
+def code_digest(files: Mapping[str, bytes], import_roots: Sequence[str] = ()) -> str:
+    """SHA-256 over the code files, names and bytes, and where modules are looked for."""
     digest = hashlib.sha256()
+    if import_roots:
+        digest.update(f"roots:{list(import_roots)!r}".encode())
     for path in sorted(files):
         data = files[path]
         digest.update(f"{len(path.encode())}:{path}:{len(data)}:".encode())
@@ -64,23 +74,43 @@ def code_digest(files: Mapping[str, bytes]) -> str:
 class CodeTree:
     """One tree of project code. Opened and closed by `CodeTrees`; `uses` is counted there."""
 
-    def __init__(self, digest: str, files: Mapping[str, bytes], folder: Path) -> None:
+    def __init__(
+        self, digest: str, files: Mapping[str, bytes], folder: Path, import_roots: Sequence[str] = (), key: str = ""
+    ) -> None:
         self.digest = digest
-        self.package = f"{PREFIX}{digest[:20]}"
+        self.key = key or digest
+        self.package = f"{PREFIX}{self.key[:20]}"
         self.files = files
         self.folder = folder
         self.uses = 0
-        self._modules = _module_paths(files)
-        self._packages = _package_names(self._modules, files)
-        self._roots = {name.partition(".")[0] for name in (*self._modules, *self._packages)}
+        self._map = ImportMap(files, import_roots)
+        self._shadowed: dict[str, bool] = {}
         self._importlib = _ProjectImportlib(self)
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     # --- names -----------------------------------------------------------------------------------
 
     def owns(self, module: str) -> bool:
-        """Whether a logical name (`graphs.types`) belongs to the project."""
-        return module.partition(".")[0] in self._roots
+        """Whether a logical name (`graphs.types`) belongs to the project.
+
+        As in Python, a mere folder does not hide an installed package of its name, only adds to it.
+        """
+        root = module.partition(".")[0]
+        if root not in self._map.roots:
+            return False
+        if self._map.is_solid(root) or not self._is_installed(root):
+            return True
+        return module != root and (module in self._map.modules or module in self._map.packages)
+
+    def _is_installed(self, root: str) -> bool:
+        if root not in self._shadowed:
+            spec = importlib.machinery.PathFinder.find_spec(root)
+            self._shadowed[root] = spec is not None and spec.loader is not None and spec.origin is not None
+        return self._shadowed[root]
+
+    def name_of(self, path: str) -> str:
+        """The module name of one of the tree's files."""
+        return self._map.name_of(path)
 
     def logical_name(self, module: str) -> str | None:
         """`graphs.types` for this tree's private module name; None for any other module."""
@@ -122,17 +152,18 @@ class CodeTree:
         name = fullname.removeprefix(self.package).removeprefix(".")
         if not name:
             return _namespace(fullname, self.folder)
-        path = self._modules.get(name)
+        path = self._map.modules.get(name)
         if path is None:
-            return _namespace(fullname, self.folder / name.replace(".", "/")) if name in self._packages else None
+            folders = [self.folder / folder for folder in self._map.folders_of(name)]
+            return _namespace(fullname, *folders) if name in self._map.packages else None
+        own = self._map.name_of(path)
         location = str(self.folder / path)
-        spec = importlib.util.spec_from_file_location(
+        return importlib.util.spec_from_file_location(
             fullname,
             location,
-            loader=_Loader(self, path),
+            loader=_Loader(self, path) if own == name else _Alias(f"{self.package}.{own}"),
             submodule_search_locations=[str(Path(location).parent)] if path.endswith("__init__.py") else None,
         )
-        return spec
 
     def prepare(self, module: types.ModuleType) -> None:
         module.__dict__["__builtins__"] = self._builtins
@@ -158,7 +189,7 @@ class CodeTree:
         own = [name for name in sys.modules if name == self.package or name.startswith(f"{self.package}.")]
         for name in own:
             del sys.modules[name]
-        for path in self._modules.values():
+        for path in self._map.modules.values():
             linecache.cache.pop(str(self.folder / path), None)
         sys.path_importer_cache.pop(str(self.folder), None)
 
@@ -175,14 +206,24 @@ class CodeTrees(importlib.abc.MetaPathFinder):
         self._by_package: dict[str, CodeTree] = {}
         self._lock = threading.Lock()
 
-    def acquire(self, files: Mapping[str, bytes]) -> CodeTree:
-        """The tree of these files, with one more use. Blocking: writes the tree to disk the first time."""
-        code = code_files(files)
-        digest = code_digest(code)
+    def acquire(
+        self,
+        files: Mapping[str, bytes],
+        import_roots: Sequence[str] = (),
+        folders: Sequence[str] = (),
+        variant: str = "",
+    ) -> CodeTree:
+        """The tree of these files, with one more use. Blocking: writes the tree to disk the first time.
+
+        `variant` says what else its modules depend on when they are imported, such as the values of variables.
+        """
+        code = code_files(files, folders)
+        digest = code_digest(code, import_roots)
+        key = hashlib.sha256(f"{digest}:{variant}".encode()).hexdigest() if variant else digest
         with self._lock:
-            tree = self._trees.get(digest)
+            tree = self._trees.get(key)
             if tree is None:
-                tree = self._open(digest, code)
+                tree = self._open(CodeTree(digest, code, self._folder / key[:20], import_roots, key))
             tree.uses += 1
             return tree
 
@@ -197,7 +238,7 @@ class CodeTrees(importlib.abc.MetaPathFinder):
             tree.uses -= 1
             if tree.uses:
                 return
-            del self._trees[tree.digest]
+            del self._trees[tree.key]
             del self._by_package[tree.package]
             tree.forget()
             shutil.rmtree(tree.folder, ignore_errors=True)
@@ -212,10 +253,9 @@ class CodeTrees(importlib.abc.MetaPathFinder):
         tree = self._by_package.get(fullname.partition(".")[0])
         return tree.spec(fullname) if tree else None
 
-    def _open(self, digest: str, code: Mapping[str, bytes]) -> CodeTree:
-        tree = CodeTree(digest, code, self._folder / digest[:20])
-        write_tree(tree.folder, code)
-        self._trees[digest] = tree
+    def _open(self, tree: CodeTree) -> CodeTree:
+        write_tree(tree.folder, tree.files)
+        self._trees[tree.key] = tree
         self._by_package[tree.package] = tree
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
@@ -256,6 +296,22 @@ class _Loader(importlib.abc.Loader):
         return self._path.endswith("__init__.py")
 
 
+class _Alias(importlib.abc.Loader):
+    """Another name of a module of the tree: the same module."""
+
+    def __init__(self, fullname: str) -> None:
+        self._fullname = fullname
+        self._spec: importlib.machinery.ModuleSpec | None = None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        module = importlib.import_module(self._fullname)
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        module.__spec__ = self._spec  # the import system has put that of the alias there
+
+
 class _ProjectImportlib(types.ModuleType):
     """`importlib` as the project's modules see it: names of the project lead into its own tree."""
 
@@ -288,28 +344,7 @@ def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
     partial.rename(folder)
 
 
-def _module_paths(files: Mapping[str, bytes]) -> dict[str, str]:
-    """`{"graphs.orders": "graphs/orders.py"}`, packages by their `__init__.py`."""
-    modules: dict[str, str] = {}
-    for path in files:
-        if path.endswith(".py"):
-            parts = PurePosixPath(path).with_suffix("").parts
-            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            if name and (name not in modules or path.endswith("/__init__.py")):
-                modules[name] = path
-    return modules
-
-
-def _package_names(modules: Mapping[str, str], files: Mapping[str, bytes]) -> set[str]:
-    """Folders that hold modules somewhere below: namespace packages where they have no `__init__.py`."""
-    names: set[str] = set()
-    for module in modules:
-        parts = module.split(".")
-        names.update(".".join(parts[:end]) for end in range(1, len(parts)))
-    return names
-
-
-def _namespace(fullname: str, folder: Path) -> importlib.machinery.ModuleSpec:
+def _namespace(fullname: str, *folders: Path) -> importlib.machinery.ModuleSpec:
     spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-    spec.submodule_search_locations = [str(folder)]
+    spec.submodule_search_locations = [str(folder) for folder in folders]
     return spec

@@ -21,8 +21,9 @@ from langchain_core.tools import BaseTool
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 
-from changeover.build import agents, context, graphs, tools
+from changeover.build import agents, context, graphs, targets, tools
 from changeover.build.blame import closest, own_code_problem, problem_at
+from changeover.build.factories import Factory, FactoryRoom
 from changeover.errors import ProjectError
 from changeover.project import environment
 from changeover.project.problems import Problem
@@ -40,6 +41,12 @@ class Resolver(Protocol):
 
     def resolve(self, ref: str) -> Any: ...
 
+    def name_of(self, path: str) -> str: ...
+
+    def logical_name(self, module: str) -> str | None: ...
+
+    def place_of(self, error: BaseException) -> str | None: ...
+
 
 def _nothing(name: str) -> CompiledGraph | None:
     return None
@@ -55,9 +62,12 @@ class Parts:
     prompts: Prompts
     pool: models.ModelPool
     reuse: Callable[[str], CompiledGraph | None] = _nothing
+    room: FactoryRoom | None = None
     _made: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
     _contexts: dict[str, context.GraphContext] = field(default_factory=dict, repr=False)
     _making: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    factories: dict[str, Factory] = field(default_factory=dict, repr=False)
+    warnings: dict[str, tuple[Problem, ...]] = field(default_factory=dict, repr=False)
 
     def agent(self, name: str) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The agent `name`, compiled."""
@@ -68,7 +78,14 @@ class Parts:
         """The graph `name`, compiled, or the agent of that name: both share one name space."""
         if name in self.project.agents:
             return self.agent(name)
-        return self._part("graph", name, lambda: self.reuse(name) or self._new_graph(name))  # type: ignore[no-any-return]
+        found: CompiledGraph = self._part("graph", name, lambda: self.reuse(name) or self._new_graph(name))
+        if name in self.factories and self._making:
+            message = (
+                f"graph '{name}' is made by a factory for each run; it cannot be a part of {self._making[-1][1]!r}"
+            )
+            hint = "call the factory where the other graph is built"
+            raise ProjectError([self.problem("factory", message, f"graphs/{name}", hint=hint)])
+        return found
 
     def asked(self, name: str) -> set[tuple[str, str]]:
         """The parts that a Python graph asked its `ctx` for while it was built here, as (kind, name)."""
@@ -150,7 +167,9 @@ class Parts:
             return graphs.build_graph(name, self.project.graphs[name], self)
         if name in self.project.python_graphs:
             return self._python_graph(name)
-        known = {**self.project.graphs, **self.project.python_graphs, **self.project.agents}
+        if name in self.project.langgraph_graphs:
+            return self._langgraph_graph(name)
+        known = {*self.project.names}
         hint = closest(name, known)
         raise ProjectError([self.problem("unknown-graph", f"no graph is called '{name}'", f"graphs/{name}", hint=hint)])
 
@@ -159,6 +178,13 @@ class Parts:
         exported = self.resolve(f"{module}:graph", f"graphs/{name}")
         self._contexts[name] = context.GraphContext(self)
         return context.load_python_graph(name, exported, lambda: self._contexts[name])
+
+    def _langgraph_graph(self, name: str) -> CompiledGraph:
+        found = targets.load_target(self.project.langgraph_graphs[name], self)
+        self.warnings[name] = found.warnings
+        if found.factory is not None:
+            self.factories[name] = found.factory
+        return found.graph
 
     def _new_tool(self, name: str) -> BaseTool:
         if name not in self.project.tools:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.store.sqlite.aio import AsyncSqliteStore
+from langgraph.store.base import TTLConfig
+from langgraph.store.sqlite.base import SqliteIndexConfig
 
+from changeover.checkpoints.memory import Memory
 from changeover.checkpoints.sqlite import SqliteSaver
 from changeover.store.database import Database
 
@@ -31,14 +33,19 @@ async def saver_for(
 
 
 @asynccontextmanager
-async def long_term_store(path: Path) -> AsyncIterator[AsyncSqliteStore]:
+async def long_term_store(
+    path: Path, index: SqliteIndexConfig | None = None, ttl: TTLConfig | None = None
+) -> AsyncIterator[Memory]:
     """LangGraph's long-term memory for graphs, in its own tables of the same file."""
-    async with AsyncSqliteStore.from_conn_string(str(path)) as memory:
+    async with Memory.from_conn_string(str(path), index=index, ttl=ttl) as memory:
+        assert isinstance(memory, Memory)
         await memory.setup()
+        sweeping = await memory.start_ttl_sweeper()
         try:
             yield memory
         finally:
-            batching = memory._task  # LangGraph ends it when the object is collected, which may be never
-            if batching is not None:
-                batching.cancel()
-                await asyncio.gather(batching, return_exceptions=True)
+            # LangGraph ends the first when the object is collected, which may be never
+            tasks = [task for task in (memory._task, sweeping) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,9 +7,11 @@ found by the build.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from changeover.project.check_agents import check_agents, check_settings, check_tools
 from changeover.project.check_graphs import check_graphs
+from changeover.project.check_langgraph import check_langgraph
 from changeover.project.check_nodes import check_nodes
 from changeover.project.check_prompts import check_prompts
 from changeover.project.check_server import check_server
@@ -62,6 +64,7 @@ def check(project: Project, env: Mapping[str, str]) -> list[Problem]:
     check_graphs(findings)
     check_nodes(findings)
     check_prompts(findings)
+    check_langgraph(findings, RESERVED)
     check_values(findings)
     _python(findings)
     _not_honoured(findings)
@@ -135,4 +138,10 @@ def _python(findings: Findings) -> None:
     python = findings.project.python
     for path in python.paths:
         if problem := python.module(path).problem:
-            findings.problems.append(problem)
+            findings.problems.append(problem if _is_ours(findings, path) else replace(problem, severity="warning"))
+
+
+def _is_ours(findings: Findings, path: str) -> bool:
+    """Is this file there to be run? A dependency folder of a langgraph.json may hold templates and old scripts too."""
+    langgraph = findings.project.langgraph
+    return langgraph is None or path.startswith("graphs/") or any(path == g.file for g in langgraph.graphs.values())

@@ -12,6 +12,7 @@ from dataclasses import replace
 from changeover.project.document import Document, Lines, Node
 from changeover.project.environment import names_in, without_references
 from changeover.project.findings import Findings
+from changeover.project.langgraph import LANGGRAPH_FILE
 from changeover.project.problems import Problem
 
 _SECRET = re.compile(
@@ -30,8 +31,8 @@ _TEXTS = ("description", "prompt")  # of an agent: words for people and models, 
 
 def check_values(findings: Findings) -> None:
     for known_as, document in findings.project.documents.items():
-        if document.root is None or known_as.startswith("prompts/"):
-            continue
+        if document.root is None or known_as.startswith("prompts/") or known_as == LANGGRAPH_FILE:
+            continue  # langgraph.json: its `env` is for such values, and never part of a version
         graph = known_as.startswith("graphs/")
         for value, key, path in _values(document.root):
             secret = _secret(value.data, "" if graph else key)

@@ -15,6 +15,14 @@ from typing import Any
 
 import dotenv
 
+from changeover.project.langgraph import (
+    LANGGRAPH_FILE,
+    StoreSettings,
+    environment_of_file,
+    parsed,
+    store_settings,
+)
+
 ENV_FILE = ".env"
 ENV_FILE_LIMIT_BYTES = 1_000_000
 
@@ -62,13 +70,31 @@ def without_references(text: str) -> str:
 
 
 def environment_of(folder: Path, process: Mapping[str, str]) -> dict[str, str]:
-    """The values for `${NAME}` in a project: those of the process, then those of the folder's `.env`. Blocking."""
+    """The values for `${NAME}` in a project. Blocking.
+
+    Those of the process come first, then those of langgraph.json, then those of the folder's `.env`.
+    """
+    return {**read_env_file(_text_of(folder / ENV_FILE)), **langgraph_environment(folder), **process}
+
+
+def langgraph_environment(folder: Path) -> dict[str, str]:
+    """What the `env` of langgraph.json gives the project's own code: its mapping, or its file. Blocking."""
+    found = environment_of_file(_text_of(folder / LANGGRAPH_FILE).encode())
+    return read_env_file(_text_of(folder / found)) if isinstance(found, str) else found
+
+
+def store_of(folder: Path) -> StoreSettings:
+    """What the langgraph.json of a folder wants of the long-term store. Blocking."""
+    return store_settings(parsed(_text_of(folder / LANGGRAPH_FILE).encode()))
+
+
+def _text_of(file: Path) -> str:
+    """The text of a small file; empty where there is none."""
     try:
-        with (folder / ENV_FILE).open("rb") as stream:
-            text = stream.read(ENV_FILE_LIMIT_BYTES).decode("utf-8", "replace")
-    except OSError:
-        text = ""
-    return {**read_env_file(text), **process}
+        with file.open("rb") as stream:
+            return stream.read(ENV_FILE_LIMIT_BYTES).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return ""
 
 
 def read_env_file(text: str) -> dict[str, str]:

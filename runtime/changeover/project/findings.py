@@ -108,7 +108,8 @@ class Findings:
 
     @cached_property
     def graph_names(self) -> frozenset[str]:
-        return frozenset((*self.project.graphs, *self.project.python_graphs))
+        project = self.project
+        return frozenset((*project.graphs, *project.python_graphs, *project.langgraph_graphs))
 
 
 def cycles(edges: Mapping[Node, Iterable[Node]]) -> list[list[Node]]:

@@ -17,6 +17,15 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from changeover.project.document import Document, Lines, decode, read, read_text
+from changeover.project.langgraph import (
+    LANGGRAPH_FILE,
+    NATIVE_FILES,
+    GraphTarget,
+    LangGraphFile,
+    import_roots,
+    read_langgraph,
+    without_values,
+)
 from changeover.project.models import (
     NAME_PATTERN,
     AgentsFile,
@@ -72,6 +81,8 @@ class Project:
     graphs: dict[str, GraphFile] = field(default_factory=dict)
     graph_paths: dict[str, str] = field(default_factory=dict)
     python_graphs: dict[str, str] = field(default_factory=dict)
+    langgraph: LangGraphFile | None = None
+    import_roots: tuple[str, ...] = ()
     prompts: dict[str, Prompt] = field(default_factory=dict)
     settings: ChangeoverFile = field(default_factory=ChangeoverFile)
     documents: Mapping[str, Document] = field(default_factory=dict, repr=False)
@@ -80,15 +91,24 @@ class Project:
     @property
     def names(self) -> tuple[str, ...]:
         """All that is served: agents and graphs."""
-        return tuple(sorted({*self.agents, *self.graphs, *self.python_graphs}))
+        return tuple(sorted({*self.agents, *self.graphs, *self.python_graphs, *self.langgraph_graphs}))
+
+    @property
+    def langgraph_graphs(self) -> Mapping[str, GraphTarget]:
+        """The graphs that langgraph.json names."""
+        return self.langgraph.graphs if self.langgraph else {}
 
     def document_of(self, section: str) -> tuple[Document, tuple[str, ...]]:
         """The file a section stands in, and where in it.
 
         Sections: `agents`, `models`, `tools`, `mcp_servers`, `graphs/<name>`, `prompts/<name>`, `changeover`; the
-        file may be named in front of the first four, as in `agents.yaml/agents`.
+        file may be named in front of the first four, as in `agents.yaml/agents`. `langgraph` is langgraph.json.
         """
         kind, _, name = section.partition("/")
+        if kind == "graphs" and name in self.langgraph_graphs and name not in self.graph_paths:
+            return self.documents[LANGGRAPH_FILE], ("graphs", name)
+        if kind == "langgraph":
+            return self.documents.get(LANGGRAPH_FILE, Document(LANGGRAPH_FILE)), ()
         if kind == "graphs":
             path = self.graph_paths.get(name) or self.python_graphs.get(name, section)
             return self.documents.get(path, Document(path)), ()
@@ -131,7 +151,10 @@ class _Loader:
         self.files = files
         self.problems: list[Problem] = []
         self.documents: dict[str, Document] = {}
-        self.python = PythonFiles(files)
+        self.langgraph = self._langgraph()
+        self.import_roots = import_roots(self.langgraph, files) if self.langgraph else ()
+        self.python = PythonFiles(files, self.import_roots)
+        self.native = self.langgraph is None or any(_is_native(path) for path in files)
 
     def load(self) -> Loaded:
         agents, tools, changeover = (self._file(stem) for stem in ("agents", "tools", "changeover"))
@@ -144,8 +167,10 @@ class _Loader:
             mcp_servers=self._entries(tools, ToolsFile, "mcp_servers", McpServerSpec, "MCP server"),
             graphs={name: self._graph(name, document) for name, document in graphs.items()},
             graph_paths={name: document.path for name, document in graphs.items()},
-            python_graphs=self._python_graphs(),
-            prompts=self._prompts(),
+            python_graphs=self._python_graphs() if self.native else {},
+            langgraph=self.langgraph,
+            import_roots=self.import_roots,
+            prompts=self._prompts() if self.native else {},
             settings=self._settings(changeover),
             documents=self.documents,
             python=self.python,
@@ -156,6 +181,15 @@ class _Loader:
         return Loaded(project, tuple(self.problems))
 
     # --- files
+
+    def _langgraph(self) -> LangGraphFile | None:
+        if LANGGRAPH_FILE not in self.files:
+            return None
+        document = self._read(LANGGRAPH_FILE, LANGGRAPH_FILE)
+        self.problems = without_values(self.problems, document.text)
+        if not isinstance(document.data, dict) and document.readable:
+            self.problems.append(document.problem("wrong-type", "should be a mapping of keys to values"))
+        return read_langgraph(document)
 
     def _file(self, stem: str) -> Document:
         """agents.yaml and its like, under whichever suffix it has."""
@@ -264,9 +298,10 @@ class _Loader:
 
     def _python_graphs(self) -> dict[str, str]:
         graphs: dict[str, str] = {}
+        named = {target.file for target in self.langgraph.graphs.values()} if self.langgraph else set()
         for path in self.python.paths:
             name, _ = _graph_name(path, (".py",))
-            if name and name != "__init__" and "graph" in self.python.module(path).names:
+            if path not in named and name and name != "__init__" and "graph" in self.python.module(path).names:
                 self._named_file(name, path)
                 graphs[name] = path
         return graphs
@@ -324,6 +359,8 @@ class _Loader:
         if not agents.readable:
             return
         present = "agents" in self.documents
+        if self.langgraph is not None and not present:
+            return  # the check of langgraph.json says what it lacks
         if present and agents.data is None:
             hint = "write 'agents: {}' if there are none"
             self.problems.append(Problem("no-agents", "the file is empty", agents.path, hint=hint))
@@ -342,6 +379,11 @@ def _graph_name(path: str, suffixes: tuple[str, ...]) -> tuple[str, str]:
         if file.endswith(suffix) and not file.startswith("."):
             return file.removesuffix(suffix), suffix
     return "", ""
+
+
+def _is_native(path: str) -> bool:
+    """Is this a file of our own format? Beside a langgraph.json alone, prompts/ and graphs/ are as any other folder."""
+    return path in NATIVE_FILES or bool(_graph_name(path, (".yaml", ".yml"))[0])
 
 
 def _looks_like_graph(content: bytes) -> bool:

@@ -208,6 +208,7 @@ class KeepSection(Strict):
     versions: int | None = None
     for_: Amount | None = Field(default=None, alias="for")
     loaded: int | None = None
+    sweep: Amount | None = None
 
 
 class LimitsSection(Strict):
@@ -220,6 +221,13 @@ class LimitsSection(Strict):
 class RunsSection(Strict):
     concurrency: int | None = None
     max_attempts: int | None = None
+    webhook_private: bool | None = None
+
+
+class LangGraphSection(Strict):
+    """What of a langgraph.json is left out with full knowledge, although its author wanted it for safety."""
+
+    without: list[Literal["auth", "encryption"]] = Field(default_factory=list)
 
 
 class ServerSection(Strict):
@@ -229,13 +237,14 @@ class ServerSection(Strict):
 
 
 class ChangeoverFile(Strict):
-    """changeover.yaml: `include` and `plugins` are part of a version, the rest is how the server runs.
+    """changeover.yaml: `include`, `plugins` and `langgraph` are part of a version, the rest is how the server runs.
 
     The values of the server's sections are read by `changeover.settings`, which knows their units and defaults.
     """
 
     include: list[str] = Field(default_factory=list)
     plugins: dict[Name, PluginSpec] = Field(default_factory=dict)
+    langgraph: LangGraphSection = Field(default_factory=LangGraphSection)
     watch: WatchSection = Field(default_factory=WatchSection)
     rollout: RolloutSection = Field(default_factory=RolloutSection)
     keep: KeepSection = Field(default_factory=KeepSection)

@@ -7,10 +7,11 @@ every name is taken to exist; saying so wrongly is left to the build.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from changeover.project.imports import ImportMap
 from changeover.project.problems import Problem
 
 Kind = Literal["function", "async function", "class", "module", "imported", "value"]
@@ -39,26 +40,23 @@ class Module:
 class PythonFiles:
     """The Python of one version; a file is parsed once, when it is first asked for."""
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
+    def __init__(self, files: Mapping[str, bytes], import_roots: Sequence[str] = ()) -> None:
         self._files = files
         self._modules: dict[str, Module] = {}
+        self.imports = ImportMap(files, import_roots)
         self.paths = tuple(path for path in files if path.endswith(".py"))
         folders = {path.split("/", 1)[0] for path in files if "/" in path}
-        self.roots = frozenset(
-            folders | {path.removesuffix(".py") for path in self.paths if "/" not in path} | {"graphs"}
-        )
+        self.roots = frozenset(folders | self.imports.roots | {"graphs"})
 
     def path_of(self, module: str) -> str | None:
         """The file of a dotted module name; a package without `__init__.py` is its folder, ending in `/`."""
-        base = module.replace(".", "/")
-        for path in (f"{base}.py", f"{base}/__init__.py"):
-            if path in self._files:
-                return path
-        return f"{base}/" if any(path.startswith(f"{base}/") for path in self.paths) else None
+        if module in self.imports.packages and module not in self.imports.modules:
+            return f"{module.replace('.', '/')}/"
+        return self.imports.modules.get(module)
 
     def module(self, path: str) -> Module:
         if path not in self._modules:
-            self._modules[path] = outline(path, self._files.get(path, b""))
+            self._modules[path] = outline(path, self._files.get(path, b""), self._package(path))
         return self._modules[path]
 
     def find(self, module: str, attribute: str) -> Name | None:
@@ -77,13 +75,20 @@ class PythonFiles:
 
     def submodules(self, module: str) -> Iterator[str]:
         """Names of the modules and packages directly inside a package."""
-        prefix = module.replace(".", "/") + "/" if module else ""
-        for path in self.paths:
-            if path.startswith(prefix):
-                yield path[len(prefix) :].split("/", 1)[0].removesuffix(".py")
+        prefix = f"{module}." if module else ""
+        for name in self.imports.modules:
+            if name.startswith(prefix):
+                yield name[len(prefix) :].split(".", 1)[0]
+
+    def _package(self, path: str) -> str:
+        """The package that a file's relative imports are seen from."""
+        if path not in self.imports.own_names:
+            return ""
+        name = self.imports.name_of(path)
+        return name if path.endswith("__init__.py") else name.rpartition(".")[0]
 
 
-def outline(path: str, source: bytes) -> Module:
+def outline(path: str, source: bytes, package: str) -> Module:
     """What a file defines at its top level; a file that is not Python has a problem instead."""
     try:
         tree = ast.parse(source, filename=path)
@@ -92,7 +97,6 @@ def outline(path: str, source: bytes) -> Module:
     except (ValueError, RecursionError, MemoryError) as error:
         return Module(path, open=True, problem=Problem("import", f"not Python: {error}", path))
     names: dict[str, Name] = {}
-    package = path.rsplit("/", 1)[0].replace("/", ".") if "/" in path else ""
     for statement in _top_level(tree.body):
         for name, what in _defined(statement, package):
             names[name] = what

@@ -18,9 +18,10 @@ from changeover.build.loaded import Compiled
 from changeover.build.loader import Candidate, Loader
 from changeover.errors import Conflict, OperatorError, ProjectError
 from changeover.project.document import read
-from changeover.project.environment import environment_of
+from changeover.project.environment import environment_of, langgraph_environment
+from changeover.project.langgraph import LANGGRAPH_FILE
 from changeover.project.problems import Problem
-from changeover.settings import Settings, environment
+from changeover.settings import ProcessEnvironment, Settings
 from changeover.store.records import GraphEntry, NewVersion, Routing, Version
 from changeover.store.sqlite import Store
 from changeover.store.versions import contract_digest
@@ -42,16 +43,28 @@ class ProjectFolder:
         self._store = store
         self._loader = loader
         self._building = asyncio.Lock()
+        self._process = ProcessEnvironment()
         self._tried_with: Mapping[str, str] | None = None  # the environment of the last build
 
     async def read_environment(self) -> None:
         """Take the values of the process and of `.env` as they are, before anything is built with them."""
         self._loader.environment = await self._environment()
+        await self._export()
+
+    def close(self) -> None:
+        """Take out of the process's environment what langgraph.json has put there."""
+        self._process.hold({})
 
     async def check(self, files: Mapping[str, str] | None = None) -> list[Problem]:
         """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
         snapshot = await self._snapshot(files)
         return await asyncio.to_thread(problems_of, snapshot, self._loader.environment)
+
+    async def unsupported(self) -> list[Problem]:
+        """What of the folder's langgraph.json has no effect here, for a server to say when it starts."""
+        if not (self.path / LANGGRAPH_FILE).exists():
+            return []
+        return [found for found in await self.check() if found.path == LANGGRAPH_FILE and found.severity == "warning"]
 
     async def build(self, message: str = "", files: Mapping[str, str] | None = None) -> Version:
         """A version of the folder as it is now, with `files` in place of its own where given.
@@ -87,11 +100,12 @@ class ProjectFolder:
     async def refresh_environment(self) -> bool:
         """Take a changed `.env`: what depends on it is compiled anew, without a new version."""
         values = await self._environment()
-        if values == self._loader.environment:
+        if values == self._loader.environment and not await self._export():
             return False
         before = self._loader.environment
         names = sorted(name for name in {*before, *values} if before.get(name) != values.get(name))
         async with self._building:
+            await self._export()
             try:
                 changed = await self._loader.refresh(values)
             except ProjectError as error:
@@ -159,7 +173,8 @@ class ProjectFolder:
         if not snapshot.is_complete:
             raise ProjectError(snapshot.problems)
         try:
-            return await self._loader.compile(snapshot.files)
+            original = {path: text for path, text in snapshot.originals.items() if path == LANGGRAPH_FILE}
+            return await self._loader.compile({**snapshot.files, **original})
         except OSError as error:
             raise OperatorError(
                 f"cannot write the version's files: {error.strerror}", code="disk", hint="look at the disk and retry"
@@ -186,7 +201,19 @@ class ProjectFolder:
         return with_files(snapshot, files, limits) if files else snapshot
 
     async def _environment(self) -> dict[str, str]:
-        return await asyncio.to_thread(environment_of, self.path, environment())
+        return await asyncio.to_thread(environment_of, self.path, self._process.given())
+
+    async def _export(self) -> list[str]:
+        """Give the process what langgraph.json has for the project's own code. All versions see what the folder says.
+
+        A value of the operator's stays. Returns the names whose value is another than before.
+        """
+        values = await asyncio.to_thread(langgraph_environment, self.path)
+        self._loader.exported = frozenset(values)
+        changed = self._process.hold(values)
+        if changed:
+            log.info("environment_applied", extra={"variables": changed})
+        return changed
 
 
 def settings_file(folder: Path) -> dict[str, Any]:
@@ -205,7 +232,10 @@ def _accepted(snapshot: Snapshot, candidate: Candidate, message: str) -> tuple[N
     graphs: dict[str, GraphEntry] = {}
     for name, compiled in candidate.graphs.items():
         spec = project.agents.get(name) or project.graphs.get(name)
-        graphs[name] = graph_entry(compiled, spec.threads if spec else "auto", spec.description if spec else "")
+        described = spec or project.langgraph_graphs.get(name)
+        graphs[name] = graph_entry(
+            compiled, spec.threads if spec else "auto", described.description if described else ""
+        )
     new = NewVersion(
         snapshot.digest,
         _manifest(snapshot),

@@ -1,96 +1,246 @@
-"""Runs that outlive the request that asked for them: a task each, and a queue to whoever listens."""
+"""Runs in tasks of their own, which whoever asked for them may leave and join again.
+
+```
+run = background.start(request)
+row = await run.accepted                                    # its row is written: pending or running
+async for entries in background.events(row, after=0): ...   # its stream, from here or after a cut
+```
+A run's events are numbered and kept (`log`): in memory while it lasts and a little longer, for a resumable run on disk.
+Nothing of a stream is made while nobody could read it.
+
+Invariants: a task is awaited or cancelled before the manager has closed; the end of a run is committed before the end
+of its stream is told.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any
 
-from changeover.runs.engine import Engine
-from changeover.runs.request import Part, RunRequest
+from changeover.errors import Conflict
+from changeover.runs.encoding import dumps
+from changeover.runs.engine import STOPS, Engine
+from changeover.runs.events import Events, error_json
+from changeover.runs.inflight import Flight
+from changeover.runs.kwargs import modes_of, outlives_the_process
+from changeover.runs.live import LiveRun
+from changeover.runs.log import Entry, RunLog, events_lost
+from changeover.runs.request import RunRequest
 from changeover.store.records import Run
+from changeover.store.streams import Streams
 
-BUFFERED_PARTS = 10_000  # a listener that is this far behind slows its run down
+log = logging.getLogger(__name__)
+
+ENDED_RUNS_KEPT = 128
+ENDED_BYTES_KEPT = 32 * 1024 * 1024
+PAGE = 500  # events read from disk at a time
+
+Forget = Callable[[str], Awaitable[None]]
 
 
-@dataclass(eq=False)
+class RunCancelled(Exception):
+    """The run was cancelled by somebody else than who waits for it."""
+
+
 class BackgroundRun:
-    """A run in a task of its own. `started` gives its row, `parts` its stream, which one listener may read."""
+    """A run in a task of its own.
 
-    request: RunRequest
-    started: asyncio.Future[Run]
-    task: asyncio.Task[None] | None = None
-    interrupts: list[object] = field(default_factory=list)
-    _queue: asyncio.Queue[Part | None] = field(default_factory=lambda: asyncio.Queue(BUFFERED_PARTS))
-    error: BaseException | None = None
-    _left: bool = False
+    `accepted` gives its row, pending or running, or what it was refused for. `begun` is set once it executes, `ended` once its
+    end is committed; then `values` are its last and `error` is what it failed with.
+    """
 
-    async def parts(self) -> AsyncIterator[Part]:
-        """The parts as they come, to the end; then raises what the run ended with, if it failed."""
-        while (part := await self._queue.get()) is not None:
-            yield part
-        if self.error is not None:
-            raise self.error
+    def __init__(self, request: RunRequest, *, keep_stream: bool, first: int = 1) -> None:
+        self.request = request
+        self.log = RunLog(first)
+        self.accepted: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self.accepted.add_done_callback(lambda accepted: accepted.cancelled() or accepted.exception())
+        self.begun = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.flight: Flight | None = None
+        self.values: Any = None
+        self.interrupts: list[Any] = []
+        self.error: BaseException | None = None
+        self.keep_stream = keep_stream or request.resumable
+        self.events = Events(modes_of(request.kwargs) if request.kwargs else request.stream_modes)
 
-    def leave(self) -> None:
-        """The listener goes; the run goes on and keeps nothing for it."""
-        self._left = True
-        while not self._queue.empty():
-            self._queue.get_nowait()
+    @property
+    def run(self) -> Run:
+        """Its row as last seen: that of its start, once it began."""
+        return self.flight.run if self.flight else self.accepted.result()
 
-    async def put(self, part: Part | None) -> None:
-        if not self._left:
-            await self._queue.put(part)
+    def was_accepted(self, run: Run) -> None:
+        if not self.accepted.done():
+            self.accepted.set_result(run)
+
+    def stop(self, because: str) -> None:
+        """Cancel it, wherever it is."""
+        if self.flight is not None:
+            self.flight.cancelled_because = because
+        if self.task is not None:
+            self.task.cancel(because)
+
+    def begin(self, live: LiveRun) -> None:
+        self.flight = live.flight
+        self.interrupts = live.interrupts
+        self.begun.set()
 
 
 class BackgroundRuns:
-    """The tasks of a manager's runs. Invariant: each is awaited or cancelled before the manager has closed."""
+    """The tasks of a manager's runs, and the streams of those that ended a little while ago."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, streams: Streams, forget_thread: Forget) -> None:
         self._engine = engine
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams = streams
+        self._forget_thread = forget_thread
+        self._active: dict[str, BackgroundRun] = {}
+        self._ended: OrderedDict[str, BackgroundRun] = OrderedDict()
+        self._started: list[Callable[[BackgroundRun], object]] = []
 
-    def start(self, request: RunRequest) -> BackgroundRun:
-        run = BackgroundRun(request, asyncio.get_running_loop().create_future())
-        run.started.add_done_callback(lambda started: started.cancelled() or started.exception())
-        run.task = asyncio.create_task(self._execute(run), name=f"run-{request.id}")
-        self._tasks.add(run.task)
-        run.task.add_done_callback(self._tasks.discard)
-        return run
+    def start(self, request: RunRequest, *, keep_stream: bool = False) -> BackgroundRun:
+        """Start a run. With `keep_stream` its events are kept from the first, else from when somebody follows them."""
+        return self._begin(BackgroundRun(request, keep_stream=keep_stream), None)
+
+    async def take_up(self, request: RunRequest, run: Run, *, is_next: bool) -> BackgroundRun:
+        """Begin with a pending row that an earlier process left."""
+        background = BackgroundRun(request, keep_stream=True, first=await self._streams.last(run.id) + 1)
+        background.was_accepted(run)
+        self._engine.may_begin(run, is_next)
+        return self._begin(background, run)
+
+    def get(self, run_id: str) -> BackgroundRun | None:
+        """A run that is active here, or ended a little while ago."""
+        return self._active.get(run_id) or self._ended.get(run_id)
+
+    def announce(self, call: Callable[[BackgroundRun], object]) -> Callable[[], None]:
+        """Call with each run that is started from now on; returns how to end that."""
+        self._started.append(call)
+        return lambda: self._started.remove(call)
+
+    async def events(
+        self,
+        run: Run,
+        after: int | None,
+        lost: Callable[[], object] | None = None,
+        quiet_s: float | None = None,
+    ) -> AsyncIterator[Sequence[Entry]]:
+        """The events of a run after a number, to its end, all that are new at once; with None those from now on.
+
+        After each `quiet_s` without any it gives none. `lost` is called when the listener falls too far behind. Raises
+        `Conflict` (`events-lost`) where events are kept no more.
+        """
+        here = self.get(run.id)
+        is_on_disk = bool(run.kwargs and run.kwargs.get("stream_resumable"))
+        if after is None:
+            after = here.log.last if here else await self._streams.last(run.id)
+        while is_on_disk and not (here and here.log.keeps(after)):
+            page = [Entry(*event) for event in await self._streams.after(run.id, after, PAGE)]
+            if page:
+                after = page[-1].seq
+                yield page
+            if len(page) < PAGE and here is None:
+                return
+        if here is None:
+            if after > 0:
+                raise events_lost(after)
+            return
+        async with aclosing(here.log.follow(after, None if is_on_disk else lost, quiet_s)) as entries:  # type: ignore[type-var]
+            try:
+                async for new in entries:
+                    yield new
+                    after = new[-1].seq if new else after
+                return
+            except Conflict:  # it fell behind what is in memory; the rest is on disk
+                if not is_on_disk:
+                    raise
+        async for new in self.events(run, after, lost, quiet_s):
+            yield new
 
     async def close(self, timeout_s: float) -> None:
-        """Let runs end within the time, then cancel what is left."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=timeout_s)
-        left = set(self._tasks)
-        for task in left:
-            task.cancel("the server stops")
-        await asyncio.gather(*left, return_exceptions=True)
+        """Let runs end within the time, then cancel what is left. What did not begin is left to the next process."""
+        for run in list(self._active.values()):
+            if not run.begun.is_set() and run.task is not None and outlives_the_process(run.request.kwargs):
+                run.task.cancel(STOPS)
+        tasks = {run.task for run in self._active.values() if run.task is not None}
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in left:
+                task.cancel(STOPS)
+            await asyncio.gather(*left, return_exceptions=True)
 
-    async def _execute(self, run: BackgroundRun) -> None:
+    def _begin(self, run: BackgroundRun, taken_up: Run | None) -> BackgroundRun:
+        self._active[run.request.id] = run
+        run.task = asyncio.create_task(self._execute(run, taken_up), name=f"run-{run.request.id}")
+        run.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        for call in list(self._started):
+            call(run)
+        return run
+
+    async def _execute(self, run: BackgroundRun, taken_up: Run | None) -> None:
         try:
-            async with self._engine.run(run.request) as live:
-                run.started.set_result(live.run)
-                async for part in live.parts():
-                    await run.put(part)
-                run.interrupts.extend(live.interrupts)
+            async with self._engine.run(run.request, run.was_accepted, taken_up) as live:
+                run.begin(live)
+                await self._follow(run, live)
         except asyncio.CancelledError as error:
+            because = run.flight.cancelled_because if run.flight else None
+            run.error = RunCancelled(str(because or next(iter(error.args), STOPS)))
+        except Exception as error:  # root of a task: whoever listens is told
             run.error = error
-            raise
-        except Exception as error:  # root of a task: the listener is told
-            run.error = error
-            if not run.started.done():
-                run.started.set_exception(error)
         finally:
-            if not run.started.done():
-                run.started.cancel()
-            self._end(run)
+            await self._end(run)
 
-    def _end(self, run: BackgroundRun) -> None:
-        """The end mark must reach a listener even through a full queue: it may then miss parts, never the end."""
-        while True:
-            try:
-                run._queue.put_nowait(None)
+    async def _follow(self, run: BackgroundRun, live: LiveRun) -> None:
+        """Keep the values, and the events if they may be read."""
+        await self._say(run, "metadata", {"run_id": live.run.id, "attempt": 1, "changeover_version": live.run.version})
+        async with aclosing(live.parts()) as parts:
+            async for part in parts:
+                if part.mode == "values" and not part.namespace:
+                    run.values = part.data
+                if not (run.keep_stream or run.log.is_followed):
+                    continue
+                run.keep_stream = True
+                for name, data in run.events.of(part):
+                    await self._say(run, name, data)
+
+    async def _say(self, run: BackgroundRun, name: str, data: Any) -> None:
+        if not (run.keep_stream or run.log.is_followed):
+            return
+        entry = run.log.entry(name, dumps(data))
+        if run.request.resumable:
+            await self._streams.append(run.request.id, [entry])
+        run.log.append(entry.event, entry.data)
+
+    async def _end(self, run: BackgroundRun) -> None:
+        try:
+            if not run.accepted.done():
+                self._refuse(run)
                 return
-            except asyncio.QueueFull:
-                run._queue.get_nowait()
+            if run.error is not None:
+                await self._say(run, "error", error_json(run.error))
+            if run.request.temporary and run.request.thread_id is not None:
+                await self._forget_thread(run.request.thread_id)
+        finally:
+            del self._active[run.request.id]
+            if run.accepted.exception() is None:
+                self._keep(run)
+            run.ended.set()
+            run.log.end()
+
+    def _refuse(self, run: BackgroundRun) -> None:
+        """It was never accepted: whoever asked for it is told why."""
+        error = run.error
+        if isinstance(error, RunCancelled):
+            error = Conflict(f"run {run.request.id} did not begin: {error}", code="run-cancelled")
+        run.accepted.set_exception(error or Conflict("the run did not begin", code="run-cancelled"))
+
+    def _keep(self, run: BackgroundRun) -> None:
+        """A stream that was cut at its end can still be joined for a while."""
+        self._ended[run.request.id] = run
+        size = sum(ended.log.size_bytes for ended in self._ended.values())
+        while len(self._ended) > 1 and (len(self._ended) > ENDED_RUNS_KEPT or size > ENDED_BYTES_KEPT):
+            _, oldest = self._ended.popitem(last=False)
+            size -= oldest.log.size_bytes

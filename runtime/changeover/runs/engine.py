@@ -1,8 +1,8 @@
 """Running a graph on the version that was decided for it.
 
 ```
-async with engine.run(request) as run:      # accepted, its turn come, bound to a version, its row committed
-    async for part in run.parts(): ...      # LangGraph's stream
+async with engine.run(request) as live:     # accepted, its turn come, bound to a version, its row committed
+    async for part in live.parts(): ...     # LangGraph's stream
                                             # its end and what its thread waits for committed
 ```
 Owns the life of a run between those lines. It does not decide the version (`routing`), does not load it (the
@@ -16,124 +16,83 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import structlog
-from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphRecursionError
-from langgraph.types import StreamMode
 
 from changeover.build.loaded import LoadedGraph
-from changeover.errors import ChangeoverError, OperatorError
+from changeover.checkpoints.rewinding import Rewinder
+from changeover.errors import ChangeoverError, Conflict, OperatorError
 from changeover.runs.inflight import Flight, InFlight
-from changeover.runs.request import Part, RunRequest
+from changeover.runs.kwargs import outlives_the_process
+from changeover.runs.live import LiveRun, Observer, run_config
+from changeover.runs.request import RunRequest
 from changeover.runs.routing import decide
-from changeover.store.records import Outcome, Run, RunId, RunStatus, VersionId, Waiting
+from changeover.store.records import Accepted, Outcome, Run, RunId, RunStatus, Thread, VersionId, Waiting
 from changeover.store.runs import Runs
 
 log = logging.getLogger(__name__)
 
-INTERRUPT = "__interrupt__"
+STOPS = "the server stops"
 CANCEL_WAIT_S = 10.0
 WRITE_AGAIN_S = 0.5  # pause before the end of a run is written again, after the disk was full or failed
 T = TypeVar("T")
 LoadGraph = Callable[[VersionId, str], Awaitable[LoadedGraph]]
+OnAccepted = Callable[[Run], None]
 
 
-class LiveRun:
-    """A run that is executing: its row, and the stream of its parts, which is read once."""
+@dataclass(slots=True)
+class _Waiter:
+    """Who waits for the turn of a pending run. `undo`: if it is cancelled, it was never there."""
 
-    def __init__(self, request: RunRequest, flight: Flight, graph: LoadedGraph) -> None:
-        self._request = request
-        self._flight = flight
-        self._graph = graph
-        self.waiting: Waiting | None = None
-        self.interrupts: list[Any] = []
-
-    @property
-    def run(self) -> Run:
-        return self._flight.run
-
-    def place_of(self, error: BaseException) -> str | None:
-        """Where in the project's own code an error was raised."""
-        return self._graph.tree.place_of(error) if self._graph.tree else None
-
-    @property
-    def flight(self) -> Flight:
-        return self._flight
-
-    async def parts(self) -> AsyncGenerator[Part, None]:
-        """LangGraph's stream in the modes that were asked for, in its order."""
-        wanted = set(self._request.stream_modes)
-        async with aclosing(self._astream()) as chunks:
-            async for chunk in chunks:
-                part = Part(*chunk) if self._request.subgraphs else Part((), *chunk)
-                if part.mode == "updates":
-                    self._note(part)
-                if part.mode in wanted:
-                    yield part
-
-    async def answer(self) -> Any:
-        """What `ainvoke` gives: the last values, with open interrupts under `__interrupt__`."""
-        latest: Any = None
-        async for part in self.parts():
-            if part.mode == "values" and not part.namespace:
-                latest = part.data
-        if not self.interrupts:
-            return latest
-        return {**(latest if isinstance(latest, dict) else {}), INTERRUPT: list(self.interrupts)}
-
-    def _astream(self) -> AsyncGenerator[Any, None]:
-        request = self._request
-        graph = self._graph.runnable
-        stream = graph.astream(
-            request.input,
-            run_config(request, self.run, graph.checkpointer if request.thread_id else InMemorySaver()),
-            context=request.context,
-            stream_mode=cast("list[StreamMode]", list({*request.stream_modes, "updates"})),
-            output_keys=graph.output_channels if request.final_output else None,
-            interrupt_before=request.interrupt_before,
-            interrupt_after=request.interrupt_after,
-            durability=request.durability,
-            control=self._flight.control,
-            subgraphs=request.subgraphs,
-        )
-        return cast("AsyncGenerator[Any, None]", stream)
-
-    def _note(self, part: Part) -> None:
-        """Updates tell where the run stands: the node that finished, or that it waits, and for what."""
-        if part.namespace or not isinstance(part.data, dict):
-            return
-        if INTERRUPT in part.data:
-            self.interrupts.extend(part.data[INTERRUPT])
-            self.waiting = "interrupt" if self.interrupts else "breakpoint"
-        else:
-            self._flight.node = next(iter(part.data), None)
+    task: asyncio.Task[Any] | None
+    undo: bool = False
 
 
 class Engine:
     """Accepts runs, lets each in when its turn comes, and writes down how it ended."""
 
     def __init__(
-        self, rows: Runs, in_flight: InFlight, load: LoadGraph, *, concurrency: int, door_timeout_s: float
+        self,
+        rows: Runs,
+        in_flight: InFlight,
+        load: LoadGraph,
+        rewinder: Rewinder,
+        *,
+        concurrency: int,
+        door_timeout_s: float,
     ) -> None:
         self._rows = rows
         self._in_flight = in_flight
         self._load = load
+        self._rewinder = rewinder
+        self._observers: list[Observer] = []
         self._slots = asyncio.Semaphore(concurrency)
         self._door_timeout_s = door_timeout_s
         self._turns: dict[RunId, asyncio.Event] = {}
-        self._waiters: dict[RunId, asyncio.Task[Any] | None] = {}  # who waits for the turn of a pending run
+        self._waiters: dict[RunId, _Waiter] = {}  # who waits for the turn of a pending run
         self._unwritten: set[asyncio.Task[None]] = set()  # ends that could not be written yet
 
+    def observe(self, observer: Observer) -> None:
+        """Tell somebody of every run from now on."""
+        self._observers.append(observer)
+
     @asynccontextmanager
-    async def run(self, request: RunRequest) -> AsyncIterator[LiveRun]:
-        """A run from its acceptance to the commit of its end."""
-        flight = await self._enter(request)
+    async def run(
+        self, request: RunRequest, on_accepted: OnAccepted | None = None, taken_up: Run | None = None
+    ) -> AsyncIterator[LiveRun]:
+        """A run from its acceptance to the commit of its end.
+
+        `on_accepted` is called with its row, pending or running. `taken_up` is a pending row to begin with, that
+        `may_begin` was told of.
+        """
+        flight = await (self._wait_for_turn(taken_up) if taken_up else self._enter(request, on_accepted))
         live: LiveRun | None = None
         outcome = Outcome("error", "it ended before it began")
         token = structlog.contextvars.bind_contextvars(
@@ -141,9 +100,12 @@ class Engine:
         )
         try:
             log.debug("run_started", extra={"reason": flight.run.reason})
-            live = LiveRun(request, flight, await self._load(flight.run.version, request.graph))
-            yield live
-            outcome = Outcome("interrupted" if live.waiting else "success", "", live.waiting)
+            await self._remember_origin(flight, request)
+            graph = await self._load(flight.run.version, request.graph)
+            async with graph.opened(run_config(request, flight.run, None), context=request.context) as runnable:
+                live = LiveRun(request, flight, runnable, graph.tree, self._observers)
+                yield live
+                outcome = Outcome("interrupted" if live.waiting else "success", "", live.waiting)
         except BaseException as error:
             outcome = self._failure(flight, live, error)
             raise
@@ -152,17 +114,35 @@ class Engine:
             with suppress(ValueError):  # a stream that was closed from another task leaves its own context behind
                 structlog.contextvars.reset_contextvars(**token)
 
-    def cancel(self, run_id: str, because: str) -> bool:
-        """Stop a run that is in flight, or waits for its turn, here; False if there is none of this id."""
+    def cancel(self, run_id: str, because: str, *, undo: bool = False) -> bool:
+        """Stop a run that is in flight, or waits for its turn, here; False if there is none of this id.
+
+        With `undo` its checkpoints and its row go too, and its thread is as it was before.
+        """
         if waiter := self._waiters.get(RunId(run_id)):
-            waiter.cancel(because)
+            waiter.undo = undo
+            if waiter.task is not None:
+                waiter.task.cancel(because)
             return True
         flight = self._in_flight.get(run_id)
         if flight is None or flight.task is None:
             return False
         flight.cancelled_because = because
+        flight.undo = undo
         flight.task.cancel(because)
         return True
+
+    def may_begin(self, run: Run, now: bool) -> None:
+        """A pending row of an earlier process will be taken up; `now`: it is the next of its thread."""
+        turn = self._turns[run.id] = asyncio.Event()
+        if now:
+            turn.set()
+
+    def give_turn(self, run_id: str | None) -> None:
+        """The thread of a pending run is free for it."""
+        turn = self._turns.get(RunId(run_id)) if run_id else None
+        if turn is not None:
+            turn.set()
 
     async def close(self, timeout_s: float) -> None:
         """Take no more runs, let those that were accepted end within the time, then cancel what is left."""
@@ -172,7 +152,7 @@ class Engine:
                 await self._leave(flight, Outcome("interrupted", "the manager was closed", "failure"))
         if not await self._in_flight.wait(self._is_idle, timeout_s):
             for run_id in [*self._waiters, *(flight.run.id for flight in self._in_flight.on())]:
-                self.cancel(run_id, "the server stops")
+                self.cancel(run_id, STOPS)
             await self._in_flight.wait(self._is_idle, CANCEL_WAIT_S)
         for unwritten in self._unwritten:
             unwritten.cancel()
@@ -183,25 +163,32 @@ class Engine:
 
     # --- in and out ------------------------------------------------------------------------------
 
-    async def _enter(self, request: RunRequest) -> Flight:
-        """Through the door, accepted, and, behind other runs of the thread, waited for its turn."""
-        await self._slots.acquire()
+    async def _enter(self, request: RunRequest, on_accepted: OnAccepted | None) -> Flight:
+        """Through the door, accepted, and, behind others of the thread or of the process, waited for its turn."""
+        has_slot = not self._slots.locked()
+        if has_slot:
+            await self._slots.acquire()
         try:
-            run = await self._accept(request)
-            if run.status == "running":
-                return self._in_flight.claim(run)
+            accepted = await self._accept(request, has_slot)
+            self._displace(accepted)
+            if on_accepted is not None:
+                on_accepted(accepted.run)
+            if accepted.run.status == "running":
+                return self._in_flight.claim(accepted.run, accepted.before)
         except BaseException:
-            self._slots.release()
+            if has_slot:
+                self._slots.release()
             raise
-        self._slots.release()  # a run that waits for its turn keeps nobody else from work
-        return await self._wait_for_turn(run)
+        if has_slot:
+            self._slots.release()  # a run that waits for its turn keeps nobody else from work
+        return await self._wait_for_turn(accepted.run)
 
-    async def _accept(self, request: RunRequest) -> Run:
+    async def _accept(self, request: RunRequest, has_slot: bool) -> Accepted:
         await self._in_flight.enter(self._door_timeout_s)
         self._turns[request.id] = asyncio.Event()  # before its row: whoever ends before it may give it its turn at once
-        accepting = self._rows.accept(request.row(), decide)
+        accepting = self._rows.accept(request.row(), decide, at_once=has_slot)
         try:
-            run = await _unless_done(accepting)
+            accepted = await _unless_done(accepting)
         except asyncio.CancelledError:
             accepting.add_done_callback(partial(self._abandon, request.id))
             raise
@@ -209,59 +196,108 @@ class Engine:
             del self._turns[request.id]
             self._in_flight.turn_back()
             raise
-        if run.status == "pending":
+        if accepted.run.status == "pending":
             self._in_flight.turn_back()
+            if accepted.is_next:
+                self._turns[request.id].set()
         else:
-            del self._turns[run.id]
-        return run
+            del self._turns[request.id]
+        return accepted
 
-    def _abandon(self, id_: RunId, accepted: asyncio.Future[Run]) -> None:
+    def _abandon(self, id_: RunId, accepted: asyncio.Future[Accepted]) -> None:
         """The caller left while its run was being accepted: end the row that was written all the same."""
         del self._turns[id_]
         self._in_flight.turn_back()
         if accepted.exception() is None:
-            self._end(accepted.result(), Outcome("interrupted", "the caller left before it began", began=False))
+            self._end(accepted.result().run, Outcome("interrupted", "the caller left before it began", began=False))
+
+    def _displace(self, accepted: Accepted) -> None:
+        """Stop the runs whose place this one takes."""
+        because = f"run {accepted.run.id} took its place"
+        for run_id in accepted.superseded:
+            self.cancel(run_id, because)
+        if accepted.displaced is not None:
+            self.cancel(accepted.displaced, because, undo=accepted.run.multitask_strategy == "rollback")
 
     async def _wait_for_turn(self, waiting: Run) -> Flight:
-        self._waiters[waiting.id] = asyncio.current_task()
+        waiter = self._waiters[waiting.id] = _Waiter(asyncio.current_task())
         try:
-            await self._turns[waiting.id].wait()
-            await self._slots.acquire()
+            while True:
+                await self._turn(waiting)
+                await self._slots.acquire()
+                started = await self._start(waiting)
+                if started is not None:
+                    return self._in_flight.claim(started.run, started.before)
         except BaseException as error:
-            await asyncio.shield(self._give_up_turn(waiting, error))
-            raise
-        finally:
-            self._waiters.pop(waiting.id, None)
-            self._in_flight.notify()
-        try:
-            await self._in_flight.enter(self._door_timeout_s, accepted=True)
-        except BaseException as error:
-            self._slots.release()
-            await asyncio.shield(self._give_up_turn(waiting, error))
-            raise
-        try:
-            return self._in_flight.claim(await asyncio.shield(self._rows.start(waiting.id, decide)))
-        except BaseException as error:
-            self._slots.release()
-            self._in_flight.turn_back()
-            await asyncio.shield(self._give_up_turn(waiting, error))
+            await self._give_up_turn(waiting, error, waiter.undo)
             raise
         finally:
             self._turns.pop(waiting.id, None)
+            self._waiters.pop(waiting.id, None)
+            self._in_flight.notify()
 
-    def _give_up_turn(self, waiting: Run, error: BaseException) -> asyncio.Future[RunId | None]:
-        self._turns.pop(waiting.id, None)
-        outcome = Outcome("interrupted", "the caller left before it began", began=False)
+    async def _turn(self, waiting: Run) -> None:
+        """Wait until the run's time has come and its thread is free for it."""
+        turn = self._turns[waiting.id]
+        if waiting.begin_at is not None and not turn.is_set():
+            await asyncio.sleep(max(0.0, waiting.begin_at - time.time()))
+            if await asyncio.shield(self._rows.due(waiting.id)):
+                return
+        await turn.wait()
+        turn.clear()
+
+    async def _start(self, waiting: Run) -> Accepted | None:
+        """Start a run whose turn has come; None if somebody else has its thread after all. The slot is taken."""
+        try:
+            await self._in_flight.enter(self._door_timeout_s, accepted=True)
+        except BaseException:
+            self._slots.release()
+            raise
+        started: Accepted | None = None
+        try:
+            started = await asyncio.shield(self._rows.start(waiting.id, decide))
+        finally:
+            if started is None:
+                self._slots.release()
+                self._in_flight.turn_back()
+        return started
+
+    async def _give_up_turn(self, waiting: Run, error: BaseException, undo: bool) -> None:
+        because = next(iter(error.args), "the caller left before it began")
+        if because == STOPS and outlives_the_process(waiting.kwargs):
+            return  # its row waits for the next process
+        outcome = Outcome("interrupted", str(because), began=False, undone=undo)
         if isinstance(error, Exception):
             outcome = Outcome("error", f"it could not begin: {error}"[:2000], began=False)
-        return self._end(waiting, outcome)
+        with suppress(Conflict):  # who took its place has ended its row
+            await asyncio.shield(self._end(waiting, outcome))
 
     def _leave(self, flight: Flight, outcome: Outcome) -> asyncio.Future[RunId | None]:
         if self._in_flight.get(flight.run.id) is not flight:  # it was ended when the manager was closed
             return _nothing()
+        if flight.undo and outcome.status == "interrupted":
+            return asyncio.ensure_future(self._undo(flight, outcome))
         ending = self._end(flight.run, outcome)
         _then(ending, partial(self._left, flight, outcome))
         return ending
+
+    async def _undo(self, flight: Flight, outcome: Outcome) -> RunId | None:
+        """Take back what a run did to its thread, then forget it."""
+        try:
+            if flight.run.thread_id is not None:
+                await self._rewinder.rewind(flight.run.thread_id, flight.run.id, flight.origin)
+            outcome = replace(outcome, undone=True, before=flight.before, waiting=_waiting(flight.before), began=True)
+        except ChangeoverError as error:
+            log.error("run_not_rolled_back", extra={"reason": str(error)})
+            outcome = replace(outcome, reason=f"{outcome.reason}; not rolled back: {error}")
+        ending = self._end(flight.run, outcome)
+        _then(ending, partial(self._left, flight, outcome))
+        return await ending
+
+    async def _remember_origin(self, flight: Flight, request: RunRequest) -> None:
+        """What a run may be rolled back to, where its thread holds more than checkpoints: answers, finished tasks."""
+        if flight.before is not None and flight.before.waiting is not None:
+            flight.origin = await self._rewinder.origin(flight.before.id, request.checkpoint)
 
     def _left(self, flight: Flight, outcome: Outcome, _: asyncio.Future[RunId | None]) -> None:
         self._slots.release()
@@ -280,9 +316,10 @@ class Engine:
             again = asyncio.create_task(self._end_again(run, outcome))
             self._unwritten.add(again)
             again.add_done_callback(self._unwritten.discard)
-        turn = None if error else self._turns.get(ended.result() or RunId(""))
-        if turn is not None:
-            turn.set()
+        if error is None:
+            self.give_turn(ended.result())
+            for observer in self._observers:
+                observer.ended(run, outcome)
 
     async def _end_again(self, run: Run, outcome: Outcome) -> None:
         """The end of a run could not be written: until it is, nothing else can run on its thread."""
@@ -307,6 +344,10 @@ class Engine:
         return Outcome(status, reason, "failure", began=live is not None and not untouched)
 
 
+def _waiting(before: Thread | None) -> Waiting | None:
+    return before.waiting if before is not None else None
+
+
 def _unless_done(future: asyncio.Future[T]) -> asyncio.Future[T]:
     """What to wait on so that who stops waiting does not cancel it. Most writes are done before anybody waits."""
     return future if future.done() else asyncio.shield(future)
@@ -324,22 +365,3 @@ def _then(future: asyncio.Future[Any], call: Callable[[asyncio.Future[Any]], Non
         call(future)
     else:
         future.add_done_callback(call)
-
-
-def run_config(request: RunRequest, run: Run, saver: Any) -> RunnableConfig:
-    """The caller's config with the thread, the saver and the tags that every checkpoint of the run carries."""
-    given = dict(request.config)
-    configurable = {
-        **given.get("configurable", {}),
-        "thread_id": request.thread_id or run.id,
-        "__pregel_checkpointer": saver,
-    }
-    metadata = {
-        **given.get("metadata", {}),
-        **request.metadata,
-        "changeover_version": run.version,
-        "run_id": run.id,
-        "graph_id": run.graph,
-    }
-    config: RunnableConfig = {**given, "configurable": configurable, "metadata": metadata}  # type: ignore[typeddict-item]
-    return config

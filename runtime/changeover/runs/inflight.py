@@ -14,8 +14,9 @@ from typing import Any
 
 from langgraph.runtime import RunControl
 
+from changeover.checkpoints.rewinding import Origin
 from changeover.errors import TimedOut, Unavailable
-from changeover.store.records import Run, RunId, VersionId
+from changeover.store.records import Run, RunId, Thread, VersionId
 
 
 @dataclass(slots=True)
@@ -27,6 +28,9 @@ class Flight:
     task: asyncio.Task[Any] | None = None
     node: str | None = None
     cancelled_because: str | None = None
+    undo: bool = False  # when it is cancelled, what it did is taken back
+    before: Thread | None = None  # its thread as it was
+    origin: Origin | None = None  # what its thread waited with
     since: float = field(default_factory=time.monotonic)
 
     def to_json(self) -> dict[str, Any]:
@@ -88,10 +92,10 @@ class InFlight:
 
     # --- flights ---------------------------------------------------------------------------------
 
-    def claim(self, run: Run) -> Flight:
+    def claim(self, run: Run, before: Thread | None = None) -> Flight:
         """The entering run is in flight on its version from here on."""
         self._entering -= 1
-        flight = Flight(run, task=asyncio.current_task())
+        flight = Flight(run, task=asyncio.current_task(), before=before)
         self._flights[run.id] = flight
         return flight
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from langgraph.types import Command
 
-from changeover.store.records import NewRun, RunId, ThreadId, VersionId
+from changeover.store.records import MultitaskStrategy, NewRun, RunId, ThreadId, VersionId
 
 Durability = Literal["sync", "async", "exit"]
 
@@ -31,7 +31,8 @@ class RunRequest:
     """A run to be made. `input` is a value, a `Command`, or None to go on with what waits.
 
     `final_output`: the values that are streamed are the graph's output keys (as `ainvoke` gives them), else its
-    whole state (as `astream` does).
+    whole state (as `astream` does). `kwargs` is the request as JSON where there is one (`runs.kwargs`): a run that
+    has it and did not begin is taken up again after a restart. `begin_at` is in Unix seconds.
     """
 
     graph: str
@@ -46,8 +47,17 @@ class RunRequest:
     interrupt_before: Sequence[str] | str | None = None
     interrupt_after: Sequence[str] | str | None = None
     durability: Durability | None = None
+    checkpoint: Mapping[str, Any] | None = None  # where to go on from: checkpoint_id, _ns, _map; else the newest
     final_output: bool = False
     create_thread: bool = True
+    temporary: bool = False  # the thread is made for this run and goes with it
+    multitask_strategy: MultitaskStrategy = "enqueue"
+    begin_at: float | None = None
+    strict_resume: bool = False  # an answer to an interrupt that does not wait is an error
+    content_events: bool = False  # messages as events of their content blocks, not as chunks
+    resumable: bool = False  # its stream is kept on disk, to be read again
+    assistant_id: str | None = None
+    kwargs: Mapping[str, Any] | None = None
     id: RunId = field(default_factory=new_run_id)
 
     @property
@@ -55,7 +65,24 @@ class RunRequest:
         """No new input: it goes on with what waits on the thread."""
         return self.input is None or isinstance(self.input, Command)
 
+    @property
+    def resumes(self) -> bool:
+        """It answers what waits on the thread."""
+        return isinstance(self.input, Command) and self.input.resume is not None
+
     def row(self) -> NewRun:
         return NewRun(
-            self.id, self.graph, self.thread_id, self.version, self.continues, self.metadata, self.create_thread
+            self.id,
+            self.graph,
+            self.thread_id,
+            self.version,
+            self.continues,
+            self.metadata,
+            self.create_thread,
+            self.resumes and self.checkpoint is None,
+            self.assistant_id,
+            self.multitask_strategy,
+            self.kwargs,
+            self.begin_at,
+            self.temporary,
         )

@@ -13,6 +13,8 @@ from changeover.versions.lifecycle import Status
 
 def decide(facts: Facts) -> Decision:
     """The version of a run and why. Raises what the caller must be told instead: unknown, rejected, waiting."""
+    if facts.run.resumes:
+        _refuse_answer_to_nothing(facts)
     if facts.run.requested_version is not None:
         return _named(facts, facts.run.requested_version)
     if facts.routing is None:
@@ -81,6 +83,23 @@ def _existing_thread(facts: Facts, thread: Thread, own: VersionId, target: Versi
     if facts.on_target is None:
         return Decision(own, f"stays: {target} has no graph '{facts.run.graph}'")
     return Decision(own, f"stays: its saved state does not fit {target}")
+
+
+def _refuse_answer_to_nothing(facts: Facts) -> None:
+    """An answer is given once, and only to what waits."""
+    thread = facts.run.thread_id
+    if facts.is_answered:
+        raise Conflict(
+            f"what waits on thread {thread} has been answered, and the run that took the answer has not ended",
+            code="already-answered",
+            hint="wait for that run, then look at the thread",
+        )
+    if not facts.is_busy and (facts.thread is None or facts.thread.waiting is None):
+        raise Conflict(
+            f"nothing waits for an answer on thread {thread}",
+            code="nothing-waits",
+            hint="it may have been answered already: look at the thread's state",
+        )
 
 
 def _fits(facts: Facts) -> bool:

@@ -20,8 +20,11 @@ from changeover.manager import GraphVersionManager
 from changeover.server import health, problems, security
 from changeover.server.admin import events, graphs, routing, runs, threads, versions
 from changeover.server.idempotency import Idempotency
-from changeover.server.langgraph import assistants, execution
+from changeover.server.langgraph import assistants, crons, execution, feedback, joining
+from changeover.server.langgraph import store as langgraph_store
+from changeover.server.langgraph import runs as langgraph_runs
 from changeover.server.langgraph import threads as langgraph_threads
+from changeover.server.langserve import routes as langserve
 from changeover.server.opening import Opened, Opening
 
 
@@ -46,11 +49,17 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     app.state.stopping = asyncio.Event()
     problems.install(app)
     execution.install(app, manager)  # first, since routes are tried in their order
+    joining.install(app, manager)
+    app.include_router(langgraph_runs.router(manager))
+    app.include_router(crons.router(manager))
+    app.include_router(feedback.router(manager))
     app.include_router(langgraph_threads.router(manager))
     app.include_router(assistants.router(manager))
+    app.include_router(langgraph_store.router(manager))
     for part in (versions, graphs, routing, runs, threads, events):
         app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
     app.include_router(health.router(manager, app.state.stopping))
+    app.include_router(langserve.router(manager))  # last: its first segment is the name of any graph
     app.add_middleware(Idempotency, manager=manager)
     app.add_middleware(Opened, opening=opening)
     app.add_middleware(problems.Border)

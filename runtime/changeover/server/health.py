@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter
@@ -20,15 +21,15 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     routes = APIRouter(tags=["health"])
     metrics = Metrics(manager)
 
-    @routes.get("/healthz")
+    @routes.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz() -> JSON:
         return JSON({"status": "ok"})
 
-    @routes.get("/ok")
+    @routes.api_route("/ok", methods=["GET", "HEAD"])
     async def ok() -> JSON:
         return JSON({"ok": True})
 
-    @routes.get("/readyz")
+    @routes.api_route("/readyz", methods=["GET", "HEAD"])
     async def readyz() -> Response:
         if stopping.is_set():
             return problem(503, "stopping", "the server stops")
@@ -42,7 +43,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     async def prometheus() -> Response:
         return Response(await metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    @routes.get("/info")
+    @routes.api_route("/info", methods=["GET", "HEAD"])
     async def info() -> JSON:
         return JSON(_info(manager))
 
@@ -50,10 +51,14 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
 
 
 def _info(manager: GraphVersionManager) -> dict[str, Any]:
-    flags = {"assistants": True, "crons": False, "langsmith": False, "langsmith_tracing_replicas": False}
+    """What clients ask before they offer something: the flags name only what this server does."""
+    flags = {"assistants": True, "crons": True, "langsmith": False, "langsmith_tracing_replicas": False}
+    current = manager.routing.current if manager.routing else None
     return {
         "version": changeover.__version__,
+        "langgraph_py_version": version("langgraph"),
         "server": "changeover",
         "flags": flags,
-        "current": manager.routing.current if manager.routing else None,
+        "current": current,
+        "metadata": {"server": "changeover", "changeover_version": current},
     }

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 async def serve_folder(manager: GraphVersionManager) -> ProjectError | None:
-    """Serve what is current, or the first version of the folder; then follow the folder as the settings say.
+    """Serve what is current, or the first version of the folder; then follow the folder as the settings say, and work.
 
     A folder that cannot be built is returned as its error: if it is followed, a later save mends it.
     """
@@ -30,6 +30,7 @@ async def serve_folder(manager: GraphVersionManager) -> ProjectError | None:
         log.error("project_rejected", extra={"count": len(error.problems)})
         failed = error
     await manager.watch()
+    await manager.work()
     return failed
 
 

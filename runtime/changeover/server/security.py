@@ -2,13 +2,15 @@
 
 Without a token everybody who reaches the port may do everything, which is why it is then a loopback port. A page in a
 browser on the same machine reaches it too: requests under a foreign name (DNS rebinding) and writes from a foreign
-origin are refused.
+origin are refused. Pages that this machine itself serves may call; others where `server.cors` names them.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
+import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -16,29 +18,91 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from changeover.server.problems import problem
 from changeover.settings import Settings
 
+log = logging.getLogger(__name__)
+
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ok"})
+# An address that holds a secret of its own, and is used by pages and links that have no token.
+FEEDBACK_PATH = re.compile(r"/runs/[^/]{1,255}/feedback/[A-Za-z0-9_-]{43}")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-EXPOSED_HEADERS = ("Content-Location", "Location", "Changeover-Version", "ETag", "X-Pagination-Next")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+EXPOSED_HEADERS = (
+    "Content-Location",
+    "Location",
+    "Changeover-Version",
+    "ETag",
+    "Retry-After",
+    "X-Pagination-Next",
+    "X-Pagination-Total",
+    "Idempotency-Replayed",
+)
+LOCAL_PAGES = r"https?://(localhost|([a-z0-9-]+\.)+localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(:\d{1,5})?"
+ORIGINS_TOLD = 100  # foreign origins that the log names, once each
 
 
 def install(app: FastAPI, settings: Settings) -> None:
     """Add the middlewares; the one that is added last sees a request first."""
+    origins = Origins(settings.cors)
     app.add_middleware(BodyLimit, limit_bytes=settings.limit_body_bytes)
-    app.add_middleware(Guard, token=settings.token, origins=settings.cors)
-    if settings.cors:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors,
-            allow_methods=["*"],
+    app.add_middleware(Guard, token=settings.token, origins=origins)
+    app.add_middleware(Cors, origins=origins)
+
+
+class Origins:
+    """Whose pages may call."""
+
+    def __init__(self, named: Collection[str]) -> None:
+        self.named = frozenset(origin.rstrip("/").lower() for origin in named)
+        self.hosts = frozenset(urlsplit(origin).netloc for origin in self.named)
+        self._local = re.compile(LOCAL_PAGES)
+        self._told: set[str] = set()
+
+    def allow(self, origin: str) -> bool:
+        asked = origin.lower()
+        return "*" in self.named or asked in self.named or self._local.fullmatch(asked) is not None
+
+    def refusal(self, origin: str) -> Response:
+        """A page cannot read why it is refused, but who runs the server can."""
+        shown = origin[:200]
+        hint = f"add '{shown}' to server.cors in changeover.yaml, or to CHANGEOVER_CORS"
+        if shown not in self._told and len(self._told) < ORIGINS_TOLD:
+            self._told.add(shown)
+            log.warning("origin_refused", extra={"origin": shown, "hint": hint})
+        return problem(403, "foreign-origin", f"pages of '{shown}' may not call this server", hint=hint)
+
+
+class Cors(CORSMiddleware):
+    """What browsers ask before a page may call, and the leave to read the answer."""
+
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
+        super().__init__(
+            app,
+            allow_origins=("*",) if "*" in origins.named else (),
+            allow_methods=METHODS,
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
             allow_private_network=True,
         )
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
+            await super().__call__(scope, receive, send)
+        else:  # no page asks
+            await self.app(scope, receive, send)
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self._origins.allow(origin)
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        if self._origins.allow(request_headers["origin"]):
+            return super().preflight_response(request_headers)
+        return self._origins.refusal(request_headers["origin"])
 
 
 def is_loopback(host: str) -> bool:
@@ -55,18 +119,18 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """Asks for the token where there is one, else keeps foreign pages out."""
 
-    def __init__(self, app: ASGIApp, token: str | None, origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, origins: Origins) -> None:
         self._app = app
         self._token = token.encode() if token else None
-        self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
-        self._hosts = frozenset(urlsplit(origin).netloc for origin in self._origins)
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         refusal = None
-        if route_path(scope) not in OPEN_PATHS:
+        path = route_path(scope)
+        if path not in OPEN_PATHS and FEEDBACK_PATH.fullmatch(path) is None:
             headers = Headers(scope=scope)
             refusal = self._ask_token(headers) if self._token else self._look_at_browser(scope, headers)
         await (refusal or self._app)(scope, receive, send)
@@ -95,11 +159,9 @@ class Guard:
                 hint="add its origin to server.cors, or start the server with a token",
             )
         origin = headers.get("origin")
-        if origin is None or scope.get("method") in SAFE_METHODS or self._is_allowed(origin.lower(), host):
+        if origin is None or scope.get("method") in SAFE_METHODS or self._is_allowed(origin, host):
             return None
-        return problem(
-            403, "foreign-origin", f"pages of '{origin[:200]}' may not call this server", hint="add it to server.cors"
-        )
+        return self._origins.refusal(origin)
 
     def _is_foreign_name(self, scope: Scope, host: str) -> bool:
         """On a loopback socket a name that is not this machine's was led here by somebody else's DNS."""
@@ -107,10 +169,10 @@ class Guard:
         if not host or not server or not is_loopback(str(server[0])):
             return False
         name = urlsplit(f"//{host}").hostname or ""
-        return not is_loopback(name) and name != server[0] and host not in self._hosts
+        return not is_loopback(name) and name != server[0] and host not in self._origins.hosts
 
     def _is_allowed(self, origin: str, host: str) -> bool:
-        return "*" in self._origins or origin in self._origins or urlsplit(origin).netloc == host
+        return self._origins.allow(origin) or urlsplit(origin.lower()).netloc == host
 
 
 def route_path(scope: Scope) -> str:

@@ -85,6 +85,8 @@ async def _until_stopped(manager: GraphVersionManager, url: str, announce: Annou
         announce(f"Nothing is served yet: save a fix and it will be, at {url}")
     elif manager.routing is not None:
         announce(f"Serving {manager.routing.current} of {manager.project} at {url}")
+        for note in [*manager.notes, *(problem.render() for problem in await manager.folder.unsupported())]:
+            announce(note)
     await stop.wait()
     announce("Stopping: running answers end first")
     return 0

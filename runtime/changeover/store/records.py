@@ -16,10 +16,12 @@ from changeover.versions.lifecycle import Status
 VersionId = NewType("VersionId", str)
 RunId = NewType("RunId", str)
 ThreadId = NewType("ThreadId", str)
+AssistantId = NewType("AssistantId", str)
 
 RunStatus = Literal["pending", "running", "success", "error", "timeout", "interrupted"]
 ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
 Waiting = Literal["interrupt", "breakpoint", "failure"]
+MultitaskStrategy = Literal["reject", "enqueue", "interrupt", "rollback"]
 
 
 def timestamp(seconds: float | None) -> str | None:
@@ -186,8 +188,50 @@ def thread_policy(thread: Thread | None, routing: Routing | None, graph: GraphEn
 
 
 @dataclass(frozen=True, slots=True)
+class Assistant:
+    """A graph with settings of its own, in one of its versions. `created_at` is that of its first one."""
+
+    id: AssistantId
+    graph: str
+    version: int
+    name: str
+    description: str | None
+    config: Mapping[str, Any]
+    context: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    created_at: float
+    updated_at: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "assistant_id": self.id,
+            "graph_id": self.graph,
+            "name": self.name,
+            "description": self.description,
+            "config": dict(self.config),
+            "context": dict(self.context),
+            "metadata": dict(self.metadata),
+            "version": self.version,
+            "created_at": timestamp(self.created_at),
+            "updated_at": timestamp(self.updated_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantFilter:
+    """Which assistants are wanted: `metadata` is contained in theirs, `name` is a part of theirs in any case."""
+
+    graph: str | None = None
+    name: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class NewRun:
-    """A request to run a graph. `continues`: no new input, it goes on with what waits."""
+    """A request to run a graph. `continues`: no new input, it goes on with what waits; `resumes`: it answers that.
+
+    `kwargs` is the request as JSON, from which the run can be made again; `begin_at` keeps it from starting sooner.
+    """
 
     id: RunId
     graph: str
@@ -196,6 +240,12 @@ class NewRun:
     continues: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
     create_thread: bool = True
+    resumes: bool = False
+    assistant_id: str | None = None
+    multitask_strategy: MultitaskStrategy = "enqueue"
+    kwargs: Mapping[str, Any] | None = None
+    begin_at: float | None = None
+    temporary: bool = False  # its thread is made for it and goes with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +264,15 @@ class Run:
     created_at: float
     started_at: float | None
     ended_at: float | None
+    resumes: bool = False
+    assistant_id: str | None = None
+    multitask_strategy: MultitaskStrategy = "enqueue"
+    kwargs: Mapping[str, Any] | None = None
+    begin_at: float | None = None
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in ("pending", "running")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -232,6 +291,21 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """A run that was accepted or started, and what that met.
+
+    `before` is the thread as it was, None where there was none. With the strategies `interrupt` and `rollback`,
+    `displaced` is the run that has the thread now and is to be stopped, `superseded` those that waited and wait no more.
+    """
+
+    run: Run
+    before: Thread | None = None
+    displaced: RunId | None = None
+    superseded: tuple[RunId, ...] = ()
+    is_next: bool = False  # nobody is before it on its thread
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that the routing decision may look at, read in one transaction.
 
@@ -246,6 +320,8 @@ class Facts:
     on_thread: GraphEntry | None
     on_target: GraphEntry | None
     now: float
+    is_busy: bool = False  # another run has the thread, or waits for it
+    is_answered: bool = False  # one of these answers what waits on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +332,17 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended, and what its thread waits for now. One that never `began` leaves that as it was."""
+    """How a run ended, and what its thread waits for now. One that never `began` leaves that as it was.
+
+    One that is `undone` is forgotten, and its thread is again as it was `before`.
+    """
 
     status: RunStatus
     reason: str = ""
     waiting: Waiting | None = None
     began: bool = True
+    undone: bool = False
+    before: Thread | None = None
 
 
 @dataclass(frozen=True, slots=True)

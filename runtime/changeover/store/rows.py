@@ -21,6 +21,8 @@ from changeover.store.records import (
 )
 from changeover.versions.lifecycle import Status
 
+CONTINUES, RESUMES = 1, 2  # runs.continues: without new input; with the answer to what waits
+
 GRAPHS_SQL = """
     SELECT g.graph, g.graph_digest, c.digest AS contract_digest, g.threads, g.description
       FROM version_graphs g JOIN contracts c ON c.graph_digest = g.graph_digest
@@ -116,7 +118,8 @@ def run(row: sqlite3.Row) -> Run:
         version=VersionId(row["version"]),
         requested_version=row["requested_version"],
         reason=row["reason"],
-        continues=bool(row["continues"]),
+        continues=row["continues"] > 0,
+        resumes=row["continues"] == RESUMES,
         status=row["status"],
         status_reason=row["status_reason"],
         fence=row["fence"],
@@ -124,6 +127,10 @@ def run(row: sqlite3.Row) -> Run:
         created_at=row["created_at"],
         started_at=row["started_at"],
         ended_at=row["ended_at"],
+        assistant_id=row["assistant_id"],
+        multitask_strategy=row["multitask_strategy"],
+        kwargs=None if row["kwargs"] is None else json.loads(row["kwargs"]),
+        begin_at=row["begin_at"],
     )
 
 

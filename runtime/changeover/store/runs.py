@@ -17,6 +17,7 @@ from changeover.errors import Conflict, NotFound
 from changeover.store import rows
 from changeover.store.database import Database
 from changeover.store.records import (
+    Accepted,
     Decision,
     Facts,
     GraphEntry,
@@ -36,7 +37,7 @@ Decide = Callable[[Facts], Decision]
 
 # Each has an index of its own, whose condition it repeats to the letter.
 RUNNING = "SELECT id FROM runs WHERE thread_id = {} AND status = 'running'"
-PENDING = "SELECT id FROM runs WHERE thread_id = {} AND status = 'pending'"
+PENDING = "SELECT id FROM runs WHERE thread_id = {} AND status = 'pending' AND begin_at IS NULL"
 
 
 class Runs:
@@ -45,15 +46,25 @@ class Runs:
         self._clock = clock
         self._unchanging = Unchanging()
 
-    def accept(self, new: NewRun, decide: Decide) -> asyncio.Future[Run]:
-        """Decide the version of a new run and write its row: `running`, or `pending` behind others on its thread."""
+    def accept(self, new: NewRun, decide: Decide, *, at_once: bool = True) -> asyncio.Future[Accepted]:
+        """Decide the version of a new run and write its row.
+
+        `running`; or `pending` behind others on its thread, until its time has come, or if not `at_once`.
+        """
         now = self._clock()
         return self._database.write(
-            lambda connection: _accept(connection, self._unchanging, new, decide, now), durable=False
+            lambda connection: _accept(connection, self._unchanging, new, decide, now, at_once), durable=False
         )
 
-    def start(self, id_: RunId, decide: Decide) -> asyncio.Future[Run]:
-        """Start a run that had to wait; the decision is made again, and an event names both if they differ."""
+    def due(self, id_: RunId) -> asyncio.Future[bool]:
+        """The time of a run has come: it waits for its thread like any other. Returns whether it may start now."""
+        return self._database.write(lambda connection: _due(connection, id_), durable=False)
+
+    def start(self, id_: RunId, decide: Decide) -> asyncio.Future[Accepted | None]:
+        """Start a run that had to wait; the decision is made again, and an event names both if they differ.
+
+        None if another run has its thread: it goes on waiting.
+        """
         now = self._clock()
         return self._database.write(
             lambda connection: _start(connection, self._unchanging, id_, decide, now), durable=False
@@ -105,8 +116,53 @@ class Runs:
         return await self._database.read(job)
 
     async def abandoned(self) -> Sequence[Run]:
-        """Runs that a process left `pending` or `running` when it died; asked once, at start."""
-        return await self.list(active=True, limit=1_000_000)
+        """Runs that a process left `pending` or `running` when it died, oldest first; asked once, at start."""
+        return list(reversed(await self.list(active=True, limit=1_000_000)))
+
+    async def delete(self, id_: str, thread_id: str) -> None:
+        """Forget a run that has ended, with its stream. Raises `NotFound`, or `Conflict` while it is active."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            deleted = connection.execute(
+                "DELETE FROM runs WHERE id = ? AND thread_id = ? AND status NOT IN ('pending', 'running')",
+                (id_, thread_id),
+            ).rowcount
+            if not deleted:
+                known = connection.execute("SELECT 1 FROM runs WHERE id = ? AND thread_id = ?", (id_, thread_id))
+                if known.fetchone() is None:
+                    raise NotFound(f"there is no run '{id_}' on thread '{thread_id}'", code="unknown-run")
+                raise Conflict(f"run {id_} has not ended", code="run-active", hint="cancel it first")
+            connection.execute("DELETE FROM run_events WHERE run_id = ?", (id_,))
+
+        await self._database.write(job)
+
+    async def forget_temporary(self, thread_id: str) -> None:
+        """Forget a thread that was made for one run, and the run."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            if not connection.execute(
+                "DELETE FROM threads WHERE id = ? AND temporary = 1 AND status <> 'busy'", (thread_id,)
+            ).rowcount:
+                return
+            connection.execute(
+                "DELETE FROM run_events WHERE run_id IN (SELECT id FROM runs WHERE thread_id = ?)", (thread_id,)
+            )
+            versions = connection.execute(
+                "DELETE FROM runs WHERE thread_id = ? RETURNING version", (thread_id,)
+            ).fetchall()
+            for version in {row["version"] for row in versions}:
+                rows.settle(connection, version, self._clock())
+
+        await self._database.write(job, durable=False)
+
+    async def temporary_threads(self) -> Sequence[str]:
+        """Threads that were made for one run which has ended; asked at start, for what a dead process left."""
+
+        def job(connection: sqlite3.Connection) -> Sequence[str]:
+            found = connection.execute("SELECT id FROM threads WHERE temporary = 1 AND status <> 'busy'")
+            return [row["id"] for row in found]
+
+        return await self._database.read(job)
 
     async def put_thread(self, id_: ThreadId, metadata: Mapping[str, Any]) -> tuple[Thread, bool]:
         """Create a thread if there is none of this id; returns it and whether it is new."""
@@ -171,18 +227,26 @@ class Unchanging:
         return found
 
 
-def _accept(connection: sqlite3.Connection, known: Unchanging, new: NewRun, decide: Decide, now: float) -> Run:
-    revision, is_busy, *columns = connection.execute(
-        "SELECT (SELECT max(revision) FROM routing),"
-        f" EXISTS ({RUNNING.format(':id')}) OR EXISTS ({PENDING.format(':id')}), threads.*"
-        " FROM (SELECT 1) LEFT JOIN threads ON threads.id = :id",
+def _accept(
+    connection: sqlite3.Connection, known: Unchanging, new: NewRun, decide: Decide, now: float, at_once: bool
+) -> Accepted:
+    revision, running, is_behind, *columns = connection.execute(
+        f"SELECT (SELECT max(revision) FROM routing), ({RUNNING.format(':id')}), EXISTS ({PENDING.format(':id')}),"
+        " threads.* FROM (SELECT 1) LEFT JOIN threads ON threads.id = :id",
         {"id": new.thread_id},
     ).fetchone()
     thread = rows.thread_of(columns)
     if new.thread_id and thread is None and not new.create_thread:
         raise NotFound(f"there is no thread '{new.thread_id}'", code="unknown-thread")
-    decision = decide(_facts(connection, known, revision, new, thread, now))
-    waits = thread is not None and bool(is_busy)
+    is_busy = thread is not None and (running is not None or bool(is_behind))
+    if is_busy and new.multitask_strategy == "reject" and new.begin_at is None:
+        raise Conflict(
+            f"a run is at work on thread {new.thread_id}",
+            code="thread-busy",
+            hint="wait for it, or choose another multitask_strategy",
+        )
+    decision = decide(_facts(connection, known, revision, new, thread, now, is_busy))
+    waits = is_busy or new.begin_at is not None or not at_once
     run = Run(
         id=new.id,
         thread_id=new.thread_id,
@@ -198,19 +262,50 @@ def _accept(connection: sqlite3.Connection, known: Unchanging, new: NewRun, deci
         created_at=now,
         started_at=None if waits else now,
         ended_at=None,
+        resumes=new.resumes,
+        assistant_id=new.assistant_id,
+        multitask_strategy=new.multitask_strategy,
+        kwargs=new.kwargs,
+        begin_at=new.begin_at,
     )
+    superseded = _supersede(connection, run, now) if is_busy and new.begin_at is None else ()
     _insert_run(connection, run)
     if thread is None and new.thread_id:
-        _insert_busy_thread(connection, new.thread_id, run, now)
+        _insert_thread_of_run(connection, new, run, now)
     elif thread is not None and not waits:
         _take_thread(connection, run, thread, now)
-    return run
+    displaces = is_busy and new.begin_at is None and new.multitask_strategy in ("interrupt", "rollback")
+    is_next = not is_busy or (running is None and bool(superseded))
+    displaced = RunId(running) if displaces and running else None
+    return Accepted(run, thread, displaced, superseded, is_next and new.begin_at is None)
+
+
+def _supersede(connection: sqlite3.Connection, by: Run, now: float) -> tuple[RunId, ...]:
+    """End the runs that wait on the thread of a run that takes their place; with `rollback` they were never there."""
+    if by.multitask_strategy == "interrupt":
+        ended = connection.execute(
+            "UPDATE runs SET status = 'interrupted', status_reason = ?, ended_at = ?"
+            " WHERE thread_id = ? AND status = 'pending' AND begin_at IS NULL RETURNING id, version",
+            (f"run {by.id} took its place", now, by.thread_id),
+        ).fetchall()
+    elif by.multitask_strategy == "rollback":
+        ended = connection.execute(
+            "DELETE FROM runs WHERE thread_id = ? AND status = 'pending' AND begin_at IS NULL RETURNING id, version",
+            (by.thread_id,),
+        ).fetchall()
+    else:
+        return ()
+    for version in {row["version"] for row in ended}:
+        rows.settle(connection, version, now)
+    return tuple(RunId(row["id"]) for row in ended)
 
 
 def _insert_run(connection: sqlite3.Connection, run: Run) -> None:
+    code = rows.RESUMES if run.resumes else rows.CONTINUES if run.continues else 0
     connection.execute(
         "INSERT INTO runs (id, thread_id, graph, version, requested_version, reason, continues, status, fence,"
-        " metadata, created_at, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " metadata, created_at, started_at, assistant_id, multitask_strategy, kwargs, begin_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             run.id,
             run.thread_id,
@@ -218,32 +313,78 @@ def _insert_run(connection: sqlite3.Connection, run: Run) -> None:
             run.version,
             run.requested_version,
             run.reason,
-            int(run.continues),
+            code,
             run.status,
             run.fence,
             rows.dumps(dict(run.metadata)),
             run.created_at,
             run.started_at,
+            run.assistant_id,
+            run.multitask_strategy,
+            None if run.kwargs is None else rows.dumps(dict(run.kwargs)),
+            run.begin_at,
         ),
     )
 
 
-def _insert_busy_thread(connection: sqlite3.Connection, id_: str, run: Run, now: float) -> None:
-    """The thread of its first run."""
+def _insert_thread_of_run(connection: sqlite3.Connection, new: NewRun, run: Run, now: float) -> None:
+    """The thread of its first run. One whose run begins later is idle until then, and on no version."""
+    begins = run.status == "running"
+    metadata = _assistant_of(run) if begins else "{}"
     connection.execute(
-        "INSERT INTO threads (id, graph, version, reason, status, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, 'busy', ?, ?)",
-        (id_, run.graph, run.version, run.reason, now, now),
+        "INSERT INTO threads (id, graph, version, reason, status, metadata, temporary, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            run.thread_id,
+            run.graph if begins else None,
+            run.version if begins else None,
+            run.reason if begins else "",
+            "busy" if begins else "idle",
+            metadata,
+            int(new.temporary),
+            now,
+            now,
+        ),
     )
 
 
-def _start(connection: sqlite3.Connection, known: Unchanging, id_: RunId, decide: Decide, now: float) -> Run:
+def _assistant_of(run: Run) -> str:
+    """What the metadata of a thread says about its latest run, which clients search by."""
+    return rows.dumps({"graph_id": run.graph, "assistant_id": run.assistant_id}) if run.assistant_id else "{}"
+
+
+def _due(connection: sqlite3.Connection, id_: RunId) -> bool:
+    due = connection.execute(
+        "UPDATE runs SET begin_at = NULL WHERE id = ? AND status = 'pending' RETURNING thread_id", (id_,)
+    ).fetchone()
+    if due is None:
+        raise Conflict(f"run {id_} does not wait any more", code="run-not-pending")
+    if due["thread_id"] is None:
+        return True
+    (next_run,) = connection.execute(
+        f"SELECT coalesce(({RUNNING.format(':id')}), ({PENDING.format(':id')} ORDER BY seq LIMIT 1))",
+        {"id": due["thread_id"]},
+    ).fetchone()
+    return bool(next_run == id_)
+
+
+def _start(
+    connection: sqlite3.Connection, known: Unchanging, id_: RunId, decide: Decide, now: float
+) -> Accepted | None:
     waiting = rows.run(connection.execute("SELECT * FROM runs WHERE id = ?", (id_,)).fetchone())
     if waiting.status != "pending":
         raise Conflict(f"run {id_} is {waiting.status}", code="run-not-pending")
+    if connection.execute(RUNNING.format("?"), (waiting.thread_id,)).fetchone() is not None:
+        return None
     thread = _thread(connection, waiting.thread_id or "")
     new = NewRun(
-        waiting.id, waiting.graph, waiting.thread_id, waiting.requested_version, waiting.continues, waiting.metadata
+        waiting.id,
+        waiting.graph,
+        waiting.thread_id,
+        waiting.requested_version,
+        waiting.continues,
+        waiting.metadata,
+        resumes=waiting.resumes,
     )
     (revision,) = connection.execute("SELECT max(revision) FROM routing").fetchone()
     decision = decide(_facts(connection, known, revision, new, thread, now))
@@ -264,8 +405,9 @@ def _start(connection: sqlite3.Connection, known: Unchanging, id_: RunId, decide
             **{"from": waiting.version, "to": decision.version},
         )
         rows.settle(connection, waiting.version, now)
-    _take_thread(connection, run, thread, now)
-    return run
+    if run.thread_id:
+        _take_thread(connection, run, thread, now)
+    return Accepted(run, thread)
 
 
 def _finish(connection: sqlite3.Connection, run: Run, outcome: Outcome, now: float) -> RunId | None:
@@ -279,6 +421,9 @@ def _finish(connection: sqlite3.Connection, run: Run, outcome: Outcome, now: flo
         raise Conflict(f"run {run.id} was ended or taken over by somebody else", code="run-lost")
     version, started_at, version_status = ended  # the caller's row may be from before it was started
     next_run = _leave_thread(connection, run.thread_id, outcome, started_at, now) if run.thread_id else None
+    if outcome.undone:
+        connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
+        connection.execute("DELETE FROM run_events WHERE run_id = ?", (run.id,))
     if version_status == Status.DRAINING:
         rows.settle(connection, version, now)
     return next_run
@@ -287,9 +432,9 @@ def _finish(connection: sqlite3.Connection, run: Run, outcome: Outcome, now: flo
 def _take_thread(connection: sqlite3.Connection, run: Run, before: Thread | None, now: float) -> None:
     """Bind the thread to the graph and version of the run that starts on it."""
     connection.execute(
-        "UPDATE threads SET graph = ?, version = ?, reason = ?, status = 'busy', holds = NULL, updated_at = ?"
-        " WHERE id = ?",
-        (run.graph, run.version, run.reason, now, run.thread_id),
+        "UPDATE threads SET graph = ?, version = ?, reason = ?, status = 'busy', holds = NULL, updated_at = ?,"
+        " metadata = json_patch(metadata, ?) WHERE id = ?",
+        (run.graph, run.version, run.reason, now, _assistant_of(run), run.thread_id),
     )
     if before is None or before.version is None:
         return
@@ -320,6 +465,8 @@ def _leave_thread(
     ).fetchone()
     if started_at is None and next_run is not None:  # it never had the thread, and another has it
         return RunId(next_run)
+    if outcome.undone:
+        _put_back(connection, thread_id, outcome.before)
     waiting = outcome.waiting if outcome.began else before
     status = "busy" if next_run else {"failure": "error", None: "idle"}.get(waiting, "interrupted")
     if waiting in ("interrupt", "breakpoint"):
@@ -327,10 +474,33 @@ def _leave_thread(
     else:  # nearly always nobody says that it is pinned, and one look at the words is enough
         holds = _pin(connection, thread_id, now) if "pinned" in policies else None
     connection.execute(
-        "UPDATE threads SET status = ?, waiting = ?, holds = ?, updated_at = ? WHERE id = ?",
-        (status, waiting, holds, now, thread_id),
+        "UPDATE threads SET status = :status, waiting = :waiting, holds = :holds, updated_at = :now,"
+        " state_updated_at = CASE WHEN :began THEN :now ELSE state_updated_at END,"
+        " expires_at = :now + ttl_minutes * 60.0 WHERE id = :id",
+        {
+            "status": status,
+            "waiting": waiting,
+            "holds": holds,
+            "now": now,
+            "began": outcome.began,
+            "id": thread_id,
+        },
     )
     return RunId(next_run) if next_run else None
+
+
+def _put_back(connection: sqlite3.Connection, thread_id: str, before: Thread | None) -> None:
+    """The thread belongs to the graph and version that it belonged to before the run that is undone."""
+    connection.execute(
+        "UPDATE threads SET graph = ?, version = ?, reason = ?, metadata = ? WHERE id = ?",
+        (
+            before.graph if before else None,
+            before.version if before else None,
+            before.reason if before else "",
+            rows.dumps(dict(before.metadata) if before else {}),
+            thread_id,
+        ),
+    )
 
 
 def _pin(connection: sqlite3.Connection, thread_id: str, now: float) -> str | None:
@@ -350,6 +520,7 @@ def _facts(
     new: NewRun,
     thread: Thread | None,
     now: float,
+    is_busy: bool = False,
 ) -> Facts:
     routing = known.routing(connection, revision)
     status = None
@@ -359,7 +530,20 @@ def _facts(
     target = new.requested_version or (routing.version_for(new.graph) if routing else None)
     on_thread = known.graph(connection, thread.version, new.graph) if thread else None
     on_target = known.graph(connection, target, new.graph)
-    return Facts(new, routing, thread, status, on_thread, on_target, now)
+    return Facts(
+        new, routing, thread, status, on_thread, on_target, now, is_busy, is_busy and _is_answered(connection, new)
+    )
+
+
+def _is_answered(connection: sqlite3.Connection, new: NewRun) -> bool:
+    """Whether a run that is there already answers what waits on the thread of one that wants to."""
+    if not new.resumes:
+        return False
+    found = connection.execute(
+        "SELECT 1 FROM runs WHERE thread_id = ? AND status IN ('pending', 'running') AND continues = ? LIMIT 1",
+        (new.thread_id, rows.RESUMES),
+    )
+    return found.fetchone() is not None
 
 
 def _graph(connection: sqlite3.Connection, version: str, graph: str) -> GraphEntry | None:

@@ -12,11 +12,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from changeover.errors import OperatorError
+from changeover.store.assistants import Assistants
+from changeover.store.crons import Crons
 from changeover.store.database import Database, connect, explain
+from changeover.store.feedback import FeedbackRows
 from changeover.store.journal import Journal
 from changeover.store.routing import RoutingLog
 from changeover.store.runs import Runs
+from changeover.store.streams import Streams
+from changeover.store.threads import Threads
 from changeover.store.versions import Versions
+from changeover.store.webhooks import Webhooks
 from changeover.versions.lifecycle import MOVES
 
 
@@ -28,7 +34,13 @@ class Store:
     versions: Versions
     routing: RoutingLog
     runs: Runs
+    streams: Streams
+    threads: Threads
     journal: Journal
+    assistants: Assistants
+    crons: Crons
+    webhooks: Webhooks
+    feedback: FeedbackRows
     lock: FileLock
 
     @classmethod
@@ -63,7 +75,13 @@ class Store:
             Versions(database, clock),
             RoutingLog(database, clock),
             Runs(database, clock),
+            Streams(database, clock),
+            Threads(database, clock),
             Journal(database, clock),
+            Assistants(database, clock),
+            Crons(database, clock),
+            Webhooks(database, clock),
+            FeedbackRows(database, clock),
             lock,
         )
 

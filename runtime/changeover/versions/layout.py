@@ -16,9 +16,13 @@ from typing import Any
 
 import yaml
 
+from changeover.project import langgraph
+
 SUFFIXES = (".yaml", ".yml", ".json")
 SERVER_FILES = tuple(f"changeover{suffix}" for suffix in SUFFIXES)
-LANGGRAPH_FILE = "langgraph.json"
+LANGGRAPH_FILE = langgraph.LANGGRAPH_FILE
+REDUCED_FILES = (*SERVER_FILES, LANGGRAPH_FILE)
+"""Files of which a version keeps only what says what the agents are."""
 PROJECT_FILES = frozenset(
     {f"{stem}{suffix}" for stem in ("agents", "tools", "changeover") for suffix in SUFFIXES}
     | {"requirements.txt", LANGGRAPH_FILE}
@@ -34,16 +38,22 @@ _SKIPPED_PATTERNS = (".#*", "#*#", ".goutputstream-*")
 
 _MAX_YAML_NODES = 10_000
 _MAX_YAML_CHARS = 256 * 1024
-_VERSIONED_SECTIONS = ("include", "plugins")
+_VERSIONED_SECTIONS = ("include", "plugins", "langgraph")
 
 
 @dataclass(frozen=True, slots=True)
 class Includes:
-    """Further folders or files, as normalised relative paths; `whole` is the entire project folder."""
+    """Further folders or files, as normalised relative paths; `whole` is the entire project folder.
+
+    Of those in `checked` the check of langgraph.json says whether they are there. `environment` is the file that
+    langgraph.json takes its variables from: it is never part of a version.
+    """
 
     paths: tuple[str, ...] = ()
     whole: bool = False
     refused: tuple[tuple[str, str], ...] = ()  # (file that names it, what it names)
+    checked: frozenset[str] = frozenset()
+    environment: str = ""
 
 
 def is_skipped(name: str) -> bool:
@@ -78,8 +88,8 @@ def is_forbidden_target(parts: Iterable[str]) -> bool:
 def includes(top_files: Mapping[str, bytes]) -> Includes:
     """What the project's own files add to the version."""
     wanted = [(name, path) for name in SERVER_FILES for path in _strings(_section(name, top_files, "include"))]
-    wanted += [(LANGGRAPH_FILE, path) for path in _langgraph_paths(top_files)]
-    paths: list[str] = []
+    needed = _langgraph_paths(top_files)
+    paths = list(needed)
     refused: list[tuple[str, str]] = []
     for source, path in wanted:
         clean = normpath(path.strip()) if path.strip() else ""
@@ -87,14 +97,25 @@ def includes(top_files: Mapping[str, bytes]) -> Includes:
             refused.append((source, path))
         else:
             paths.append(clean)
-    return Includes(tuple(dict.fromkeys(p for p in paths if p != ".")), "." in paths, tuple(refused))
+    named = tuple(dict.fromkeys(path for path in paths if path != "."))
+    checked = frozenset(needed) - frozenset(path for _, path in wanted)
+    return Includes(named, "." in paths, tuple(refused), checked, environment_file(top_files))
+
+
+def environment_file(top_files: Mapping[str, bytes]) -> str:
+    """The path of the file that langgraph.json takes its variables from; empty where it names none."""
+    found = langgraph.environment_of_file(top_files.get(LANGGRAPH_FILE, b""))
+    return found if isinstance(found, str) else ""
 
 
 def versioned_part(name: str, content: bytes) -> bytes | None:
-    """The part of changeover.yaml that says what the agents are, in one canonical spelling.
+    """The part of changeover.yaml or langgraph.json that says what the agents are, in one canonical spelling.
 
-    None where there is none. What cannot be read stays as it is, so that `check` can say why.
+    None where there is none. What cannot be read stays as it is, so that `check` can say why. langgraph.json is kept
+    in any case, without the values of the environment.
     """
+    if name == LANGGRAPH_FILE:
+        return langgraph.versioned_part(content)
     data = _mapping(name, content)
     if data is None:
         return content if content.strip() else None
@@ -118,14 +139,13 @@ class _PlainDumper(yaml.SafeDumper):
 
 def _langgraph_paths(top_files: Mapping[str, bytes]) -> list[str]:
     """Dependency folders, and the files that graphs are defined in."""
-    found = [path for path in _strings(_section(LANGGRAPH_FILE, top_files, "dependencies")) if path.startswith(".")]
-    graphs = _section(LANGGRAPH_FILE, top_files, "graphs")
-    for graph in graphs.values() if isinstance(graphs, dict) else ():
-        target = graph.get("path") if isinstance(graph, dict) else graph
-        file = target.rpartition(":")[0] if isinstance(target, str) else ""
-        if file.endswith(".py"):
-            found.append(file)
-    return found
+    data = langgraph.parsed(top_files.get(LANGGRAPH_FILE, b""))
+    listed = [item.strip() for item in _strings(data.get("dependencies"))]
+    found = [langgraph.inside(item) for item in listed if langgraph.is_local(item)]
+    graphs = data.get("graphs")
+    targets = [langgraph.target_of(name, value) for name, value in graphs.items()] if isinstance(graphs, dict) else []
+    found += [target.file for target in targets if target is not None and target.file.endswith(".py")]
+    return [path or "." for path in found if path is not None]
 
 
 def _section(name: str, top_files: Mapping[str, bytes], key: str) -> Any:

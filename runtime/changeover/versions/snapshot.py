@@ -1,6 +1,6 @@
 """The bytes of a project folder at one instant.
 
-Owns reading them, and what became of the folder's changeover.yaml in a version. Does not decide what
+Owns reading them, and what became of the folder's changeover.yaml and langgraph.json in a version. Does not decide what
 belongs to a version (`walk`, `layout`) nor whether it is right (`check`). Blocking: call it in a thread.
 
 What is claimed, exactly: there was an instant between start and end of `take` at which the folder
@@ -44,8 +44,8 @@ class SnapshotUnstable(Conflict):
 class Snapshot:
     """What a version is made from. Mappings are read-only and sorted by path.
 
-    `files` holds changeover.yaml reduced to its versioned part, or not at all where it has none;
-    `originals` holds it as it was written, for showing it and for pointing at lines. `problems` are
+    `files` holds changeover.yaml and langgraph.json reduced to their versioned part, or not at all where there is
+    none; `originals` holds them as they were written, for showing it and for pointing at lines. `problems` are
     those of reading: with an error among them some file is missing, and no version may be built.
     """
 
@@ -109,8 +109,9 @@ def with_files(
     """
     limits = limits or SnapshotLimits()
     files, originals, unread = dict(snapshot.files), dict(snapshot.originals), _unread(snapshot)
+    variables = layout.environment_file(originals)
     for path, text in replacements.items():
-        _check_path(path)
+        _check_path(path, variables)
         content = _encode(path, text)
         _check_size(f"the text for '{path}'", len(content), limits.file_bytes)
         _put(files, originals, path, content)
@@ -185,7 +186,7 @@ def _let_settle(tree: Tree) -> None:
 
 
 def _put(files: dict[str, bytes], originals: dict[str, bytes], path: str, content: bytes) -> None:
-    if path not in layout.SERVER_FILES:
+    if path not in layout.REDUCED_FILES:
         files[path] = content
         return
     originals[path] = content
@@ -229,13 +230,13 @@ def _unstable(moved: list[str]) -> SnapshotUnstable:
     return SnapshotUnstable(message, hint="try again once the writer is done, or name it in .changeoverignore")
 
 
-def _check_path(path: str) -> None:
+def _check_path(path: str, variables: str) -> None:
     parts = path.split("/")
     wrong = "\\" in path or "\0" in path or len(path) > _PATH_LIMIT_CHARS or any(p in ("", ".", "..") for p in parts)
     if wrong or any(ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF for char in path):
         hint = "use a relative path with forward slashes, such as prompts/support.md"
         raise InvalidRequest(f"{path!r} is not a path inside a project", code="invalid-path", hint=hint)
-    if any(layout.is_skipped(part) for part in parts):
+    if path == variables or any(layout.is_skipped(part) for part in parts):
         raise InvalidRequest(f"{path!r} is never part of a version", code="invalid-path", hint="leave it out")
 
 

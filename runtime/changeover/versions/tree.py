@@ -57,7 +57,8 @@ class Tree:
 
     `tops` are the names in the project's own folder that matter, `whole` says that all do;
     `folders` holds the real places of the folders that were walked, relative to the project's;
-    `flat` those of them that have subfolders which do not belong to the version.
+    `flat` those of them that have subfolders which do not belong to the version; `environment` is a file of variables
+    that belongs to none.
     """
 
     files: dict[str, Found] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class Tree:
     flat: set[str] = field(default_factory=set, compare=False)
     tops: set[str] = field(default_factory=set, compare=False)
     whole: bool = field(default=False, compare=False)
+    environment: str = field(default="", compare=False)
     ignores: Ignores = field(default_factory=Ignores, compare=False)
 
     @property
@@ -77,6 +79,8 @@ class Tree:
 
     def concerns(self, place: str) -> bool:
         """May a change at this real place, relative to the project's, change a version or its environment?"""
+        if place == self.environment:
+            return True
         parts = place.split("/")
         if any(layout.is_skipped(part) and not layout.is_steering(part) for part in parts):
             return False

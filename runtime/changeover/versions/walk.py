@@ -54,20 +54,23 @@ class _Walk:
         self._wanted: set[str] = set(layout.PROJECT_FILES) | set(layout.PROJECT_FOLDERS)
         self._above: set[str] = set()
         self._whole = False
+        self._environment = ""
 
     def run(self) -> None:
         self._read_ignores("", self._root)
         extra = layout.includes(self._steering_files())
         self._whole = self.tree.whole = extra.whole
+        self._environment = self.tree.environment = extra.environment
         self._wanted.update(extra.paths)
         self._above = {above for path in extra.paths for above in _above(path)}
         self.tree.tops = {path.split("/", 1)[0] for path in self._wanted}
+        self._watch_environment()
         self.tree.flat.add("")
         self._folder("", self._root, taken=self._whole, trail=())
         for source, path in extra.refused:
             self.refuse(source, "include", f"'{path}' does not lead into the project folder", "use a relative path")
         for path in extra.paths:
-            if path not in self._seen:
+            if path not in self._seen and path not in extra.checked:
                 self.refuse(
                     path, "include", f"'{path}' is to be included and does not exist", "make it, or leave it out"
                 )
@@ -88,6 +91,21 @@ class _Walk:
                 if content is not None:
                     files[name] = content
         return files
+
+    def _watch_environment(self) -> None:
+        """The file that langgraph.json takes its variables from: followed, never taken."""
+        if not self._environment:
+            return
+        real = os.path.join(self._root, self._environment)
+        folder = os.path.dirname(self._environment)
+        if folder and os.path.isdir(os.path.dirname(real)):
+            self.tree.folders.add(folder)
+            self.tree.flat.add(folder)
+        try:
+            self.tree.steering[self._environment] = Found(os.path.realpath(real), Stamp.of(os.stat(real)))
+        except OSError:
+            message = f"'env': the file {self._environment} cannot be read; its variables are not set"
+            self.refuse(layout.LANGGRAPH_FILE, "env-missing", message, "make it, or take 'env' out", severity="warning")
 
     def _read_ignores(self, path: str, real: str) -> None:
         for name in layout.IGNORE_FILES:
@@ -132,7 +150,7 @@ class _Walk:
         self, path: str, entry: os.DirEntry[str], place: str, *, taken: bool, trail: tuple[tuple[int, int], ...]
     ) -> None:
         wanted = taken or path in self._wanted
-        if layout.is_skipped(entry.name) or not (wanted or path in self._above):
+        if layout.is_skipped(entry.name) or path == self._environment or not (wanted or path in self._above):
             if entry.name != "__pycache__" and entry.is_dir(follow_symlinks=False):
                 self.tree.flat.add(place)
             return
@@ -200,7 +218,7 @@ class _Walk:
             self.refuse(path, "symlink-outside", f"{path} is a link that leads out of the project folder", hint)
             return None
         place = self._place(real)
-        if layout.is_forbidden_target(place.split("/")):
+        if layout.is_forbidden_target(place.split("/")) or (place and place == self._environment):
             message = f"{path} is a link to {place}, which is never part of a version"
             self.refuse(path, "symlink-forbidden", message, "remove the link")
             return None

@@ -1,182 +1,156 @@
-"""The answer to a run's caller: the last values at once, or the stream as it comes.
+"""The answer to whoever waits for a run: its last values, or its stream as it comes.
 
-Both say which run and which version it is in their headers, as soon as that is known.
+Both say which run and which version it is in their headers, and where to go on if the connection is cut.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import aclosing
+from typing import Any
 
 from starlette.types import Send
 
-from changeover.errors import Conflict
+from changeover.errors import ChangeoverError, Conflict
 from changeover.manager import GraphVersionManager
-from changeover.runs.background import BackgroundRun
-from changeover.runs.engine import INTERRUPT
-from changeover.runs.inflight import Flight
-from changeover.runs.request import Part, RunRequest
-from changeover.server.encoding import dumps
-from changeover.server.langgraph.sse import HEARTBEAT, Events, encode, error_json
+from changeover.runs.background import BackgroundRun, RunCancelled
+from changeover.runs.encoding import dumps
+from changeover.runs.events import error_json, is_wanted
+from changeover.runs.live import with_interrupts
+from changeover.runs.log import Entry
+from changeover.server.langgraph import sse
+from changeover.server.langgraph.listener import Listener
 from changeover.store.records import Run
 
 Headers = list[tuple[bytes, bytes]]
 
-QUIET_S = 5.0  # a stream that said something this recently needs no heartbeat
-
-
-class Executing(Protocol):
-    """A run that is being executed, here or in a task of its own."""
-
-    @property
-    def run(self) -> Run: ...
-    @property
-    def flight(self) -> Flight | None: ...
-    @property
-    def interrupts(self) -> Sequence[Any]: ...
-    def parts(self) -> AsyncIterator[Part]: ...
-
-
-class _Listened:
-    """A background run as its listener sees it."""
-
-    def __init__(self, background: BackgroundRun, run: Run, flight: Flight | None) -> None:
-        self._background = background
-        self.run = run
-        self.flight = flight
-
-    @property
-    def interrupts(self) -> Sequence[Any]:
-        return self._background.interrupts
-
-    def parts(self) -> AsyncIterator[Part]:
-        return self._background.parts()
-
-
-@asynccontextmanager
-async def listening(manager: GraphVersionManager, request: RunRequest) -> AsyncIterator[_Listened]:
-    """Start a run in a task of its own and listen to it; it goes on when the listener leaves."""
-    background = manager.submit(request)
-    try:
-        run = await _started(background)
-        yield _Listened(background, run, manager.in_flight.get(run.id))
-    finally:
-        background.leave()
-
-
-async def _started(background: BackgroundRun) -> Run:
-    try:
-        return await background.started
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise Conflict(f"run {background.request.id} was cancelled before it began", code="run-cancelled") from None
+HEARTBEAT_S = 10.0
+BEGIN_WAIT_S = 5.0  # a stream of a run that waits for its turn is opened after this time, before its version is known
+SEND_WAIT_S = 60.0  # a client that takes nothing for so long has gone
 
 
 class Answer:
-    """What is sent to the caller of one run. `begin` when the run is known, `finish` when it has ended."""
+    """What is sent to one client that waits for a run."""
 
-    def __init__(self, root_path: str, send: Send) -> None:
+    def __init__(self, root_path: str, send: Send, listener: Listener) -> None:
         self._root_path = root_path
         self._send = send
-        self._executing: Executing | None = None
-        self.error: BaseException | None = None
+        self._listener = listener
+        self._started = False
 
-    @property
-    def begun(self) -> bool:
-        return self._executing is not None
-
-    @property
-    def cancelled_because(self) -> str | None:
-        flight = self._executing.flight if self._executing else None
-        return flight.cancelled_because if flight else None
-
-    def begin(self, executing: Executing) -> None:
-        self._executing = executing
-
-    async def follow(self, executing: Executing) -> None:
-        raise NotImplementedError
-
-    async def heartbeat(self) -> None:
-        raise NotImplementedError
-
-    async def finish(self) -> None:
-        raise NotImplementedError
-
-    def _run_headers(self) -> Headers:
-        assert self._executing is not None
-        run = self._executing.run
-        thread = f"/threads/{run.thread_id}" if run.thread_id else ""
-        return [
-            (b"content-location", f"{self._root_path}{thread}/runs/{run.id}".encode("ascii", "replace")),
-            (b"changeover-version", run.version.encode("ascii", "replace")),
+    async def start(self, headers: Headers, run: Run, version: str | None, location: str) -> None:
+        """Send status and headers. `Location` is relative to the API, as clients take it."""
+        self._started = True
+        place = place_of(run)
+        headers = [
+            *headers,
+            (b"content-location", f"{self._root_path}{place}".encode("ascii", "replace")),
+            (b"location", f"{place}/{location}".encode("ascii", "replace")),
         ]
+        if version is not None:
+            headers.append((b"changeover-version", version.encode("ascii", "replace")))
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def _start(self, headers: Headers) -> None:
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers + self._run_headers()})
+    async def write(self, body: bytes, *, more: bool) -> None:
+        """Send a piece. A client that does not take it in time has gone."""
+        try:
+            async with asyncio.timeout(SEND_WAIT_S):
+                await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        except TimeoutError:
+            self._listener.leave()
+            await asyncio.sleep(0)
 
-    async def _write(self, body: bytes, *, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+def place_of(run: Run) -> str:
+    thread = f"/threads/{run.thread_id}" if run.thread_id else ""
+    return f"{thread}/runs/{run.id}"
 
 
 class LastValues(Answer):
     """One JSON document. While it takes long, newlines before it keep the connection awake."""
 
-    def __init__(self, root_path: str, send: Send) -> None:
-        super().__init__(root_path, send)
-        self._values: Any = None
-        self._started = False
+    async def follow(self, background: BackgroundRun, run: Run) -> None:
+        while not await _within(background.ended, HEARTBEAT_S):
+            await self._keep_awake(background, run)
+        error = background.error
+        if error is not None and not background.begun.is_set() and not self._started:
+            raise _refusal(error, run)
+        values = (
+            with_interrupts(background.values, background.interrupts) if background.interrupts else background.values
+        )
+        await self.finish(background.run, {"__error__": error_json(error)} if error is not None else values)
 
-    async def follow(self, executing: Executing) -> None:
-        async with aclosing(executing.parts()) as parts:  # type: ignore[type-var]
-            async for part in parts:
-                if not part.namespace:
-                    self._values = part.data
-        if executing.interrupts and isinstance(self._values, dict):  # all of them: each values part tells of one
-            self._values = {**self._values, INTERRUPT: list(executing.interrupts)}
-
-    async def heartbeat(self) -> None:
-        if not self.begun:
-            return
-        if not self._started:
-            self._started = True
-            await self._start([(b"content-type", b"application/json")])
-        await self._write(b"\n", more=True)
-
-    async def finish(self) -> None:
-        body = dumps(self._values if self.error is None else {"__error__": error_json(self.error)})
+    async def finish(self, run: Run, answer: Any) -> None:
+        body = dumps(answer)
         if not self._started:
             length = str(len(body)).encode()
-            await self._start([(b"content-type", b"application/json"), (b"content-length", length)])
-        await self._write(body, more=False)
+            headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+            await self.start(headers, run, run.version, "join")
+        await self.write(body, more=False)
+
+    async def _keep_awake(self, background: BackgroundRun, run: Run) -> None:
+        if not self._started:
+            version = background.run.version if background.begun.is_set() else None
+            await self.start([(b"content-type", b"application/json")], run, version, "join")
+        await self.write(b"\n", more=True)
 
 
 class EventStream(Answer):
     """Server-sent events, `metadata` first; `error` last if the run failed."""
 
-    def __init__(self, root_path: str, send: Send, events: Events) -> None:
-        super().__init__(root_path, send)
-        self._events = events
-        self._written_at = 0.0
+    async def follow(self, background: BackgroundRun, run: Run, manager: GraphVersionManager) -> None:
+        """The stream of a run from its beginning."""
+        await _first(background.begun, background.ended, BEGIN_WAIT_S)
+        has_begun = background.begun.is_set()
+        if not has_begun and background.ended.is_set() and background.error is not None:
+            raise _refusal(background.error, run)
+        await self.open(run, background.run.version if has_begun else None)
+        await self.tell(manager.background.events(run, 0, self._listener.leave, HEARTBEAT_S))
 
-    async def follow(self, executing: Executing) -> None:
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
-        await self._start([*headers, (b"x-accel-buffering", b"no")])
-        await self._write(encode("metadata", {"run_id": executing.run.id, "attempt": 1}), more=True)
-        async with aclosing(executing.parts()) as parts:  # type: ignore[type-var]
-            async for part in parts:
-                self._written_at = time.monotonic()
-                body = b"".join(encode(name, data) for name, data in self._events.of(part))
-                await self._write(body, more=True)
+    async def open(self, run: Run, version: str | None, query: str = "") -> None:
+        headers = [(b"content-type", sse.MEDIA_TYPE), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+        await self.start(headers, run, version, f"stream?{query}" if query else "stream")
 
-    async def heartbeat(self) -> None:
-        if self._written_at and time.monotonic() - self._written_at > QUIET_S:
-            await self._write(HEARTBEAT, more=True)
+    async def tell(self, events: AsyncIterator[Sequence[Entry]], modes: Collection[str] = ()) -> None:
+        """Write the events as they come, those of all modes or of some, to the end."""
+        try:
+            async with aclosing(events) as batches:  # type: ignore[type-var]
+                async for entries in batches:
+                    wanted = [entry for entry in entries if not modes or is_wanted(entry.event, modes)]
+                    body = b"".join(map(sse.encode, wanted))
+                    if body or not entries:
+                        await self.write(body or sse.HEARTBEAT, more=True)
+        except ChangeoverError as error:
+            await self.write(sse.event("error", dumps(error_json(error))), more=True)
+        await self.write(b"", more=False)
 
-    async def finish(self) -> None:
-        last = b"" if self.error is None else encode("error", error_json(self.error))
-        await self._write(last, more=False)
+
+def _refusal(error: BaseException, run: Run) -> BaseException:
+    """What to answer for a run that ended before it began."""
+    if isinstance(error, RunCancelled):
+        return Conflict(f"run {run.id} did not begin: {error}", code="run-cancelled")
+    return error
+
+
+async def _within(event: asyncio.Event, timeout_s: float) -> bool:
+    if event.is_set():
+        return True
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _first(one: asyncio.Event, other: asyncio.Event, timeout_s: float) -> None:
+    """Wait until one of two is set, or the time is over. `other` always follows `one`, or comes alone."""
+    if one.is_set() or other.is_set():
+        return
+    waiting = [asyncio.ensure_future(event.wait()) for event in (one, other)]
+    try:
+        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -1,132 +1,258 @@
-"""Assistants: each graph that is served is one, under the id that the LangGraph server would give it."""
+"""Assistants over HTTP: make, change, find and delete them, and look at the graph behind one.
+
+What an answer about a graph shows is of the version that would serve it, or of the one that the request names; the
+header `Changeover-Version` says which.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-from uuid import UUID, uuid5
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal, get_args
 
-from fastapi import APIRouter, Body
-from pydantic import Field
+from fastapi import APIRouter, Body, Header, Query
+from pydantic import AfterValidator, Field
+from starlette.responses import Response
 
+from changeover.build.loaded import LoadedGraph
+from changeover.build.schemas import graph_schemas, subgraph_schemas
 from changeover.errors import InvalidRequest, NotFound
 from changeover.manager import GraphVersionManager
+from changeover.runs.assistants import AssistantChange, assistant_id
 from changeover.server.encoding import JSON
-from changeover.server.langgraph.payloads import Strict
-from changeover.store.records import GraphEntry, Version, timestamp
+from changeover.server.langgraph.objects import JsonObject, storable
+from changeover.server.langgraph.payloads import ConfigBody, Strict
+from changeover.store.assistants import SortBy
+from changeover.store.records import Assistant, AssistantFilter, VersionId
 
-NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")  # the LangGraph server's, so that ids agree
-
-
-def assistant_id(graph: str) -> str:
-    return str(uuid5(NAMESPACE, graph))
-
-
-class AssistantNames:
-    """From what a client sends, a graph's name or an assistant's id, to the graph's name."""
-
-    def __init__(self, manager: GraphVersionManager) -> None:
-        self._manager = manager
-        self._names: dict[str, str] = {}
-
-    async def graph(self, given: str) -> str:
-        """The name of the graph. What is no id is taken for a name, which the routing knows or refuses."""
-        if not _is_id(given):
-            return given
-        known = given.lower()
-        if known not in self._names:
-            graphs = await served(self._manager)
-            self._names = {assistant_id(name): name for name in graphs}
-        return self._names.get(known, given)
+VERSION_HEADER = "Changeover-Version"
+Field_ = Literal[
+    "assistant_id",
+    "graph_id",
+    "name",
+    "description",
+    "config",
+    "context",
+    "created_at",
+    "updated_at",
+    "metadata",
+    "version",
+]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+Description = Annotated[str, Field(max_length=10_000)]
+Offset = Annotated[int, Field(ge=0, le=10**9)]
+Limit = Annotated[int, Field(ge=1, le=1000)]
+AskedVersion = Annotated[str | None, Header(alias=VERSION_HEADER)]
 
 
-def _is_id(text: str) -> bool:
-    return len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-"
+def _is_id(given: str) -> str:
+    id_ = assistant_id(given)
+    if id_ is None:
+        raise ValueError("it is not a UUID")
+    return id_
 
 
-async def served(manager: GraphVersionManager) -> dict[str, tuple[Version, GraphEntry]]:
-    """Every graph that new threads may use, with the version that serves it."""
-    routing = manager.routing
-    if routing is None:
-        return {}
-    versions = {id_: await manager.version(id_) for id_ in {routing.current, *routing.graphs.values()}}
-    names = {*versions[routing.current].graphs, *routing.graphs}
-    found: dict[str, tuple[Version, GraphEntry]] = {}
-    for name in sorted(names):
-        version = versions[routing.version_for(name)]
-        if name in version.graphs:
-            found[name] = (version, version.graphs[name])
-    return found
+def _of_any_run(given: ConfigBody) -> ConfigBody:
+    """A config that runs on every thread can share."""
+    if "thread_id" in (given.configurable or {}):
+        raise ValueError("configurable.thread_id is of one run")
+    storable(given.model_dump())
+    return given
 
 
-class Search(Strict):
-    graph_id: str | None = None
-    name: str | None = None
-    metadata: dict[str, Any] | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 10
-    offset: Annotated[int, Field(ge=0)] = 0
-    sort_by: Literal["assistant_id", "graph_id", "name", "created_at", "updated_at"] | None = None
+class Settings(Strict):
+    """What an assistant consists of, where all is optional."""
+
+    config: Annotated[ConfigBody, AfterValidator(_of_any_run)] | None = None
+    context: JsonObject | None = None
+    metadata: JsonObject | None = None
+    name: Name | None = None
+    description: Description | None = None
+    graph_id: Name | None = None
+
+    def change(self) -> AssistantChange:
+        return AssistantChange(
+            self.graph_id,
+            self.name,
+            self.description,
+            None if self.config is None else self.config.model_dump(exclude_none=True),
+            self.context,
+            self.metadata,
+        )
+
+
+class NewAssistant(Settings):
+    graph_id: Name
+    assistant_id: Annotated[str, AfterValidator(_is_id)] | None = None
+    if_exists: Literal["raise", "do_nothing"] | None = None
+
+
+class Wanted(Strict):
+    """Which assistants: the body of a count."""
+
+    graph_id: Name | None = None
+    name: Name | None = None
+    metadata: JsonObject | None = None
+
+    def filter(self) -> AssistantFilter:
+        return AssistantFilter(self.graph_id, self.name, self.metadata or {})
+
+
+class Search(Wanted):
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: SortBy | None = None
     sort_order: Literal["asc", "desc"] | None = None
-    select: list[str] | None = None
+    select: list[Field_] | None = None
+
+
+class VersionsSearch(Strict):
+    metadata: JsonObject | None = None
+    limit: Limit = 10
+    offset: Offset = 0
+
+
+class Latest(Strict):
+    version: Annotated[int, Field(ge=1, le=2**31)]
 
 
 def router(manager: GraphVersionManager) -> APIRouter:
     routes = APIRouter(prefix="/assistants", tags=["assistants"])
-
-    @routes.post("/search")
-    async def search(wanted: Annotated[Search, Body(default_factory=Search)]) -> JSON:
-        found = [assistant for assistant in await _all(manager) if _matches(assistant, wanted)]
-        if key := wanted.sort_by:
-            found.sort(key=lambda assistant: str(assistant[key]), reverse=wanted.sort_order == "desc")
-        page = found[wanted.offset : wanted.offset + wanted.limit]
-        more = wanted.offset + wanted.limit < len(found)
-        headers = {"X-Pagination-Next": str(wanted.offset + wanted.limit)} if more else None
-        return JSON([_selected(assistant, wanted.select) for assistant in page], headers=headers)
-
-    @routes.post("/count")
-    async def count(wanted: Annotated[Search, Body(default_factory=Search)]) -> JSON:
-        return JSON(sum(_matches(assistant, wanted) for assistant in await _all(manager)))
-
-    @routes.get("/{id_}")
-    async def get(id_: str) -> JSON:
-        for assistant in await _all(manager):
-            if id_.lower() in (assistant["assistant_id"], assistant["graph_id"].lower()):
-                return JSON(assistant)
-        raise NotFound(f"there is no assistant '{id_[:255]}'", code="unknown-assistant", hint="see /assistants/search")
-
+    _add_collection(routes, manager)
+    _add_one(routes, manager)
+    _add_graph(routes, manager)
     return routes
 
 
-async def _all(manager: GraphVersionManager) -> list[dict[str, Any]]:
-    graphs = await served(manager)
-    return [_assistant(name, version, entry) for name, (version, entry) in graphs.items()]
+def _add_collection(routes: APIRouter, manager: GraphVersionManager) -> None:
+    @routes.post("")
+    async def create(new: NewAssistant) -> JSON:
+        id_ = assistant_id(new.assistant_id) if new.assistant_id else None
+        created = await manager.assistants.create(new.change(), id_, new.if_exists == "do_nothing")
+        return JSON(created.to_json())
+
+    @routes.post("/search")
+    async def search(wanted: Annotated[Search, Body(default_factory=Search)]) -> JSON:
+        found = await manager.assistants.search(
+            wanted.filter(),
+            sort_by=wanted.sort_by or "created_at",
+            descending=wanted.sort_order != "asc",
+            limit=wanted.limit + 1,  # one more tells whether there is a next page
+            offset=wanted.offset,
+        )
+        shown = [_selected(assistant, wanted.select) for assistant in found[: wanted.limit]]
+        return JSON(shown, headers=_next_page(len(found), wanted.limit, wanted.offset))
+
+    @routes.post("/count")
+    async def count(wanted: Annotated[Wanted, Body(default_factory=Wanted)]) -> JSON:
+        return JSON(await manager.assistants.count(wanted.filter()))
 
 
-def _assistant(name: str, version: Version, entry: GraphEntry) -> dict[str, Any]:
-    return {
-        "assistant_id": assistant_id(name),
-        "graph_id": name,
-        "name": name,
-        "description": entry.description or None,
-        "config": {},
-        "context": {},
-        "metadata": {"created_by": "system", "changeover_version": version.id},
-        "version": 1,
-        "created_at": timestamp(version.created_at),
-        "updated_at": timestamp(version.created_at),
-    }
+def _add_one(routes: APIRouter, manager: GraphVersionManager) -> None:
+    @routes.get("/{assistant_id}")
+    async def get(assistant_id: str) -> JSON:
+        return JSON((await manager.assistants.resolve(assistant_id)).to_json())
+
+    @routes.patch("/{assistant_id}")
+    async def update(assistant_id: str, change: Annotated[Settings, Body(default_factory=Settings)]) -> JSON:
+        return JSON((await manager.assistants.change(assistant_id, change.change())).to_json())
+
+    @routes.delete("/{assistant_id}", status_code=204)
+    async def delete(assistant_id: str, delete_threads: bool = False) -> Response:
+        assistant = await manager.assistants.deletable(assistant_id)
+        if delete_threads:  # all of them or, if one is busy, none and no assistant
+            await manager.threads.prune(await manager.assistants.threads(assistant), "delete")
+        await manager.assistants.delete(assistant)
+        return Response(status_code=204)
+
+    @routes.post("/{assistant_id}/versions")
+    async def versions(
+        assistant_id: str, wanted: Annotated[VersionsSearch, Body(default_factory=VersionsSearch)]
+    ) -> JSON:
+        found = await manager.assistants.versions(
+            assistant_id, wanted.metadata or {}, limit=wanted.limit, offset=wanted.offset
+        )
+        return JSON([_version_json(version) for version in found])
+
+    @routes.post("/{assistant_id}/latest")
+    async def set_latest(assistant_id: str, wanted: Latest) -> JSON:
+        return JSON((await manager.assistants.set_latest(assistant_id, wanted.version)).to_json())
 
 
-def _matches(assistant: dict[str, Any], wanted: Search) -> bool:
-    if wanted.graph_id is not None and assistant["graph_id"] != wanted.graph_id:
-        return False
-    if wanted.name is not None and wanted.name.lower() not in assistant["name"].lower():
-        return False
-    return all(assistant["metadata"].get(key) == value for key, value in (wanted.metadata or {}).items())
+def _add_graph(routes: APIRouter, manager: GraphVersionManager) -> None:
+    @routes.get("/{assistant_id}/graph")
+    async def graph(assistant_id: str, xray: str = "false", changeover_version: AskedVersion = None) -> JSON:
+        depth = _depth(xray)
+        async with _opened(manager, assistant_id, changeover_version) as (_, version, loaded):
+            drawing = await loaded.runnable.aget_graph(xray=depth)
+            return JSON(drawing.to_json(), headers={VERSION_HEADER: version})
+
+    @routes.get("/{assistant_id}/schemas")
+    async def schemas(assistant_id: str, changeover_version: AskedVersion = None) -> JSON:
+        async with _opened(manager, assistant_id, changeover_version) as (assistant, version, loaded):
+            found = await asyncio.to_thread(graph_schemas, assistant.graph, loaded.runnable)
+            return JSON(found, headers={VERSION_HEADER: version})
+
+    @routes.get("/{assistant_id}/subgraphs")
+    async def subgraphs(assistant_id: str, recurse: bool = False, changeover_version: AskedVersion = None) -> JSON:
+        return await _subgraphs(manager, assistant_id, None, recurse, changeover_version)
+
+    @routes.get("/{assistant_id}/subgraphs/{namespace:path}")
+    async def subgraph(
+        assistant_id: str,
+        namespace: str,
+        recurse: Annotated[bool, Query()] = False,
+        changeover_version: AskedVersion = None,
+    ) -> JSON:
+        return await _subgraphs(manager, assistant_id, namespace, recurse, changeover_version)
 
 
-def _selected(assistant: dict[str, Any], select: list[str] | None) -> dict[str, Any]:
-    if select is None:
-        return assistant
-    if unknown := sorted(set(select) - assistant.keys()):
-        raise InvalidRequest(f"select: an assistant has no '{unknown[0][:100]}'")
-    return {key: assistant[key] for key in select}
+async def _subgraphs(
+    manager: GraphVersionManager, given: str, namespace: str | None, recurse: bool, asked: str | None
+) -> JSON:
+    async with _opened(manager, given, asked) as (assistant, version, loaded):
+        found = await asyncio.to_thread(subgraph_schemas, loaded.runnable, namespace, recurse)
+        if namespace is not None and not found:
+            raise NotFound(
+                f"graph '{assistant.graph}' of {version} has no graph inside it at '{namespace[:255]}'",
+                code="unknown-subgraph",
+                hint="see /subgraphs?recurse=true",
+            )
+        return JSON(found, headers={VERSION_HEADER: version})
+
+
+@asynccontextmanager
+async def _opened(
+    manager: GraphVersionManager, given: str, asked: str | None
+) -> AsyncIterator[tuple[Assistant, VersionId, LoadedGraph]]:
+    """An assistant's graph in the version that would serve it, or in the one asked for, kept in memory meanwhile."""
+    assistant = await manager.assistants.resolve(given)
+    routing = manager.routing
+    version = asked or (routing.version_for(assistant.graph) if routing else None)
+    with manager.loader.keeping(VersionId(version or "")):
+        id_, loaded = await manager.graph(assistant.graph, version)
+        yield assistant, id_, loaded
+
+
+def _depth(xray: str) -> bool | int:
+    if xray.lower() in ("true", "false"):
+        return xray.lower() == "true"
+    if xray.isascii() and xray.isdigit() and 0 < int(xray[:9]) <= 100:
+        return int(xray)
+    raise InvalidRequest("xray: true, false, or how deep to look, from 1 to 100")
+
+
+def _next_page(found: int, limit: int, offset: int) -> dict[str, str] | None:
+    return {"X-Pagination-Next": str(offset + limit)} if found > limit else None
+
+
+def _selected(assistant: Assistant, select: list[Field_] | None) -> dict[str, Any]:
+    shape = assistant.to_json()
+    return shape if select is None else {name: shape[name] for name in get_args(Field_) if name in select}
+
+
+def _version_json(version: Assistant) -> dict[str, Any]:
+    shape = version.to_json()
+    del shape["updated_at"]
+    return shape

@@ -1,40 +1,33 @@
-"""Requests of the run protocol, checked: what is not honoured yet is refused in words, never ignored."""
+"""Requests of the run protocol, checked: what is not honoured is refused in words, never ignored."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from langgraph.types import Command, Send
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from changeover.errors import InvalidRequest
-from changeover.runs.request import RunRequest
 from changeover.server.problems import invalid
-from changeover.store.records import ThreadId, VersionId
+from changeover.store.records import MultitaskStrategy
 
 StreamMode = Literal[
-    "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events"
+    "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events", "tools"
 ]
 Names = Literal["*"] | list[str]
 Durability = Literal["sync", "async", "exit"]
+FeedbackKey = Annotated[str, Field(min_length=1, max_length=255)]
+OnCompletion = Literal["delete", "keep"]
+OnDisconnect = Literal["cancel", "continue"]
 
-_NOT_YET: dict[str, tuple[object, ...]] = {
-    "checkpoint": (),
-    "checkpoint_id": (),
-    "webhook": (),
-    "feedback_keys": ([],),
-    "after_seconds": (0,),
-    "stream_resumable": (False,),
-    "strict_resume": (False,),
-    "on_completion": ("delete",),
-    "multitask_strategy": ("enqueue",),
-    "langsmith_tracer": (),
+MAX_DELAY_S = 366 * 24 * 3600.0
+_NOT_HONOURED: dict[str, str] = {
+    "langsmith_tracer": "set LANGSMITH_PROJECT in the environment of the server",
 }
-"""Fields that are known and not honoured, with the values that ask for nothing."""
+"""Fields that clients know and this server does not honour, with what to do instead."""
 THREAD_ID = r"[A-Za-z0-9_.:@-]{1,255}"
-_RESERVED_CONFIGURABLE = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
+_RESERVED_CONFIGURABLE = ("checkpoint_ns", "checkpoint_map")
 
 
 class Strict(BaseModel):
@@ -56,19 +49,11 @@ class CommandBody(Strict):
     goto: Goto | list[Goto] | None = None
     update: dict[str, Any] | list[Annotated[list[Any], Field(min_length=2, max_length=2)]] | None = None
 
-    def command(self) -> Command[Any]:
-        given: dict[str, Any] = {}
-        if "resume" in self.model_fields_set:
-            given["resume"] = self.resume
-        if self.goto is not None:
-            targets = self.goto if isinstance(self.goto, list) else [self.goto]
-            given["goto"] = [Send(to.node, to.input) if isinstance(to, SendBody) else to for to in targets]
-        if self.update is not None:
-            pairs = [tuple(pair) for pair in self.update] if isinstance(self.update, list) else self.update
-            given["update"] = pairs
-        if not given:
-            raise InvalidRequest("command: it is empty", hint="give resume, goto or update")
-        return Command(**given)
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set & {"resume", "goto", "update"}:
+            raise ValueError("it is empty: give resume, goto or update")
+        return self
 
 
 class ConfigBody(Strict):
@@ -79,17 +64,26 @@ class ConfigBody(Strict):
     metadata: dict[str, Any] | None = None
     configurable: dict[str, Any] | None = None
 
-    def config(self, thread_id: str | None) -> dict[str, Any]:
-        for key, value in (self.configurable or {}).items():
+    @field_validator("configurable")
+    @classmethod
+    def _is_the_callers(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        for key, value in (given or {}).items():
             if key.startswith("__") or (key in _RESERVED_CONFIGURABLE and value not in (None, "")):
-                raise InvalidRequest(f"config.configurable.{key[:100]}: it is set by the server")
-            if key == "thread_id" and value != thread_id:
-                raise InvalidRequest("config.configurable.thread_id: it is not the thread of the path")
-        return self.model_dump(exclude_none=True)
+                raise ValueError(f"{key[:100]} is set by the server")
+        return given
+
+
+class CheckpointBody(Strict):
+    """A checkpoint as `threads.get_state` gives it: where a run goes on from."""
+
+    thread_id: str | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_id: str | None = None
+    checkpoint_map: dict[str, Any] | None = None
 
 
 class RunBody(Strict):
-    """The body of `/runs/wait` and `/runs/stream`."""
+    """The body of a run, however it is waited for."""
 
     assistant_id: str = Field(min_length=1, max_length=255)
     input: Any = None
@@ -97,79 +91,106 @@ class RunBody(Strict):
     config: ConfigBody | None = None
     context: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
+    checkpoint: CheckpointBody | None = None
+    checkpoint_id: str | None = None
     stream_mode: StreamMode | list[StreamMode] | None = None
     stream_subgraphs: bool | None = None
+    stream_resumable: bool | None = None
     interrupt_before: Names | None = None
     interrupt_after: Names | None = None
+    feedback_keys: Annotated[list[FeedbackKey], Field(max_length=50)] | None = None
+    webhook: Annotated[str, Field(max_length=2_000)] | None = None
+    multitask_strategy: MultitaskStrategy | None = None
+    if_not_exists: Literal["create", "reject"] | None = None
+    on_disconnect: OnDisconnect | None = None
+    on_completion: OnCompletion | None = None
+    after_seconds: Annotated[float, Field(ge=0, le=MAX_DELAY_S, strict=False)] | None = None
     durability: Durability | None = None
     checkpoint_during: bool | None = None
-    if_not_exists: Literal["create", "reject"] | None = None
-    on_disconnect: Literal["cancel", "continue"] | None = None
-
-    checkpoint: Any = None
-    checkpoint_id: Any = None
-    webhook: Any = None
-    feedback_keys: Any = None
-    after_seconds: Any = None
-    stream_resumable: Any = None
-    strict_resume: Any = None
-    on_completion: Any = None
-    multitask_strategy: Any = None
+    strict_resume: bool | None = None
     langsmith_tracer: Any = None
 
-    @property
-    def modes(self) -> list[StreamMode]:
-        given = self.stream_mode or ["values"]
-        return [given] if isinstance(given, str) else given
-
-    def request(self, graph: str, thread_id: str | None, version: str | None, modes: list[str]) -> RunRequest:
-        """The run that is asked for."""
+    @model_validator(mode="after")
+    def _is_clear(self) -> Self:
         if self.command is not None and self.input is not None:
-            raise InvalidRequest("input and command: give one of them", hint="a command carries its own `update`")
-        return RunRequest(
-            graph,
-            self.command.command() if self.command is not None else self.input,
-            ThreadId(thread_id) if thread_id is not None else None,
-            VersionId(version) if version is not None else None,
-            stream_modes=modes,
-            subgraphs=bool(self.stream_subgraphs),
-            config=self.config.config(thread_id) if self.config is not None else {},
-            context=self.context,
-            metadata=self.metadata or {},
-            interrupt_before=self.interrupt_before,
-            interrupt_after=self.interrupt_after,
-            durability=self._durability(),
-            create_thread=self.if_not_exists == "create",
-        )
+            raise ValueError("input and command: give one of them; a command carries its own update")
+        for name, instead in _NOT_HONOURED.items():
+            if getattr(self, name) is not None:
+                given = {"name": name, "instead": instead}
+                raise PydanticCustomError("unsupported", "{name}: this server does not support it; {instead}", given)
+        return self
 
-    def _durability(self) -> Durability | None:
+    def kwargs(self, thread_id: str | None) -> dict[str, Any]:
+        """The request as JSON, in the form that `runs.kwargs` reads."""
+        kept = self.model_dump(include=_KWARGS, exclude_unset=True, exclude_none=True)
+        if "input" in self.model_fields_set:
+            kept["input"] = self.input
+        if self.command is not None:
+            kept["command"] = self.command.model_dump(exclude_unset=True)
+        if self.config is not None:
+            kept["config"] = self.config.model_dump(exclude_none=True)
+            self._check_thread(kept["config"], thread_id)
         if self.durability is None and self.checkpoint_during is not None:  # its older name
-            return "async" if self.checkpoint_during else "exit"
-        return self.durability
+            kept["durability"] = "async" if self.checkpoint_during else "exit"
+        if checkpoint := self._checkpoint(kept.get("config", {}), thread_id):
+            kept["checkpoint"] = checkpoint
+        return kept
+
+    def _checkpoint(self, config: dict[str, Any], thread_id: str | None) -> dict[str, Any] | None:
+        """Where the run goes on from, whichever way that was said."""
+        given = self.checkpoint.model_dump(exclude_none=True) if self.checkpoint else {}
+        if given.pop("thread_id", thread_id) != thread_id:
+            raise InvalidRequest("checkpoint.thread_id: it is not the thread of the path")
+        id_ = self.checkpoint_id or config.get("configurable", {}).pop("checkpoint_id", None)
+        if id_ is not None and given.setdefault("checkpoint_id", id_) != id_:
+            raise InvalidRequest("checkpoint and checkpoint_id: they name different checkpoints")
+        if not given.get("checkpoint_id"):
+            return None
+        if thread_id is None:
+            raise InvalidRequest("checkpoint: a run without a thread has none", hint="name the thread in the path")
+        return given
+
+    def _check_thread(self, config: dict[str, Any], thread_id: str | None) -> None:
+        named = config.get("configurable", {}).get("thread_id", thread_id)
+        if named != thread_id:
+            raise InvalidRequest("config.configurable.thread_id: it is not the thread of the path")
 
 
-def thread_id_of(path_params: Mapping[str, Any]) -> str | None:
-    """The thread of the path, which ends up in headers and rows."""
-    given = path_params.get("thread_id")
-    if given is None:
-        return None
+_KWARGS = {
+    "context",
+    "stream_mode",
+    "stream_subgraphs",
+    "stream_resumable",
+    "interrupt_before",
+    "interrupt_after",
+    "feedback_keys",
+    "webhook",
+    "on_disconnect",
+    "on_completion",
+    "after_seconds",
+    "durability",
+    "strict_resume",
+}
+
+
+def check_thread_id(given: str) -> str:
+    """A thread's id, which ends up in headers and rows."""
     if re.fullmatch(THREAD_ID, given) is None:
         raise InvalidRequest("thread_id: 1 to 255 letters, digits or any of _ . : @ -", code="bad-thread-id")
-    return str(given)
+    return given
 
 
 def run_body(data: bytes) -> RunBody:
     """The body of a run, or `InvalidRequest` that names what is wrong with it."""
+    return parsed(RunBody, data)
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def parsed(model: type[Body], data: bytes) -> Body:
+    """JSON as a model, or `InvalidRequest` that names what is wrong with it."""
     try:
-        body = RunBody.model_validate_json(data)
+        return model.model_validate_json(data)
     except ValidationError as error:
         raise invalid(list(error.errors(include_url=False, include_input=False, include_context=False))) from None
-    for name in body.model_fields_set & _NOT_YET.keys():
-        value = getattr(body, name)
-        if value is not None and value not in _NOT_YET[name]:
-            allowed = _NOT_YET[name]
-            hint = f"leave it out, or send {allowed[0]!r}" if allowed else "leave it out"
-            raise InvalidRequest(f"{name}: this server does not support it yet", code="unsupported", hint=hint)
-    if "events" in body.modes:
-        raise InvalidRequest("stream_mode: 'events' is not supported yet", code="unsupported", hint="use another mode")
-    return body

@@ -17,8 +17,8 @@ def state_json(snapshot: StateSnapshot) -> dict[str, Any]:
         "tasks": [_task(task) for task in snapshot.tasks],
         "metadata": snapshot.metadata or {},
         "created_at": snapshot.created_at,
-        "checkpoint": _checkpoint(snapshot.config),
-        "parent_checkpoint": _checkpoint(snapshot.parent_config),
+        "checkpoint": checkpoint_json(snapshot.config),
+        "parent_checkpoint": checkpoint_json(snapshot.parent_config),
         "interrupts": [interrupt_json(interrupt) for interrupt in snapshot.interrupts],
     }
 
@@ -49,13 +49,13 @@ def _task(task: PregelTask) -> dict[str, Any]:
         "path": list(task.path),
         "error": None if task.error is None else str(task.error),
         "interrupts": [interrupt_json(interrupt) for interrupt in task.interrupts],
-        "checkpoint": _checkpoint(inner) if isinstance(inner, Mapping) else None,
+        "checkpoint": checkpoint_json(inner) if isinstance(inner, Mapping) else None,
         "state": state_json(inner) if isinstance(inner, StateSnapshot) else None,
         "result": task.result,
     }
 
 
-def _checkpoint(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def checkpoint_json(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not config:
         return None
     configurable = config.get("configurable", {})

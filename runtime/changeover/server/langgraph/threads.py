@@ -1,80 +1,99 @@
-"""Threads: make one, look at one, read its state."""
+"""Threads over HTTP: make, change, copy, find, prune and delete them. Their state is in `thread_state`."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
-from langgraph.types import StateSnapshot
-from pydantic import Field
+from fastapi import APIRouter, Body, Header, Path, Query
+from starlette.responses import Response
 
-from changeover.errors import Conflict, InvalidRequest, NotFound
+from changeover.errors import InvalidRequest
 from changeover.manager import GraphVersionManager
 from changeover.server.encoding import JSON
-from changeover.server.langgraph.payloads import THREAD_ID, Strict
-from changeover.server.langgraph.state import empty_state, interrupts_by_task, state_json
-from changeover.store.records import Thread, ThreadId
+from changeover.server.langgraph import thread_search, thread_state
+from changeover.server.langgraph.payloads import THREAD_ID
+from changeover.server.langgraph.thread_payloads import (
+    NewThreadBody,
+    Prune,
+    Search,
+    ThreadPatch,
+    Wanted,
+    time_to_live,
+)
+from changeover.store.records import ThreadId
+from changeover.store.threads import ThreadRow
 
-
-class NewThread(Strict):
-    thread_id: Annotated[str, Field(pattern=f"^{THREAD_ID}$")] | None = None
-    metadata: dict[str, Any] | None = None
-    if_exists: Literal["raise", "do_nothing"] | None = None
-    supersteps: Any = None
-    ttl: Any = None
+ThreadPath = Annotated[str, Path(pattern=f"^{THREAD_ID}$")]
+UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such thread"}}
+BUSY: dict[int | str, dict[str, Any]] = {409: {"description": "A run is at work on the thread, or waits to be"}}
+TAKEN: dict[int | str, dict[str, Any]] = {409: {"description": "There is a thread of this id"}}
 
 
 def router(manager: GraphVersionManager) -> APIRouter:
     routes = APIRouter(prefix="/threads", tags=["threads"])
-
-    @routes.post("")
-    async def create(new: Annotated[NewThread, Body(default_factory=NewThread)]) -> JSON:
-        _refuse_unsupported(new)
-        id_ = ThreadId(new.thread_id or str(uuid.uuid4()))
-        thread, created = await manager.store.runs.put_thread(id_, new.metadata or {})
-        if not created and new.if_exists != "do_nothing":
-            raise Conflict(f"thread {id_} exists", code="thread-exists", hint="send if_exists=do_nothing to get it")
-        return JSON(thread_json(thread, None if created else await _snapshot(manager, id_)))
-
-    @routes.get("/{thread_id}")
-    async def get(thread_id: str) -> JSON:
-        thread = await manager.store.runs.thread(thread_id)
-        return JSON(thread_json(thread, await _snapshot(manager, thread_id)))
-
-    @routes.get("/{thread_id}/state")
-    async def get_state(thread_id: str, subgraphs: bool = False) -> JSON:
-        snapshot = await _snapshot(manager, thread_id, subgraphs)
-        return JSON(empty_state(thread_id) if snapshot is None else state_json(snapshot))
-
+    _add_collection(routes, manager)
+    _add_one(routes, manager)
+    thread_state.add(routes, manager)
     return routes
 
 
-def thread_json(thread: Thread, snapshot: StateSnapshot | None) -> dict[str, Any]:
-    """The thread as LangGraph's clients know it, and what we know beside."""
-    shape = thread.to_json()
-    if thread.graph is not None:
-        shape["metadata"] = {"graph_id": thread.graph, **shape["metadata"]}
-    shape["values"] = snapshot.values if snapshot else None
-    shape["interrupts"] = interrupts_by_task(snapshot) if snapshot else {}
-    shape["config"] = {}
-    return shape
+def _add_collection(routes: APIRouter, manager: GraphVersionManager) -> None:
+    @routes.post("", responses=TAKEN)
+    async def create(new: Annotated[NewThreadBody, Body(default_factory=NewThreadBody)]) -> JSON:
+        row, _created = await manager.threads.create(
+            ThreadId(new.thread_id or str(uuid.uuid4())),
+            new.whole_metadata,
+            ttl=time_to_live(new.ttl),
+            supersteps=new.updates(),
+            or_get=new.if_exists == "do_nothing",
+        )
+        return await _answer(manager, row)
+
+    @routes.post("/search")
+    async def search(wanted: Annotated[Search, Body(default_factory=Search)]) -> JSON:
+        found, next_page = await thread_search.search(manager, wanted)
+        return JSON(found, headers={"X-Pagination-Next": next_page} if next_page else None)
+
+    @routes.post("/count")
+    async def count(wanted: Annotated[Wanted, Body(default_factory=Wanted)]) -> JSON:
+        return JSON(await thread_search.count(manager, wanted))
+
+    @routes.post("/prune", responses=BUSY)
+    async def prune(given: Prune) -> JSON:
+        return JSON({"pruned_count": await manager.threads.prune(given.thread_ids, given.strategy)})
 
 
-async def _snapshot(manager: GraphVersionManager, thread_id: str, subgraphs: bool = False) -> StateSnapshot | None:
-    """The state of a thread; None if nothing ran on it yet."""
-    try:
-        snapshot: StateSnapshot = await manager.state(thread_id, subgraphs=subgraphs)
-    except NotFound as error:
-        if error.code != "empty-thread":
-            raise
-        return None
-    return snapshot
+def _add_one(routes: APIRouter, manager: GraphVersionManager) -> None:
+    @routes.get("/{thread_id}", responses=UNKNOWN)
+    async def get(thread_id: ThreadPath, include: Annotated[list[str] | None, Query()] = None) -> JSON:
+        wanted = {name for given in include or [] for name in given.split(",") if name}
+        if unknown := sorted(wanted - {"ttl"}):
+            raise InvalidRequest(f"include: a thread has no '{unknown[0][:100]}' to include", hint="include=ttl")
+        row = await manager.threads.rows.get(thread_id)
+        return await _answer(manager, row, with_ttl="ttl" in wanted)
+
+    @routes.patch("/{thread_id}", responses={**UNKNOWN, 204: {"description": "As asked by `Prefer: return=minimal`"}})
+    async def patch(
+        thread_id: ThreadPath, change: ThreadPatch, prefer: Annotated[str | None, Header()] = None
+    ) -> Response:
+        row = await manager.threads.rows.patch(thread_id, change.metadata or {}, time_to_live(change.ttl))
+        if prefer is not None and "return=minimal" in prefer.replace(" ", "").lower():
+            return Response(status_code=204, headers={"Preference-Applied": "return=minimal"})
+        return await _answer(manager, row)
+
+    @routes.delete("/{thread_id}", status_code=204, responses={**UNKNOWN, **BUSY})
+    async def delete(thread_id: ThreadPath) -> Response:
+        await manager.threads.delete(thread_id)
+        return Response(status_code=204)
+
+    @routes.post("/{thread_id}/copy", responses={**UNKNOWN, **BUSY})
+    async def copy(thread_id: ThreadPath) -> JSON:
+        return await _answer(manager, await manager.threads.copy(thread_id))
 
 
-def _refuse_unsupported(new: NewThread) -> None:
-    for name in ("supersteps", "ttl"):
-        if getattr(new, name) not in (None, []):
-            raise InvalidRequest(
-                f"{name}: this server does not support it yet", code="unsupported", hint="leave it out"
-            )
+async def _answer(manager: GraphVersionManager, row: ThreadRow, *, with_ttl: bool = False) -> JSON:
+    shape = await thread_search.described(manager, row)
+    if with_ttl:
+        shape["ttl"] = row.ttl_json()
+    return JSON(shape, headers=thread_state.version_header(row.thread))

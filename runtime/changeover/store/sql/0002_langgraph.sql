@@ -45,12 +45,8 @@ CREATE TABLE run_events (
     at     REAL NOT NULL,
     PRIMARY KEY (run_id, seq)
 ) WITHOUT ROWID;
+CREATE INDEX run_events_by_age ON run_events (at);
 
--- What a run may have to be put back to: the writes on the head that its thread waited on when it started.
-CREATE TABLE run_origins (
-    run_id TEXT PRIMARY KEY,
-    state  TEXT NOT NULL                     -- JSON: waiting, holds, graph, version, reason of the thread
-) WITHOUT ROWID;
 
 CREATE TABLE crons (
     id               TEXT PRIMARY KEY,
@@ -92,3 +88,5 @@ CREATE TABLE feedback (
     created_at REAL NOT NULL,
     updated_at REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX feedback_by_run ON feedback (run_id);
+CREATE INDEX feedback_unanswered ON feedback (created_at) WHERE score IS NULL AND value IS NULL AND comment IS NULL;

@@ -1,0 +1,223 @@
+"""A run that is executing: LangGraph's stream of one graph, as parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Protocol, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import StreamMode
+
+from changeover.build.loaded import CompiledGraph
+from changeover.build.modules import CodeTree
+from changeover.runs.inflight import Flight
+from changeover.runs.request import Part, RunRequest
+from changeover.store.records import Outcome, Run, Waiting
+
+INTERRUPT = "__interrupt__"
+EVENTS = "events"
+# LangGraph's own words in the configuration.
+CONTENT_EVENTS = "__pregel_stream_messages_v2"  # messages as events of their content blocks, instead of chunks
+STRICT_RESUME = "__pregel_strict_resume"  # an answer to an interrupt that does not wait is an error
+
+
+class Observer(Protocol):
+    """Somebody who follows every run of a process. Called synchronously; must neither wait nor raise."""
+
+    def began(self, run: Run, request: RunRequest) -> Collection[str] | None:
+        """It executes from now on. Returns the stream modes that are wanted of it; None to hear no more of it."""
+
+    def part(self, run: Run, part: Part) -> None:
+        """A part that LangGraph gave, in whatever mode."""
+
+    def ended(self, run: Run, outcome: Outcome) -> None:
+        """Its end is committed; it may never have begun."""
+
+
+class LiveRun:
+    """The row of a run that executes, and the stream of its parts, which is read once."""
+
+    def __init__(
+        self,
+        request: RunRequest,
+        flight: Flight,
+        graph: CompiledGraph,
+        tree: CodeTree | None,
+        observers: Sequence[Observer],
+    ) -> None:
+        self.request = request
+        self.flight = flight
+        self.graph = graph
+        self._tree = tree
+        self._observers: list[Observer] = []
+        self._extra: set[str] = set()
+        for observer in observers:
+            wanted = observer.began(flight.run, request)
+            if wanted is not None:
+                self._observers.append(observer)
+                self._extra.update(wanted)
+        self.waiting: Waiting | None = None
+        self.interrupts: list[Any] = []
+
+    @property
+    def run(self) -> Run:
+        return self.flight.run
+
+    def place_of(self, error: BaseException) -> str | None:
+        """Where in the project's own code an error was raised."""
+        return self._tree.place_of(error) if self._tree else None
+
+    @property
+    def config(self) -> RunnableConfig:
+        """What the graph is run with."""
+        return run_config(
+            self.request, self.run, self.graph.checkpointer if self.request.thread_id else InMemorySaver()
+        )
+
+    async def parts(self) -> AsyncGenerator[Part, None]:
+        """LangGraph's stream in the modes that were asked for, in its order."""
+        wanted = set(self.request.stream_modes)
+        async with aclosing(self._stream()) as parts:
+            async for part in parts:
+                if part.mode == "updates":
+                    self._note(part)
+                for observer in self._observers:
+                    observer.part(self.run, part)
+                if part.mode in wanted:
+                    yield part
+
+    async def answer(self) -> Any:
+        """What `ainvoke` gives: the last values, with open interrupts under `__interrupt__`."""
+        latest: Any = None
+        async for part in self.parts():
+            if part.mode == "values" and not part.namespace:
+                latest = part.data
+        return with_interrupts(latest, self.interrupts) if self.interrupts else latest
+
+    def options(self, modes: Collection[str], *, subgraphs: bool) -> dict[str, Any]:
+        """The keywords of LangGraph's `astream` for this run."""
+        request = self.request
+        return {
+            "context": self._context(),
+            "stream_mode": cast("list[StreamMode]", list(modes)),
+            "output_keys": self.graph.output_channels if request.final_output else None,
+            "interrupt_before": request.interrupt_before,
+            "interrupt_after": request.interrupt_after,
+            "durability": request.durability,
+            "control": self.flight.control,
+            "subgraphs": subgraphs,
+        }
+
+    def _stream(self) -> AsyncGenerator[Part, None]:
+        modes = {*self.request.stream_modes, *self._extra, "updates"}
+        if EVENTS in modes:
+            return self._events(modes - {EVENTS})
+        if self.request.content_events:
+            return self._content_events(modes)
+        return self._chunks(modes)
+
+    async def _chunks(self, modes: Collection[str]) -> AsyncGenerator[Part, None]:
+        asked = self.request.subgraphs
+        subgraphs = asked or bool(self._observers)
+        stream = self.graph.astream(self.request.input, self.config, **self.options(modes, subgraphs=subgraphs))
+        async with aclosing(cast("AsyncGenerator[Any, None]", stream)) as chunks:
+            async for chunk in chunks:
+                part = Part(*chunk) if subgraphs else Part((), *chunk)
+                if part.namespace and not asked:
+                    for observer in self._observers:
+                        observer.part(self.run, part)
+                    continue
+                yield part
+
+    async def _content_events(self, modes: Collection[str]) -> AsyncGenerator[Part, None]:
+        config = self.config
+        config["configurable"][CONTENT_EVENTS] = True
+        options = self.options(modes, subgraphs=self.request.subgraphs)
+        stream = self.graph.astream(self.request.input, config, version="v2", **options)
+        async with aclosing(cast("AsyncGenerator[Any, None]", stream)) as chunks:
+            async for chunk in chunks:
+                yield Part(tuple(chunk["ns"]), chunk["type"], chunk["data"])
+
+    async def _events(self, modes: Collection[str]) -> AsyncGenerator[Part, None]:
+        """Every event of LangChain's callbacks; those of the graph's own stream carry the other modes."""
+        config = self.config
+        root = str(config.get("run_id") or uuid.uuid4())
+        config["run_id"] = uuid.UUID(root)
+        options = self.options(modes, subgraphs=True)
+        stream = self.graph.astream_events(self.request.input, config, version="v2", **options)
+        async with aclosing(cast("AsyncGenerator[Any, None]", stream)) as events:
+            async for event in events:
+                yield Part((), EVENTS, event)
+                if event["event"] == "on_chain_stream" and event["run_id"] == root:
+                    part = Part(*event["data"]["chunk"])
+                    if self.request.subgraphs or not part.namespace:
+                        yield part
+
+    def _context(self) -> Any:
+        """The context that was given; a graph that wants one and got none takes what is configurable for it."""
+        request = self.request
+        schema = self.graph.context_schema
+        if request.context is not None or schema is None:
+            return request.context
+        configurable: Mapping[str, Any] = request.config.get("configurable", {})
+        known = _fields(schema)
+        found = {key: value for key, value in configurable.items() if key in known}
+        return found or None
+
+    def _note(self, part: Part) -> None:
+        """Updates tell where the run stands: the node that finished, or that it waits, and for what."""
+        if part.namespace or not isinstance(part.data, dict):
+            return
+        if INTERRUPT in part.data:
+            self.interrupts.extend(part.data[INTERRUPT])
+            self.waiting = "interrupt" if self.interrupts else "breakpoint"
+        else:
+            self.flight.node = next(iter(part.data), None)
+
+
+def with_interrupts(values: Any, interrupts: Sequence[Any]) -> dict[str, Any]:
+    return {**(values if isinstance(values, dict) else {}), INTERRUPT: list(interrupts)}
+
+
+def _fields(schema: Any) -> Collection[str]:
+    if dataclasses.is_dataclass(schema):
+        return [field.name for field in dataclasses.fields(schema)]
+    return getattr(schema, "model_fields", None) or getattr(schema, "__annotations__", {})
+
+
+def run_config(request: RunRequest, run: Run, saver: Any) -> RunnableConfig:
+    """The caller's config with the thread, the saver and the tags that every checkpoint of the run carries.
+
+    What a graph reads of it by LangGraph's custom is there too: the ids of run, graph and assistant, and the context.
+    """
+    given = dict(request.config)
+    context = request.context if isinstance(request.context, Mapping) else {}
+    ids = {"run_id": run.id, "graph_id": run.graph}
+    if request.assistant_id:
+        ids["assistant_id"] = request.assistant_id
+    configurable = {
+        **context,
+        **given.get("configurable", {}),
+        **ids,
+        "thread_id": request.thread_id or run.id,
+        **_place(request.checkpoint),
+        "__pregel_checkpointer": saver,
+    }
+    if request.strict_resume:
+        configurable[STRICT_RESUME] = True
+    metadata = {**given.get("metadata", {}), **request.metadata, "changeover_version": run.version, **ids}
+    config: RunnableConfig = {**given, "configurable": configurable, "metadata": metadata}  # type: ignore[typeddict-item]
+    with suppress(ValueError):  # traces are found by the run's id, where it has the form of one
+        config["run_id"] = uuid.UUID(run.id)
+    return config
+
+
+def _place(checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
+    if checkpoint is None:
+        return {}
+    keys = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
+    return {key: checkpoint[key] for key in keys if checkpoint.get(key)}

@@ -1,0 +1,87 @@
+"""From the body of a request to the run that it asks for: its assistant, its thread, its checkpoint."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from starlette.types import Scope
+
+from changeover.errors import InvalidRequest, NotFound, Unavailable
+from changeover.manager import GraphVersionManager
+from changeover.runs.assistants import applied
+from changeover.runs.kwargs import ALL_MODES, request_of
+from changeover.runs.request import RunRequest
+from changeover.server.langgraph.payloads import RunBody
+
+
+def version_of(scope: Scope) -> str | None:
+    """The version that a request asks to be served by."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"changeover-version"), None)
+
+
+async def run_request(
+    manager: GraphVersionManager, body: RunBody, thread_id: str | None, version: str | None, *, background: bool = False
+) -> RunRequest:
+    """The run that a body asks for. `background`: nobody waits for it, so that it needs a thread to be found by."""
+    if manager.routing is None:
+        raise Unavailable(
+            "no version is current yet", code="nothing-current", hint="build the project and switch to it"
+        )
+    assistant = await manager.assistants.resolve(body.assistant_id)
+    if body.webhook is not None:
+        manager.addresses.check(body.webhook, "webhook")
+    kwargs = body.kwargs(thread_id)
+    config, context, metadata = applied(assistant, kwargs.get("config"), kwargs.get("context"), body.metadata)
+    kwargs["config"] = config
+    if context is not None:
+        kwargs["context"] = context
+    if background and body.stream_mode is None:
+        kwargs["stream_mode"] = list(ALL_MODES)
+    if thread_id is not None and "checkpoint" in kwargs:
+        await _must_exist(manager, thread_id, kwargs["checkpoint"])
+    return request_of(
+        kwargs,
+        assistant.graph,
+        version=version,
+        metadata=metadata,
+        assistant_id=assistant.id,
+        multitask_strategy=body.multitask_strategy or "enqueue",
+        begin_at=time.time() + body.after_seconds if body.after_seconds else None,
+        **_thread(body, thread_id, background),
+    )
+
+
+def _thread(body: RunBody, thread_id: str | None, background: bool) -> dict[str, Any]:
+    """The thread of a run; one without is on a thread of its own where somebody must find it by that, or keeps it."""
+    if thread_id is not None:
+        if body.on_completion == "delete":
+            raise InvalidRequest(
+                "on_completion: a run on a thread of the caller's does not delete it",
+                code="unsupported",
+                hint="leave it out, or run without a thread",
+            )
+        return {"thread_id": thread_id, "create_thread": body.if_not_exists == "create"}
+    if body.command is not None:
+        raise InvalidRequest("command: a run without a thread has nothing to go on with", hint="name the thread")
+    if body.on_completion == "keep" or background:
+        return {"thread_id": str(uuid.uuid4()), "temporary": body.on_completion != "keep"}
+    return {"thread_id": None}
+
+
+async def _must_exist(manager: GraphVersionManager, thread_id: str, checkpoint: dict[str, Any]) -> None:
+    config: RunnableConfig = {
+        "configurable": {
+            "thread_id": thread_id,
+            "checkpoint_ns": checkpoint.get("checkpoint_ns", ""),
+            "checkpoint_id": checkpoint["checkpoint_id"],
+        }
+    }
+    if await manager.saver.aget_tuple(config) is None:
+        raise NotFound(
+            f"there is no checkpoint '{checkpoint['checkpoint_id'][:100]}' on thread {thread_id}",
+            code="unknown-checkpoint",
+            hint="see /threads/{thread_id}/history",
+        )

@@ -1,0 +1,1 @@
+"""LangServe's routes, for its `RemoteRunnable` in Python and in JavaScript."""

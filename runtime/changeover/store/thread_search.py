@@ -1,0 +1,109 @@
+"""Which threads are wanted, as SQL: conditions on metadata, status and ids, an order, a page.
+
+Metadata is compared as JSON containment: an object holds the wanted one if it has its keys with values that hold
+theirs, a list holds another if each wanted element is held by one of its own, everything else must be equal.
+Threads that were made for one run and go with it are found by nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SortBy = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
+
+COLUMNS: Mapping[str, str] = {
+    "thread_id": "id",
+    "status": "status",
+    "created_at": "created_at",
+    "updated_at": "updated_at",
+    "state_updated_at": "state_updated_at",
+}
+# what clients search by: the graph of a thread is in its metadata, also if it was run by name from Python
+METADATA = "json_set(metadata, '$.graph_id', coalesce(json_extract(metadata, '$.graph_id'), graph))"
+GREATEST_INTEGER = 2**63 - 1
+
+Condition = tuple[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadFilter:
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    status: str | None = None
+    ids: Sequence[str] | None = None
+
+
+def search(
+    connection: sqlite3.Connection, wanted: ThreadFilter, sort_by: SortBy, descending: bool, limit: int, offset: int
+) -> list[sqlite3.Row]:
+    where, values = _where(connection, wanted)
+    way = "DESC" if descending else "ASC"
+    order = f"{COLUMNS[sort_by]} {way}, id {way}"  # equal ones in one order, so that pages do not overlap
+    sql = f"SELECT * FROM threads WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"
+    return connection.execute(sql, (*values, limit, offset)).fetchall()
+
+
+def count(connection: sqlite3.Connection, wanted: ThreadFilter) -> int:
+    where, values = _where(connection, wanted)
+    (found,) = connection.execute(f"SELECT count(*) FROM threads WHERE {where}", values).fetchone()
+    return int(found)
+
+
+def contains(have: Any, want: Any) -> bool:
+    """Whether a JSON value holds another one."""
+    if isinstance(want, Mapping):
+        return isinstance(have, Mapping) and all(key in have and contains(have[key], want[key]) for key in want)
+    if isinstance(want, list):
+        return isinstance(have, list) and all(any(contains(item, wish) for item in have) for wish in want)
+    if isinstance(want, bool) or isinstance(have, bool):
+        return have is want
+    return bool(type(have) is type(want) or isinstance(have, (int, float))) and have == want
+
+
+def _where(connection: sqlite3.Connection, wanted: ThreadFilter) -> tuple[str, tuple[Any, ...]]:
+    conditions: list[Condition] = [("temporary = 0", ())]
+    if wanted.status is not None:
+        conditions.append(("status = ?", (wanted.status,)))
+    if wanted.ids is not None:
+        conditions.append(("id IN (SELECT value FROM json_each(?))", (json.dumps(list(wanted.ids)),)))
+    conditions += _metadata(connection, wanted.metadata, "$")
+    sql = " AND ".join(condition for condition, _ in conditions)
+    return sql, tuple(value for _, values in conditions for value in values)
+
+
+def _metadata(connection: sqlite3.Connection, wanted: Mapping[str, Any], path: str) -> Iterator[Condition]:
+    """Scalars are compared by SQLite itself; what it has no words for is left to `contains`."""
+    for key, want in wanted.items():
+        at = f'{path}."{key}"'
+        if not _can_be_named(key) or isinstance(want, list) or not _is_plain(want):
+            connection.create_function("json_contains", 2, _contains_text, deterministic=True)
+            yield f"json_contains(json_extract({METADATA}, ?), ?)", (path, json.dumps({key: want}))
+        elif isinstance(want, Mapping):
+            yield f"json_type({METADATA}, ?) = 'object'", (at,)
+            yield from _metadata(connection, want, at)
+        elif want is None or isinstance(want, bool):
+            yield f"json_type({METADATA}, ?) = ?", (at, json.dumps(want))
+        elif isinstance(want, str):
+            yield f"json_type({METADATA}, ?) = 'text' AND json_extract({METADATA}, ?) = ?", (at, at, want)
+        else:
+            kinds = f"json_type({METADATA}, ?) IN ('integer', 'real')"
+            yield f"{kinds} AND json_extract({METADATA}, ?) = ?", (at, at, want)
+
+
+def _can_be_named(key: str) -> bool:
+    """Whether a key can stand in a path of SQLite's."""
+    return key.isascii() and key.isprintable() and '"' not in key and "\\" not in key
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether SQLite can hold the value as it is."""
+    if isinstance(value, str):
+        return value.isprintable()
+    return not (isinstance(value, int) and abs(value) > GREATEST_INTEGER)
+
+
+def _contains_text(have: str | None, want: str) -> bool:
+    return have is not None and contains(json.loads(have), json.loads(want))
