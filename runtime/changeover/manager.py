@@ -143,7 +143,7 @@ class GraphVersionManager:
                 concurrency=self.settings.runs_concurrency,
                 door_timeout_s=self.settings.rollout_finish_s,
             )
-            self.background = BackgroundRuns(self.engine, self.store.streams, self._forget_thread)
+            self.background = BackgroundRuns(self.engine, self.store.streams, self._forget_thread, self._feedback)
             self.assistants = Assistants(self.store.assistants, lambda: self.routing, self.store.versions.get)
             self.threads = Threads(
                 self.store.threads,
@@ -358,14 +358,11 @@ class GraphVersionManager:
 
     async def state(self, thread_id: str, *, subgraphs: bool = False) -> Any:
         """LangGraph's `StateSnapshot` of a thread, read by the version that the thread is on."""
-        thread = await self.store.runs.thread(thread_id)
-        if thread.version is None or thread.graph is None:
+        thread = (await self.store.threads.get(thread_id)).thread
+        snapshot = await self.threads.state(thread, subgraphs=subgraphs)
+        if snapshot is None:
             raise NotFound(f"nothing ran on thread {thread_id} yet", code="empty-thread")
-        config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
-        with self.loader.keeping(thread.version):
-            graph = await self.loader.graph(thread.version, thread.graph)
-            async with graph.opened(config, "threads.read") as runnable:
-                return await runnable.aget_state(config, subgraphs=subgraphs)
+        return snapshot
 
     async def graph(self, name: str, version: str | None = None) -> tuple[VersionId, LoadedGraph]:
         """A graph as a version has it; the one that would serve it where none is named."""
@@ -503,6 +500,10 @@ class GraphVersionManager:
         """Make the run of a cron, of its assistant as that is now."""
         request = request_of_cron(cron, await self.assistants.resolve(cron.assistant_id))
         return (await self.submit(request).accepted).id
+
+    async def _feedback(self, request: RunRequest, keys: Sequence[str]) -> dict[str, str]:
+        """Where opinions on a run may be given, by key."""
+        return await self.store.feedback.urls(request.id, keys, request.address)
 
     async def _forget_thread(self, thread_id: str) -> None:
         """A thread that was made for one run goes with it."""

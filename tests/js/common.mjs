@@ -12,11 +12,17 @@ export function said(text) {
   return { messages: [{ role: "user", content: text }] };
 }
 
-/** Run the named scenario and print what it gives; a scenario that throws ends the process with status 1. */
+/** Run the named scenario and print what it gives; where it throws, say why and end with status 1. */
 export async function main(scenarios) {
   const wanted = scenarios[scenario];
   if (wanted === undefined) throw new Error(`there is no scenario '${scenario}'`);
-  const result = await wanted(...rest);
+  let result;
+  try {
+    result = await wanted(...rest);
+  } catch (error) {
+    process.stderr.write(`${error.stack}\n${error.text ?? ""}\n`, () => process.exit(1));
+    await new Promise(() => {});
+  }
   process.stdout.write(`${JSON.stringify(result ?? null)}\n`, () => process.exit(0));
 }
 

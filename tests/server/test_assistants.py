@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from server_samples import LOCAL, Serving, WriteProject
@@ -110,7 +112,7 @@ async def refused(status: int, code: str, asked: Any) -> dict[str, Any]:
 
 async def test_an_assistant_comes_back_as_it_was_given(sdk: LangGraphClient) -> None:
     id_ = str(uuid4())
-    config = {"tags": ["a"], "recursion_limit": 7, "configurable": {"colour": "red"}}
+    config: Any = {"tags": ["a"], "recursion_limit": 7, "configurable": {"colour": "red"}}
     made = await sdk.assistants.create(
         "desk",
         config,
@@ -319,7 +321,7 @@ async def test_settings_of_an_assistant_are_merged_under_those_of_the_run() -> N
 def _assistant(**settings: Any) -> Any:
     from changeover.store.records import Assistant
 
-    blank = {"config": {}, "context": {}, "metadata": {}}
+    blank: dict[str, Any] = {"config": {}, "context": {}, "metadata": {}}
     return Assistant(
         id=default_id("desk"), graph="desk", version=1, name="desk", description=None, created_at=0.0, updated_at=0.0,
         **{**blank, **settings},
@@ -376,6 +378,19 @@ async def test_threads_go_with_their_assistant_only_when_asked(sdk: LangGraphCli
         assert (await sdk.threads.get(kept))["thread_id"] == kept
 
 
+async def test_a_busy_thread_keeps_its_assistant_and_all_its_threads(sdk: LangGraphClient) -> None:
+    id_ = (await sdk.assistants.create("desk"))["assistant_id"]
+    for name in ("idle", "busy"):
+        await sdk.threads.create(thread_id=name, metadata={"assistant_id": id_})
+    run = await sdk.runs.create("busy", "desk", input={"text": "hi"}, after_seconds=600)
+    await refused(409, "thread-busy", sdk.assistants.delete(id_, delete_threads=True))
+    assert (await sdk.threads.get("idle"))["thread_id"] == "idle"
+    assert (await sdk.assistants.get(id_))["assistant_id"] == id_
+    await sdk.runs.cancel("busy", run["run_id"], wait=True)
+    await sdk.assistants.delete(id_, delete_threads=True)
+    await refused(404, "unknown-thread", sdk.threads.get("busy"))
+
+
 # --- the graph behind it ---------------------------------------------------------------------------
 
 
@@ -411,7 +426,7 @@ async def test_subgraphs_are_listed_by_namespace(sdk: LangGraphClient) -> None:
     assert one["below"]["state_schema"]["properties"].keys() == {"text", "told", "odd"}  # type: ignore[index]
     assert (await sdk.assistants.get_subgraphs("desk", "below", recurse=True)).keys() == {"below", "below|inside"}
     assert (await sdk.assistants.get_subgraphs("desk", "below|inside")).keys() == {"below|inside"}
-    await refused(404, "unknown-subgraph", sdk.assistants.get_subgraphs("desk", "nowhere"))
+    assert await sdk.assistants.get_subgraphs("desk", "nowhere") == {}
     assert await sdk.assistants.get_subgraphs("other") == {}
 
 
@@ -431,6 +446,14 @@ async def test_what_is_shown_of_a_graph_is_of_the_version_that_serves_or_is_name
         assert (absent.status_code, absent.json()["code"]) == (404, "unknown-version")
     await manager.switch("v2")
     assert '"more"' in (await http.get("/assistants/other/schemas")).text
+
+
+async def test_remote_graph_draws_an_agent(sample: Path, serving: Serving) -> None:
+    async with serving(sample) as url:
+        remote = RemoteGraph("support", url=url)
+        drawn = await remote.aget_graph(xray=True)
+        assert {"__start__", "model", "tools"} <= drawn.nodes.keys()
+        assert drawn.draw_mermaid()
 
 
 # --- what is refused -------------------------------------------------------------------------------

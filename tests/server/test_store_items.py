@@ -61,7 +61,7 @@ def sdk(http: httpx.AsyncClient) -> LangGraphClient:
 
 async def test_an_item_comes_back_as_it_was_put_and_goes_when_deleted(sdk: LangGraphClient) -> None:
     value = {"text": "Grüße", "numbers": [1, 2.5, None, True], "deep": {"a": {"b": []}}}
-    assert await sdk.store.put_item(["users", "ada"], key="k 1/ä", value=value) is None
+    await sdk.store.put_item(["users", "ada"], key="k 1/ä", value=value)
     item = await sdk.store.get_item(["users", "ada"], key="k 1/ä")
     assert (item["namespace"], item["key"], item["value"]) == (["users", "ada"], "k 1/ä", value)
     assert str(item["created_at"]).endswith("+00:00")
@@ -190,13 +190,13 @@ async def test_reading_renews_the_time_unless_it_is_told_not_to(
 
 
 @asynccontextmanager
-async def memory(folder: Path, **ttl: Any) -> AsyncIterator[Memory]:
-    async with long_term_store(folder / "memory.db", ttl=TTLConfig(**ttl)) as opened:
+async def memory(folder: Path, ttl: TTLConfig) -> AsyncIterator[Memory]:
+    async with long_term_store(folder / "memory.db", ttl=ttl) as opened:
         yield opened
 
 
 async def test_the_store_is_set_up_to_renew_or_not_and_each_read_may_differ(tmp_path: Path) -> None:
-    async with memory(tmp_path, refresh_on_read=False, default_ttl=5) as store:
+    async with memory(tmp_path, {"refresh_on_read": False, "default_ttl": 5}) as store:
         await store.aput(("n",), "k", {})
 
         async def renewed(**wanted: Any) -> bool:
@@ -210,7 +210,7 @@ async def test_the_store_is_set_up_to_renew_or_not_and_each_read_may_differ(tmp_
 
 
 async def test_a_null_time_to_live_is_none_whatever_the_default(tmp_path: Path) -> None:
-    async with memory(tmp_path, default_ttl=5) as store:
+    async with memory(tmp_path, {"default_ttl": 5}) as store:
         await store.aput(("n",), "default", {})
         await store.aput(("n",), "ever", {}, ttl=None)
         async with store.conn.execute("SELECT key FROM store WHERE expires_at IS NOT NULL") as found:
@@ -239,7 +239,7 @@ async def test_a_query_ranks_by_meaning_where_an_index_is_configured(
         found = (await sdk.store.search_items(["n"], query="b"))["items"]
         assert [item["key"] for item in found][-1] == "a"
         assert {item["key"] for item in found} == {"a", "b", "other"}, "what is not indexed has no rank"
-        assert found[0]["score"] > found[-1]["score"]  # type: ignore[typeddict-item,operator]
+        assert found[0]["score"] > found[-1]["score"]  # type: ignore[operator]
         await sdk.store.put_item(["n"], key="b", value={"text": "ccc"}, index=False)
         await sdk.store.delete_item(["n"], key="other")
         await sdk.store.put_item(["n"], key="other", value={"text": "x"}, index=False)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from collections.abc import AsyncIterator
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -13,6 +16,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel.remote import RemoteGraph
+from langgraph.types import StateUpdate
 from langgraph_sdk.client import LangGraphClient
 from server_samples import DEADLINE_S, LOCAL, Serving, WriteProject
 from thread_desks import Gate, serve_desks
@@ -285,7 +289,7 @@ async def test_updates_at_once_are_made_one_after_the_other(sdk: LangGraphClient
     state: Any = await sdk.threads.get_state("t1")
     assert sorted(state["values"]["log"]) == sorted(words)
     history = await sdk.threads.get_history("t1", limit=100)
-    for newer, older in zip(history, history[1:], strict=False):
+    for newer, older in pairwise(history):
         assert newer["parent_checkpoint"] == older["checkpoint"]
 
 
@@ -297,8 +301,7 @@ async def test_updates_and_runs_at_once_lose_nothing(sdk: LangGraphClient, gate:
         try:
             await sdk.threads.update_state("t1", {"log": [word]}, as_node="work")
         except httpx.HTTPStatusError as error:
-            assert error.response.json()["code"] == "thread-busy"
-            return None
+            return None if error.response.json()["code"] == "thread-busy" else "another error"
         return word
 
     async def run(word: str) -> str:
@@ -382,12 +385,55 @@ async def test_a_process_that_dies_while_it_updates_leaves_the_thread_as_it_was(
         assert (await second.invoke("routed", {"log": ["on"]}, thread_id="t1"))["log"][-1] == "said"
 
 
-async def test_a_saver_of_ones_own_is_updated_with_its_thread(tmp_path: Path, gate: Gate) -> None:
-    async with GraphVersionManager.open(tmp_path / "..", checkpointer=InMemorySaver(), database="sqlite:///own.db"):
-        pass
-    folder = tmp_path / "own"
-    folder.mkdir()
-    async with GraphVersionManager.open(folder, checkpointer=InMemorySaver()) as manager:
+class SlowSaver(InMemorySaver):
+    """Keeps state elsewhere than we do, and takes its time over it once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_slow = False
+        self.entered = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def aput(self, *args: Any, **kwargs: Any) -> Any:
+        if self.is_slow:
+            self.entered.set()
+            await self.open.wait()
+        return await super().aput(*args, **kwargs)
+
+
+async def test_runs_wait_while_a_saver_of_ones_own_is_written(
+    tmp_path: Path, gate: Gate, eventually: Callable[..., Any]
+) -> None:
+    saver = SlowSaver()
+    gate.open.set()
+    async with GraphVersionManager.open(tmp_path, checkpointer=saver) as manager:
+        await serve_desks(manager, gate)
+        transport = httpx.ASGITransport(create_app(manager))
+        async with httpx.AsyncClient(transport=transport, base_url=LOCAL, timeout=DEADLINE_S) as client:
+            sdk = LangGraphClient(client)
+            await sdk.threads.create(thread_id="t1", graph_id="slow")
+            saver.is_slow = True
+            updating = asyncio.create_task(sdk.threads.update_state("t1", {"log": ["by hand"]}, as_node="work"))
+            await saver.entered.wait()
+            assert (await sdk.threads.get("t1"))["status"] == "busy"
+            running = asyncio.create_task(sdk.runs.wait("t1", "slow", input={"log": ["in"]}))
+
+            async def waits() -> bool:
+                return [run["status"] for run in await sdk.runs.list("t1", status="pending")] == ["pending"]
+
+            await eventually(waits)
+            with pytest.raises(httpx.HTTPStatusError) as refused:
+                await sdk.threads.delete("t1")
+            assert code_of(refused) == (409, "thread-busy")
+            saver.open.set()
+            await updating
+            done: Any = await running
+            assert done["log"] == ["by hand", "in", "worked"]
+            assert len(await sdk.runs.list("t1")) == 1
+
+
+async def test_updates_of_a_saver_of_ones_own_are_made_one_after_the_other(tmp_path: Path, gate: Gate) -> None:
+    async with GraphVersionManager.open(tmp_path, checkpointer=InMemorySaver()) as manager:
         await serve_desks(manager, gate)
         transport = httpx.ASGITransport(create_app(manager))
         async with httpx.AsyncClient(transport=transport, base_url=LOCAL, timeout=DEADLINE_S) as client:
@@ -398,7 +444,39 @@ async def test_a_saver_of_ones_own_is_updated_with_its_thread(tmp_path: Path, ga
             state: Any = await sdk.threads.get_state("t1")
             assert sorted(state["values"]["log"]) == words
             assert len(await sdk.threads.get_history("t1")) == 5
-            assert (await sdk.runs.list("t1")) == []
+            assert await sdk.runs.list("t1") == []
+
+
+DYING = """
+import asyncio, os, sys
+from changeover import GraphVersionManager
+from langgraph.types import StateUpdate
+
+async def main():
+    async with GraphVersionManager.open(sys.argv[1]) as manager:
+        await manager.serve_folder()
+        await manager.invoke("asking", {"log": ["in"]}, thread_id="t1")
+        words = ("ok", "die")
+        await manager.threads.update("t1", [[StateUpdate({"log": [word]}, "ask")] for word in words])
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_that_is_killed_midway_leaves_none_of_an_update(project: WriteProject) -> None:
+    dies = "def add(old, new):\n    return os._exit(9) if new == ['die'] else (old or []) + new\n"
+    source = textwrap.dedent(PROJECT["graphs/asking.py"]).replace("operator.add", "add")
+    folder = project({"graphs/asking.py": "import os\n" + dies + source})
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING, str(folder))
+    assert await process.wait() == 9
+    async with GraphVersionManager.open(folder) as manager:
+        thread = (await manager.store.threads.get("t1")).thread
+        assert (thread.status, thread.waiting) == ("interrupted", "interrupt")
+        snapshot = await manager.threads.state(thread)
+        assert snapshot is not None
+        assert (snapshot.values, snapshot.next) == ({"log": ["in"]}, ("ask",))
+        await manager.threads.update("t1", [[StateUpdate({"log": ["now"]}, "ask")]])
+        assert (await manager.store.threads.get("t1")).thread.status == "idle"
 
 
 PROJECT = {

@@ -14,13 +14,15 @@ import asyncio
 import contextvars
 import dataclasses
 import inspect
+import logging
+import threading
 import typing
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
@@ -30,6 +32,7 @@ from pydantic import BaseModel
 from changeover.build.deadline import DeadlinePassed, run_in_thread
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, TimedOut
 
+T = TypeVar("T")
 CompiledGraph = Pregel[Any, Any, Any, Any]
 AccessContext = Literal["threads.create_run", "threads.update", "threads.read", "assistants.read"]
 """Why a graph is wanted, in LangGraph's words: to run it, to write a thread's state, to read it, to describe it."""
@@ -38,6 +41,8 @@ RUN: AccessContext = "threads.create_run"
 AT_ONCE = 8  # factories at work at one time; more wait
 CLOSE_S = 30.0  # what a factory opened must be closed within this
 _RUNTIME_CLASSES = ("ServerRuntime", "_ExecutionRuntime", "_ReadRuntime", "_ServerRuntimeBase")
+
+log = logging.getLogger(__name__)
 
 LogicalName = Callable[[str], str | None]
 Contract = Callable[[CompiledGraph, LogicalName], dict[str, Any]]
@@ -166,8 +171,15 @@ class _Opened:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        async with asyncio.timeout(CLOSE_S):
-            await self._stack.__aexit__(kind, error, trace)
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._stack.__aexit__(kind, error, trace)
+        except Exception as failed:  # the project's code; what failed in the block comes before what failed here
+            if failed is error:
+                return
+            if error is None:
+                raise self._failed(failed) from failed
+            log.warning("factory_not_closed", extra={"graph": self._factory.name, "error": type(failed).__name__})
 
     async def _graph(self, timeout_s: float) -> CompiledGraph:
         factory = self._factory
@@ -299,20 +311,25 @@ def _typed(context: Any, schema: Any) -> Any:
         raise InvalidRequest(f"this context is none for the graph: {error}", code="context") from None
 
 
-async def _thread(call: Callable[[], Any], timeout_s: float) -> Any:
-    return await run_in_thread(partial(contextvars.copy_context().run, call), timeout_s)
+async def _thread(call: Callable[[], T], timeout_s: float, discard: Callable[[T], None] | None = None) -> T:
+    return await run_in_thread(partial(contextvars.copy_context().run, call), timeout_s, discard)
 
 
 @asynccontextmanager
 async def _in_thread(manager: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
     """A plain context manager of the project, entered and left in threads."""
-    entered = await _thread(manager.__enter__, timeout_s)
+    leave = partial(manager.__exit__, None, None, None)
+
+    def leave_late(_: Any) -> None:  # it was entered when nobody waited for it any more
+        threading.Thread(target=leave, name="changeover-factory", daemon=True).start()
+
+    entered = await _thread(manager.__enter__, timeout_s, leave_late)
     try:
         yield entered
     except BaseException as error:
         await _thread(partial(manager.__exit__, type(error), error, error.__traceback__), CLOSE_S)
         raise
-    await _thread(partial(manager.__exit__, None, None, None), CLOSE_S)
+    await _thread(leave, CLOSE_S)
 
 
 def _differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

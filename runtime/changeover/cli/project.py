@@ -12,7 +12,7 @@ import typer
 
 from changeover.cli import output
 from changeover.cli.options import Options
-from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError
+from changeover.errors import Conflict, NotFound, OperatorError
 
 if TYPE_CHECKING:
     from changeover.project.problems import Problem
@@ -36,16 +36,18 @@ def init(
     ] = None,
     from_: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="A langgraph.json to start from (not in this release)."),
+        typer.Option(
+            "--from", metavar="FILE", help="Add an agents.yaml beside this langgraph.json.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Start a project: write the sample, a help desk that needs no key. Overwrites nothing."""
+    """Start a project: write the sample, a help desk that needs no key. Overwrites nothing.
+
+    With --from, add agents to a project that has a langgraph.json and is served as it stands.
+    """
     if from_ is not None:
-        raise InvalidRequest(
-            "--from is not supported in this release",
-            code="unsupported",
-            hint="a folder with a langgraph.json needs no other file: `changeover check` it as it stands",
-        )
+        _add_agents(options, from_, folder)
+        return
     target = (folder or options.folder).absolute()
     written = _copy_sample(target)
     if options.json:
@@ -53,6 +55,22 @@ def init(
         return
     output.line(f"wrote {', '.join(written)} to {target}")
     inside = "" if target == Path.cwd() else f"cd {_shell(folder or target)} && "
+    output.line(f"next: {inside}changeover check && changeover serve")
+
+
+def _add_agents(options: Options, file: Path, folder: Path | None) -> None:
+    from changeover.cli.adopting import add_agents
+
+    written = add_agents(file, folder)
+    problems = find_problems(written.parent)
+    if options.json:
+        found = [problem.to_json() for problem in problems]
+        output.document({"project": str(written.parent), "written": [written.name], "problems": found})
+        return
+    output.line(f"wrote {written.name} to {written.parent}; langgraph.json serves as it stands")
+    for problem in problems:
+        output.line(problem.render())
+    inside = "" if written.parent == Path.cwd() else f"cd {_shell(written.parent)} && "
     output.line(f"next: {inside}changeover check && changeover serve")
 
 

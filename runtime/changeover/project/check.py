@@ -6,7 +6,7 @@ found by the build.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from changeover.project.check_agents import check_agents, check_settings, check_tools
@@ -44,6 +44,7 @@ RESERVED = frozenset((*ENDS, *ROUTES))
 """START and END of LangGraph, and the roots of our routes."""
 
 MAX_PROBLEMS = 1_000
+MAX_OUTLINED_BYTES = 1_000_000  # of Python that nobody said is run
 
 
 def analyse(files: Mapping[str, bytes], env: Mapping[str, str]) -> tuple[Project, list[Problem]]:
@@ -136,9 +137,20 @@ def _path(project: Project, name: str) -> str:
 
 def _python(findings: Findings) -> None:
     python = findings.project.python
-    for path in python.paths:
+    for path in _judged(findings.project):
         if problem := python.module(path).problem:
             findings.problems.append(problem if _is_ours(findings, path) else replace(problem, severity="warning"))
+
+
+def _judged(project: Project) -> Iterator[str]:
+    """All Python of our own format; of the folders of a langgraph.json what can be read without being noticed."""
+    budget_bytes = MAX_OUTLINED_BYTES
+    for path in project.python.paths:
+        if project.langgraph is not None and not path.startswith("graphs/"):
+            budget_bytes -= len(project.files[path])
+            if budget_bytes < 0:
+                continue
+        yield path
 
 
 def _is_ours(findings: Findings, path: str) -> bool:

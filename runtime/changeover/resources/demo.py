@@ -161,6 +161,8 @@ class DemoRules(BaseChatModel):
         pieces = [AIMessageChunk(content=part) for part in self._cut(str(message.content))]
         for index, call in enumerate(message.tool_calls):
             pieces += self._call_pieces(index, call)
+        if message.tool_calls or not pieces:  # the last chunk of a call would be read as a whole call of its own
+            pieces.append(AIMessageChunk(content=""))
         last = pieces[-1]
         last.chunk_position = "last"
         last.usage_metadata = message.usage_metadata

@@ -18,8 +18,8 @@ from changeover.build.loaded import Compiled
 from changeover.build.loader import Candidate, Loader
 from changeover.errors import Conflict, OperatorError, ProjectError
 from changeover.project.document import read
-from changeover.project.environment import environment_of, langgraph_environment
-from changeover.project.langgraph import LANGGRAPH_FILE
+from changeover.project.environment import environment_of, langgraph_environment, store_of
+from changeover.project.langgraph import LANGGRAPH_FILE, StoreSettings
 from changeover.project.problems import Problem
 from changeover.settings import ProcessEnvironment, Settings
 from changeover.store.records import GraphEntry, NewVersion, Routing, Version
@@ -44,6 +44,7 @@ class ProjectFolder:
         self._loader = loader
         self._building = asyncio.Lock()
         self._process = ProcessEnvironment()
+        self._store_wish: StoreSettings | None = None
         self._tried_with: Mapping[str, str] | None = None  # the environment of the last build
 
     async def read_environment(self) -> None:
@@ -198,7 +199,17 @@ class ProjectFolder:
             file_bytes=self._settings.limit_file_bytes, version_bytes=self._settings.limit_version_bytes
         )
         snapshot = await asyncio.to_thread(take, self.path, limits)
+        self._demand_database_outside(snapshot)
         return with_files(snapshot, files, limits) if files else snapshot
+
+    def _demand_database_outside(self, snapshot: Snapshot) -> None:
+        database = self._settings.database_path(self.path)
+        if database.is_relative_to(self.path) and database.relative_to(self.path).as_posix() in snapshot.files:
+            raise OperatorError(
+                f"the database {database} lies in a folder that is part of the versions",
+                code="database-in-version",
+                hint="keep it in .changeover, or name its folder in .changeoverignore",
+            )
 
     async def _environment(self) -> dict[str, str]:
         return await asyncio.to_thread(environment_of, self.path, self._process.given())
@@ -209,6 +220,10 @@ class ProjectFolder:
         A value of the operator's stays. Returns the names whose value is another than before.
         """
         values = await asyncio.to_thread(langgraph_environment, self.path)
+        store = await asyncio.to_thread(store_of, self.path)
+        if self._store_wish is not None and store != self._store_wish:
+            log.warning("store_settings_wait", extra={"reason": "'store' of langgraph.json is read at the start"})
+        self._store_wish = store
         self._loader.exported = frozenset(values)
         changed = self._process.hold(values)
         if changed:

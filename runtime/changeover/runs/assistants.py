@@ -166,17 +166,8 @@ class Assistants:
             raise stored.unknown(assistant.id)
 
     async def threads(self, assistant: Assistant) -> Sequence[str]:
-        """The ids of its threads. Raises `thread-busy` if a run is at work on one of them."""
-        found = await self._rows.threads(assistant.id)
-        busy = [id_ for id_, is_busy in found if is_busy]
-        if busy:
-            raise Conflict(
-                f"{len(busy)} of the assistant's threads are busy",
-                code="thread-busy",
-                hint="wait for their runs to end, or cancel them",
-                threads=busy[:100],
-            )
-        return [id_ for id_, _ in found]
+        """The ids of its threads."""
+        return await self._rows.threads(assistant.id)
 
     async def search(
         self, wanted: AssistantFilter, *, sort_by: SortBy, descending: bool, limit: int, offset: int

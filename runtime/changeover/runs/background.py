@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -40,6 +40,7 @@ ENDED_BYTES_KEPT = 32 * 1024 * 1024
 PAGE = 500  # events read from disk at a time
 
 Forget = Callable[[str], Awaitable[None]]
+Feedback = Callable[[RunRequest, Sequence[str]], Awaitable[Mapping[str, str]]]  # addresses, by key
 
 
 class RunCancelled(Exception):
@@ -62,11 +63,20 @@ class BackgroundRun:
         self.ended = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.flight: Flight | None = None
-        self.values: Any = None
-        self.interrupts: list[Any] = []
+        self.live: LiveRun | None = None
         self.error: BaseException | None = None
         self.keep_stream = keep_stream or request.resumable
         self.events = Events(modes_of(request.kwargs) if request.kwargs else request.stream_modes)
+
+    @property
+    def values(self) -> Any:
+        """The last that it streamed."""
+        return self.live.values if self.live else None
+
+    @property
+    def interrupts(self) -> Sequence[Any]:
+        """What it asked and waits for, once it has ended."""
+        return self.live.interrupts if self.live else ()
 
     @property
     def run(self) -> Run:
@@ -86,20 +96,21 @@ class BackgroundRun:
 
     def begin(self, live: LiveRun) -> None:
         self.flight = live.flight
-        self.interrupts = live.interrupts
+        self.live = live
         self.begun.set()
 
 
 class BackgroundRuns:
     """The tasks of a manager's runs, and the streams of those that ended a little while ago."""
 
-    def __init__(self, engine: Engine, streams: Streams, forget_thread: Forget) -> None:
+    def __init__(self, engine: Engine, streams: Streams, forget_thread: Forget, feedback: Feedback) -> None:
         self._engine = engine
+        self._feedback = feedback
         self._streams = streams
         self._forget_thread = forget_thread
         self._active: dict[str, BackgroundRun] = {}
         self._ended: OrderedDict[str, BackgroundRun] = OrderedDict()
-        self._started: list[Callable[[BackgroundRun], object]] = []
+        self._announced: list[Callable[[BackgroundRun], object]] = []
 
     def start(self, request: RunRequest, *, keep_stream: bool = False) -> BackgroundRun:
         """Start a run. With `keep_stream` its events are kept from the first, else from when somebody follows them."""
@@ -117,9 +128,14 @@ class BackgroundRuns:
         return self._active.get(run_id) or self._ended.get(run_id)
 
     def announce(self, call: Callable[[BackgroundRun], object]) -> Callable[[], None]:
-        """Call with each run that is started from now on; returns how to end that."""
-        self._started.append(call)
-        return lambda: self._started.remove(call)
+        """Call with each run that begins from now on, before its first event; returns how to end that."""
+        self._announced.append(call)
+        return lambda: self._announced.remove(call)
+
+    def active_on(self, thread_id: str) -> BackgroundRun | None:
+        """The run that executes on a thread here."""
+        runs = (run for run in self._active.values() if run.request.thread_id == thread_id and run.begun.is_set())
+        return next(runs, None)
 
     async def events(
         self,
@@ -176,14 +192,14 @@ class BackgroundRuns:
         self._active[run.request.id] = run
         run.task = asyncio.create_task(self._execute(run, taken_up), name=f"run-{run.request.id}")
         run.task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        for call in list(self._started):
-            call(run)
         return run
 
     async def _execute(self, run: BackgroundRun, taken_up: Run | None) -> None:
         try:
             async with self._engine.run(run.request, run.was_accepted, taken_up) as live:
                 run.begin(live)
+                for call in list(self._announced):
+                    call(run)
                 await self._follow(run, live)
         except asyncio.CancelledError as error:
             because = run.flight.cancelled_because if run.flight else None
@@ -196,10 +212,10 @@ class BackgroundRuns:
     async def _follow(self, run: BackgroundRun, live: LiveRun) -> None:
         """Keep the values, and the events if they may be read."""
         await self._say(run, "metadata", {"run_id": live.run.id, "attempt": 1, "changeover_version": live.run.version})
+        if keys := (run.request.kwargs or {}).get("feedback_keys"):
+            await self._say(run, "feedback", await self._feedback(run.request, keys))
         async with aclosing(live.parts()) as parts:
             async for part in parts:
-                if part.mode == "values" and not part.namespace:
-                    run.values = part.data
                 if not (run.keep_stream or run.log.is_followed):
                     continue
                 run.keep_stream = True

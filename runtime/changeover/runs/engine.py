@@ -29,6 +29,7 @@ from langgraph.errors import GraphRecursionError
 from changeover.build.loaded import LoadedGraph
 from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import ChangeoverError, Conflict, OperatorError
+from changeover.runs.encoding import dumps
 from changeover.runs.inflight import Flight, InFlight
 from changeover.runs.kwargs import outlives_the_process
 from changeover.runs.live import LiveRun, Observer, run_config
@@ -110,6 +111,8 @@ class Engine:
             outcome = self._failure(flight, live, error)
             raise
         finally:
+            if request.webhook and live is not None:
+                outcome = replace(outcome, values=dumps(live.values))
             await _unless_done(self._leave(flight, outcome))
             with suppress(ValueError):  # a stream that was closed from another task leaves its own context behind
                 structlog.contextvars.reset_contextvars(**token)

@@ -52,6 +52,7 @@ def request_of(
         durability=kwargs.get("durability"),
         checkpoint=kwargs.get("checkpoint"),
         resumable=bool(kwargs.get("stream_resumable")),
+        content_events=bool(kwargs.get("content_events")),
         strict_resume=bool(kwargs.get("strict_resume")),
         assistant_id=assistant_id,
         kwargs=kwargs,

@@ -60,6 +60,9 @@ class LiveRun:
             if wanted is not None:
                 self._observers.append(observer)
                 self._extra.update(wanted)
+        if request.webhook:
+            self._extra.add("values")
+        self.values: Any = None  # the last that it streamed
         self.waiting: Waiting | None = None
         self.interrupts: list[Any] = []
 
@@ -85,6 +88,8 @@ class LiveRun:
             async for part in parts:
                 if part.mode == "updates":
                     self._note(part)
+                elif part.mode == "values" and not part.namespace:
+                    self.values = part.data
                 for observer in self._observers:
                     observer.part(self.run, part)
                 if part.mode in wanted:

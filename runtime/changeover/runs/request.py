@@ -58,6 +58,7 @@ class RunRequest:
     resumable: bool = False  # its stream is kept on disk, to be read again
     assistant_id: str | None = None
     kwargs: Mapping[str, Any] | None = None
+    address: str = ""  # of this server, as its client knows it
     id: RunId = field(default_factory=new_run_id)
 
     @property
@@ -69,6 +70,11 @@ class RunRequest:
     def resumes(self) -> bool:
         """It answers what waits on the thread."""
         return isinstance(self.input, Command) and self.input.resume is not None
+
+    @property
+    def webhook(self) -> str | None:
+        """Who is to be told of its end."""
+        return (self.kwargs or {}).get("webhook")
 
     def row(self) -> NewRun:
         return NewRun(

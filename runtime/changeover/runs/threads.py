@@ -3,7 +3,9 @@
 A thread's state is read and written by the version that the thread is on; a thread that is on none is bound to the
 version that would serve it, with its first change of state. An edit is made on a `StagedSaver` and written in one
 transaction with the thread's row, if no run had the thread meanwhile: else it is made again, or refused as
-`thread-busy`. On a saver that keeps state elsewhere it is written under a claim, which keeps runs waiting. What runs do to threads is the engine's.
+`thread-busy`. On a saver that keeps state elsewhere it is written under a claim, which keeps runs waiting.
+
+What runs do to threads is the engine's.
 """
 
 from __future__ import annotations

@@ -20,10 +20,11 @@ from changeover.manager import GraphVersionManager
 from changeover.server import health, problems, security
 from changeover.server.admin import events, graphs, routing, runs, threads, versions
 from changeover.server.idempotency import Idempotency
-from changeover.server.langgraph import assistants, crons, execution, feedback, joining
+from changeover.server.langgraph import assistants, crons, execution, feedback, following, joining
 from changeover.server.langgraph import store as langgraph_store
 from changeover.server.langgraph import runs as langgraph_runs
 from changeover.server.langgraph import threads as langgraph_threads
+from changeover.server.langgraph.v3 import routes as protocol
 from changeover.server.langserve import routes as langserve
 from changeover.server.opening import Opened, Opening
 
@@ -50,6 +51,8 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     problems.install(app)
     execution.install(app, manager)  # first, since routes are tried in their order
     joining.install(app, manager)
+    following.install(app, manager)
+    protocol.install(app, manager, app.state.stopping)
     app.include_router(langgraph_runs.router(manager))
     app.include_router(crons.router(manager))
     app.include_router(feedback.router(manager))

@@ -69,6 +69,6 @@ class Opened:
         self._opening = opening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._opening.is_open and route_path(scope) not in OPEN_PATHS:
+        if scope["type"] in ("http", "websocket") and not self._opening.is_open and route_path(scope) not in OPEN_PATHS:
             await self._opening.open()
         await self._app(scope, receive, send)

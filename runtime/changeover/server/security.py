@@ -7,11 +7,13 @@ origin are refused. Pages that this machine itself serves may call; others where
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 import logging
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -29,6 +31,9 @@ log = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ok"})
 # An address that holds a secret of its own, and is used by pages and links that have no token.
 FEEDBACK_PATH = re.compile(r"/runs/[^/]{1,255}/feedback/[A-Za-z0-9_-]{43}")
+# Pages cannot send headers with a WebSocket: they offer the token as a subprotocol, in base64url, beside ours.
+SUBPROTOCOL = "changeover"
+TOKEN_SUBPROTOCOL = "changeover.token."
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 EXPOSED_HEADERS = (
@@ -138,7 +143,7 @@ class Guard:
     def _ask_token(self, headers: Headers) -> ASGIApp | None:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if hmac.compare_digest(given.encode(), self._token or b""):
+        if hmac.compare_digest(given.encode() or _offered_token(headers), self._token or b""):
             return None
         answer = problem(
             401,
@@ -173,6 +178,17 @@ class Guard:
 
     def _is_allowed(self, origin: str, host: str) -> bool:
         return self._origins.allow(origin) or urlsplit(origin.lower()).netloc == host
+
+
+def _offered_token(headers: Headers) -> bytes:
+    """The token that a WebSocket offers as a subprotocol; empty if there is none."""
+    for offered in headers.get("sec-websocket-protocol", "").split(","):
+        name = offered.strip()
+        if name.startswith(TOKEN_SUBPROTOCOL):
+            encoded = name.removeprefix(TOKEN_SUBPROTOCOL)
+            with suppress(ValueError):
+                return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    return b""
 
 
 def route_path(scope: Scope) -> str:

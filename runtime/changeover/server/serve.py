@@ -146,6 +146,7 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def _serving(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> AsyncIterator[None]:
     """HTTP from here on; at the end no new connections, and those that are open end within a time."""
+    manager: GraphVersionManager = app.state.manager
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -153,7 +154,9 @@ async def _serving(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=END_WAIT_S,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=manager.settings.limit_body_bytes,
+        ws_per_message_deflate=False,  # events are small and many: packing them costs more than it saves
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve([listener]), name="changeover-http")

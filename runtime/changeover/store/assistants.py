@@ -161,19 +161,16 @@ class Assistants:
 
         return await self._database.write(job)
 
-    async def threads(self, id_: AssistantId) -> Sequence[tuple[str, bool]]:
-        """The threads that are the assistant's, and whether they are busy.
+    async def threads(self, id_: AssistantId) -> Sequence[str]:
+        """The threads of an assistant: those whose metadata names it or, where it names none, on which it ran last."""
 
-        A thread is of the assistant that its metadata names, or else of the one that ran on it last.
-        """
-
-        def job(connection: sqlite3.Connection) -> Sequence[tuple[str, bool]]:
+        def job(connection: sqlite3.Connection) -> Sequence[str]:
             found = connection.execute(
-                "SELECT id, status = 'busy' FROM threads t WHERE coalesce(metadata ->> '$.assistant_id',"
+                "SELECT id FROM threads t WHERE coalesce(metadata ->> '$.assistant_id',"
                 " (SELECT assistant_id FROM runs WHERE thread_id = t.id ORDER BY seq DESC LIMIT 1)) = ? ORDER BY id",
                 (id_,),
             )
-            return [(thread, bool(busy)) for thread, busy in found]
+            return [row[0] for row in found]
 
         return await self._database.read(job)
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,12 @@ class FeedbackRows:
         self._database = database
         self._clock = clock
 
-    async def ask(self, run_id: str, keys: Sequence[str]) -> Mapping[str, str]:
-        """A secret for each key, with which an opinion may be given for a time."""
+    async def urls(self, run_id: str, keys: Sequence[str], server_url: str = "") -> dict[str, str]:
+        """For each key an address where an opinion may be given for a time: the data of the event `feedback`.
+
+        `server_url` is that of this server as the client knows it, without a slash at its end. Each call makes new
+        ones; those of earlier calls stay good.
+        """
         now = self._clock()
         asked = {key: secrets.token_urlsafe(SECRET_BYTES) for key in keys}
 
@@ -72,7 +76,7 @@ class FeedbackRows:
             )
 
         await self._database.write(job, durable=False)
-        return asked
+        return {key: f"{server_url}/runs/{run_id}/feedback/{secret}" for key, secret in asked.items()}
 
     async def give(self, run_id: str, secret: str, opinion: Opinion) -> Feedback:
         """Write an opinion. Raises `unknown-feedback` for a secret that is none, or is too old."""

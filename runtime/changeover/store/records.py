@@ -295,7 +295,7 @@ class Accepted:
     """A run that was accepted or started, and what that met.
 
     `before` is the thread as it was, None where there was none. With the strategies `interrupt` and `rollback`,
-    `displaced` is the run that has the thread now and is to be stopped, `superseded` those that waited and wait no more.
+    `displaced` is the run that has the thread now and is to be stopped; `superseded` waited, and wait no more.
     """
 
     run: Run
@@ -343,6 +343,7 @@ class Outcome:
     began: bool = True
     undone: bool = False
     before: Thread | None = None
+    values: bytes | None = None  # its last values as JSON, where somebody is to be told of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from changeover.errors import Conflict, NotFound
-from changeover.store import rows
+from changeover.store import rows, webhooks
 from changeover.store.database import Database
 from changeover.store.records import (
     Accepted,
@@ -421,6 +421,7 @@ def _finish(connection: sqlite3.Connection, run: Run, outcome: Outcome, now: flo
         raise Conflict(f"run {run.id} was ended or taken over by somebody else", code="run-lost")
     version, started_at, version_status = ended  # the caller's row may be from before it was started
     next_run = _leave_thread(connection, run.thread_id, outcome, started_at, now) if run.thread_id else None
+    webhooks.enqueue_end(connection, run, outcome, started_at, now)
     if outcome.undone:
         connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
         connection.execute("DELETE FROM run_events WHERE run_id = ?", (run.id,))

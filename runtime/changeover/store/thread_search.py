@@ -23,7 +23,10 @@ COLUMNS: Mapping[str, str] = {
     "state_updated_at": "state_updated_at",
 }
 # what clients search by: the graph of a thread is in its metadata, also if it was run by name from Python
-METADATA = "json_set(metadata, '$.graph_id', coalesce(json_extract(metadata, '$.graph_id'), graph))"
+METADATA = (
+    "CASE WHEN graph IS NULL OR json_type(metadata, '$.graph_id') IS NOT NULL THEN metadata"
+    " ELSE json_set(metadata, '$.graph_id', graph) END"
+)
 GREATEST_INTEGER = 2**63 - 1
 
 Condition = tuple[str, tuple[Any, ...]]

@@ -41,13 +41,12 @@ def enqueue_end(
     connection: sqlite3.Connection,
     run: Run,
     outcome: Outcome,
-    values: bytes | None,
     started_at: float | None,
     now: float,
 ) -> bool:
     """Write the webhook of a run, if it has one, inside the transaction that ends it; whether it has.
 
-    Its body is the run as clients know it, without the address, with `values`, the last ones as JSON, and `error`.
+    Its body is the run as clients know it, without the address, with `values`, the last ones, and `error`.
     """
     kwargs = dict(run.kwargs or {})
     url = kwargs.pop("webhook", None)
@@ -66,7 +65,7 @@ def enqueue_end(
         "run_ended_at": timestamp(now),
         "error": outcome.reason if failed else None,
     }
-    body = f'{rows.dumps(shape)[:-1]},"values":{(values or b"null").decode()}}}'
+    body = f'{rows.dumps(shape)[:-1]},"values":{(outcome.values or b"null").decode()}}}'
     enqueue(connection, run.id, url, body, now)
     return True
 

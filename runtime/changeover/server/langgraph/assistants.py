@@ -15,11 +15,11 @@ from fastapi import APIRouter, Body, Header, Query
 from pydantic import AfterValidator, Field
 from starlette.responses import Response
 
-from changeover.build.loaded import LoadedGraph
+from changeover.build.loaded import CompiledGraph
 from changeover.build.schemas import graph_schemas, subgraph_schemas
-from changeover.errors import InvalidRequest, NotFound
+from changeover.errors import InvalidRequest
 from changeover.manager import GraphVersionManager
-from changeover.runs.assistants import AssistantChange, assistant_id
+from changeover.runs.assistants import AssistantChange, applied, assistant_id
 from changeover.server.encoding import JSON
 from changeover.server.langgraph.objects import JsonObject, storable
 from changeover.server.langgraph.payloads import ConfigBody, Strict
@@ -44,6 +44,21 @@ Description = Annotated[str, Field(max_length=10_000)]
 Offset = Annotated[int, Field(ge=0, le=10**9)]
 Limit = Annotated[int, Field(ge=1, le=1000)]
 AskedVersion = Annotated[str | None, Header(alias=VERSION_HEADER)]
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/problem+json": {}}}
+
+
+UNKNOWN: dict[int | str, dict[str, Any]] = {404: _problem("There is no such assistant, or no such graph")}
+TAKEN: dict[int | str, dict[str, Any]] = {409: _problem("The id is taken")}
+KEPT: dict[int | str, dict[str, Any]] = {409: _problem("It cannot be deleted, or one of its threads is busy")}
+UNREADABLE: dict[int | str, dict[str, Any]] = {
+    409: _problem("The version cannot be loaded here, or its factory makes another graph"),
+    500: _problem("The project's factory failed"),
+    503: _problem("No version is current yet"),
+    504: _problem("The project's factory takes too long"),
+}
 
 
 def _is_id(given: str) -> str:
@@ -126,7 +141,7 @@ def router(manager: GraphVersionManager) -> APIRouter:
 
 
 def _add_collection(routes: APIRouter, manager: GraphVersionManager) -> None:
-    @routes.post("")
+    @routes.post("", responses={**UNKNOWN, **TAKEN})
     async def create(new: NewAssistant) -> JSON:
         id_ = assistant_id(new.assistant_id) if new.assistant_id else None
         created = await manager.assistants.create(new.change(), id_, new.if_exists == "do_nothing")
@@ -150,15 +165,15 @@ def _add_collection(routes: APIRouter, manager: GraphVersionManager) -> None:
 
 
 def _add_one(routes: APIRouter, manager: GraphVersionManager) -> None:
-    @routes.get("/{assistant_id}")
+    @routes.get("/{assistant_id}", responses=UNKNOWN)
     async def get(assistant_id: str) -> JSON:
         return JSON((await manager.assistants.resolve(assistant_id)).to_json())
 
-    @routes.patch("/{assistant_id}")
+    @routes.patch("/{assistant_id}", responses=UNKNOWN)
     async def update(assistant_id: str, change: Annotated[Settings, Body(default_factory=Settings)]) -> JSON:
         return JSON((await manager.assistants.change(assistant_id, change.change())).to_json())
 
-    @routes.delete("/{assistant_id}", status_code=204)
+    @routes.delete("/{assistant_id}", status_code=204, responses={**UNKNOWN, **KEPT})
     async def delete(assistant_id: str, delete_threads: bool = False) -> Response:
         assistant = await manager.assistants.deletable(assistant_id)
         if delete_threads:  # all of them or, if one is busy, none and no assistant
@@ -166,7 +181,7 @@ def _add_one(routes: APIRouter, manager: GraphVersionManager) -> None:
         await manager.assistants.delete(assistant)
         return Response(status_code=204)
 
-    @routes.post("/{assistant_id}/versions")
+    @routes.post("/{assistant_id}/versions", responses=UNKNOWN)
     async def versions(
         assistant_id: str, wanted: Annotated[VersionsSearch, Body(default_factory=VersionsSearch)]
     ) -> JSON:
@@ -175,30 +190,30 @@ def _add_one(routes: APIRouter, manager: GraphVersionManager) -> None:
         )
         return JSON([_version_json(version) for version in found])
 
-    @routes.post("/{assistant_id}/latest")
+    @routes.post("/{assistant_id}/latest", responses=UNKNOWN)
     async def set_latest(assistant_id: str, wanted: Latest) -> JSON:
         return JSON((await manager.assistants.set_latest(assistant_id, wanted.version)).to_json())
 
 
 def _add_graph(routes: APIRouter, manager: GraphVersionManager) -> None:
-    @routes.get("/{assistant_id}/graph")
+    @routes.get("/{assistant_id}/graph", responses={**UNKNOWN, **UNREADABLE})
     async def graph(assistant_id: str, xray: str = "false", changeover_version: AskedVersion = None) -> JSON:
         depth = _depth(xray)
-        async with _opened(manager, assistant_id, changeover_version) as (_, version, loaded):
-            drawing = await loaded.runnable.aget_graph(xray=depth)
+        async with _opened(manager, assistant_id, changeover_version) as (_, version, drawn):
+            drawing = await drawn.aget_graph(xray=depth)
             return JSON(drawing.to_json(), headers={VERSION_HEADER: version})
 
-    @routes.get("/{assistant_id}/schemas")
+    @routes.get("/{assistant_id}/schemas", responses={**UNKNOWN, **UNREADABLE})
     async def schemas(assistant_id: str, changeover_version: AskedVersion = None) -> JSON:
-        async with _opened(manager, assistant_id, changeover_version) as (assistant, version, loaded):
-            found = await asyncio.to_thread(graph_schemas, assistant.graph, loaded.runnable)
+        async with _opened(manager, assistant_id, changeover_version) as (assistant, version, drawn):
+            found = await asyncio.to_thread(graph_schemas, assistant.graph, drawn)
             return JSON(found, headers={VERSION_HEADER: version})
 
-    @routes.get("/{assistant_id}/subgraphs")
+    @routes.get("/{assistant_id}/subgraphs", responses={**UNKNOWN, **UNREADABLE})
     async def subgraphs(assistant_id: str, recurse: bool = False, changeover_version: AskedVersion = None) -> JSON:
         return await _subgraphs(manager, assistant_id, None, recurse, changeover_version)
 
-    @routes.get("/{assistant_id}/subgraphs/{namespace:path}")
+    @routes.get("/{assistant_id}/subgraphs/{namespace:path}", responses={**UNKNOWN, **UNREADABLE})
     async def subgraph(
         assistant_id: str,
         namespace: str,
@@ -211,28 +226,24 @@ def _add_graph(routes: APIRouter, manager: GraphVersionManager) -> None:
 async def _subgraphs(
     manager: GraphVersionManager, given: str, namespace: str | None, recurse: bool, asked: str | None
 ) -> JSON:
-    async with _opened(manager, given, asked) as (assistant, version, loaded):
-        found = await asyncio.to_thread(subgraph_schemas, loaded.runnable, namespace, recurse)
-        if namespace is not None and not found:
-            raise NotFound(
-                f"graph '{assistant.graph}' of {version} has no graph inside it at '{namespace[:255]}'",
-                code="unknown-subgraph",
-                hint="see /subgraphs?recurse=true",
-            )
+    async with _opened(manager, given, asked) as (_, version, drawn):
+        found = await asyncio.to_thread(subgraph_schemas, drawn, namespace, recurse)
         return JSON(found, headers={VERSION_HEADER: version})
 
 
 @asynccontextmanager
 async def _opened(
     manager: GraphVersionManager, given: str, asked: str | None
-) -> AsyncIterator[tuple[Assistant, VersionId, LoadedGraph]]:
-    """An assistant's graph in the version that would serve it, or in the one asked for, kept in memory meanwhile."""
+) -> AsyncIterator[tuple[Assistant, VersionId, CompiledGraph]]:
+    """An assistant's graph in the version that would serve it, or in the one asked for, as its settings make it."""
     assistant = await manager.assistants.resolve(given)
     routing = manager.routing
     version = asked or (routing.version_for(assistant.graph) if routing else None)
+    config, context, _ = applied(assistant, None, None, None)
     with manager.loader.keeping(VersionId(version or "")):
         id_, loaded = await manager.graph(assistant.graph, version)
-        yield assistant, id_, loaded
+        async with loaded.opened(config, "assistants.read", context=context) as graph:
+            yield assistant, id_, graph
 
 
 def _depth(xray: str) -> bool | int:

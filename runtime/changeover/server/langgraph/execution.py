@@ -18,7 +18,7 @@ from changeover.runs.background import BackgroundRun
 from changeover.server.langgraph.answers import EventStream, LastValues
 from changeover.server.langgraph.listener import Listener
 from changeover.server.langgraph.payloads import RunBody, check_thread_id, run_body
-from changeover.server.langgraph.requests import run_request, version_of
+from changeover.server.langgraph.requests import address_of, run_request, version_of
 from changeover.server.receiving import read_body
 from changeover.store.records import Run
 
@@ -43,7 +43,9 @@ class _Endpoint:
         thread_id = scope.get("path_params", {}).get("thread_id")
         if thread_id is not None:
             check_thread_id(thread_id)
-        request = await run_request(self._manager, self._fitted(body), thread_id, version_of(scope))
+        request = await run_request(
+            self._manager, self._fitted(body), thread_id, version_of(scope), address=address_of(scope)
+        )
         background = self._manager.submit(request, keep_stream=self.keeps_stream)
         task = asyncio.current_task()
         assert task is not None

@@ -6,7 +6,6 @@ may use it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -41,17 +40,6 @@ class Said(Strict):
         if given == Opinion():
             raise InvalidRequest("there is no opinion in it", hint="give score, value or comment")
         return given
-
-
-async def feedback_urls(
-    manager: GraphVersionManager, run_id: str, keys: Sequence[str], base: str = ""
-) -> dict[str, str]:
-    """Where opinions on a run may be given, by key: the data of the event `feedback`.
-
-    `base` is this server's own address as the client knows it, without a slash at its end. Each call makes new ones.
-    """
-    asked = await manager.store.feedback.ask(run_id, list(dict.fromkeys(keys)))
-    return {key: f"{base}/runs/{run_id}/feedback/{secret}" for key, secret in asked.items()}
 
 
 def router(manager: GraphVersionManager) -> APIRouter:

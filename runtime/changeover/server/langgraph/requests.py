@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from starlette.datastructures import URL
 from starlette.types import Scope
 
 from changeover.errors import InvalidRequest, NotFound, Unavailable
@@ -22,8 +23,19 @@ def version_of(scope: Scope) -> str | None:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"changeover-version"), None)
 
 
+def address_of(scope: Scope) -> str:
+    """This server's address as the client of a request knows it, without a slash at its end."""
+    return str(URL(scope=scope).replace(path=scope.get("root_path", ""), query="")).rstrip("/")
+
+
 async def run_request(
-    manager: GraphVersionManager, body: RunBody, thread_id: str | None, version: str | None, *, background: bool = False
+    manager: GraphVersionManager,
+    body: RunBody,
+    thread_id: str | None,
+    version: str | None,
+    *,
+    background: bool = False,
+    address: str = "",
 ) -> RunRequest:
     """The run that a body asks for. `background`: nobody waits for it, so that it needs a thread to be found by."""
     if manager.routing is None:
@@ -45,6 +57,7 @@ async def run_request(
     return request_of(
         kwargs,
         assistant.graph,
+        address=address,
         version=version,
         metadata=metadata,
         assistant_id=assistant.id,

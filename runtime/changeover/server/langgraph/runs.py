@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Request
 from pydantic import Field
 from starlette.responses import Response
+from starlette.types import Scope
 
 from changeover.errors import Conflict, InvalidRequest, NotFound
 from changeover.manager import GraphVersionManager
@@ -16,18 +16,21 @@ from changeover.server.encoding import JSON
 from changeover.server.langgraph.answers import place_of
 from changeover.server.langgraph.execution import accepted
 from changeover.server.langgraph.payloads import RunBody, Strict, check_thread_id
-from changeover.server.langgraph.requests import run_request, version_of
+from changeover.server.langgraph.requests import address_of, run_request, version_of
 from changeover.store.records import Run, RunId, RunStatus, timestamp
 
 Action = Literal["interrupt", "rollback"]
 Select = Annotated[list[str] | None, Query()]
+Reason = Annotated[str, Query(max_length=500)]
 BATCH_LIMIT = 1_000
+CANCELLED = "cancelled by a client"
 
 
 class ThreadRunBody(RunBody):
     """A run of a batch, which says itself on which thread it is to be."""
 
     thread_id: str | None = None
+    assistantId: str | None = None  # noqa: N815 - the JavaScript client sends it beside assistant_id
 
 
 class CancelBody(Strict):
@@ -39,28 +42,30 @@ class CancelBody(Strict):
 def router(manager: GraphVersionManager) -> APIRouter:
     routes = APIRouter(tags=["runs"])
 
-    async def create(body: RunBody, thread_id: str | None, version: str | None) -> Run:
+    async def create(body: RunBody, thread_id: str | None, scope: Scope) -> Run:
         if body.on_disconnect is not None:
             raise InvalidRequest("on_disconnect: nobody waits for a run in the background", code="unsupported")
         if thread_id is not None:
             check_thread_id(thread_id)
-        return await accepted(manager.submit(await run_request(manager, body, thread_id, version, background=True)))
+        request = await run_request(
+            manager, body, thread_id, version_of(scope), background=True, address=address_of(scope)
+        )
+        return await accepted(manager.submit(request))
 
     @routes.post("/threads/{thread_id}/runs")
     async def create_on_thread(thread_id: str, body: RunBody, request: Request) -> JSON:
-        return _created(await create(body, thread_id, version_of(request.scope)))
+        return _created(await create(body, thread_id, request.scope))
 
     @routes.post("/runs")
     async def create_without_thread(body: RunBody, request: Request) -> JSON:
-        return _created(await create(body, None, version_of(request.scope)))
+        return _created(await create(body, None, request.scope))
 
     @routes.post("/runs/batch")
     async def create_batch(
         bodies: Annotated[list[ThreadRunBody], Body(min_length=1, max_length=BATCH_LIMIT)], request: Request
     ) -> JSON:
         """All of them or, if one is refused, those before it: the answer then says which one and why."""
-        version = version_of(request.scope)
-        runs = [await create(body, body.thread_id, version) for body in bodies]
+        runs = [await create(body, body.thread_id, request.scope) for body in bodies]
         return JSON([run_json(run) for run in runs])
 
     @routes.get("/threads/{thread_id}/runs")
@@ -86,18 +91,22 @@ def router(manager: GraphVersionManager) -> APIRouter:
         return Response(status_code=204)
 
     @routes.post("/threads/{thread_id}/runs/{run_id}/cancel", status_code=202)
-    async def cancel(thread_id: str, run_id: str, wait: bool = False, action: Action = "interrupt") -> Response:
-        return await cancel_one(await run_of(manager, run_id, thread_id), wait, action)
+    async def cancel(
+        thread_id: str, run_id: str, wait: bool = False, action: Action = "interrupt", reason: Reason = ""
+    ) -> Response:
+        return await cancel_one(await run_of(manager, run_id, thread_id), wait, action, reason)
 
     @routes.post("/runs/{run_id}/cancel", status_code=202)
-    async def cancel_without_thread(run_id: str, wait: bool = False, action: Action = "interrupt") -> Response:
-        return await cancel_one(await run_of(manager, run_id, None), wait, action)
+    async def cancel_without_thread(
+        run_id: str, wait: bool = False, action: Action = "interrupt", reason: Reason = ""
+    ) -> Response:
+        return await cancel_one(await run_of(manager, run_id, None), wait, action, reason)
 
-    async def cancel_one(run: Run, wait: bool, action: Action) -> Response:
+    async def cancel_one(run: Run, wait: bool, action: Action, reason: str) -> Response:
         if not run.is_active:
             raise Conflict(f"run {run.id} has ended: {run.status}", code="run-ended")
         background = manager.background.get(run.id)
-        if not manager.engine.cancel(run.id, "cancelled by a client", undo=action == "rollback"):
+        if not manager.engine.cancel(run.id, reason or CANCELLED, undo=action == "rollback"):
             run = await run_of(manager, run.id, run.thread_id)
             raise Conflict(f"run {run.id} cannot be cancelled: it is {run.status}", code="run-ended")
         if not wait or background is None:
@@ -108,7 +117,7 @@ def router(manager: GraphVersionManager) -> APIRouter:
     @routes.post("/runs/cancel", status_code=204)
     async def cancel_many(wanted: CancelBody, action: Action = "interrupt") -> Response:
         for run in await _to_cancel(manager, wanted):
-            manager.engine.cancel(run.id, "cancelled by a client", undo=action == "rollback")
+            manager.engine.cancel(run.id, CANCELLED, undo=action == "rollback")
         return Response(status_code=204)
 
     return routes
@@ -162,16 +171,3 @@ async def _to_cancel(manager: GraphVersionManager, wanted: CancelBody) -> Sequen
     status: RunStatus | None = None if wanted.status == "all" else wanted.status
     runs = manager.store.runs
     return await runs.list(thread_id=wanted.thread_id, status=status, active=True, limit=1_000_000)
-
-
-async def ended(manager: GraphVersionManager, run: Run, timeout_s: float) -> bool:
-    """Wait for the end of a run, here or in another process; False if the time was over first."""
-    background = manager.background.get(run.id)
-    if background is None:
-        return not run.is_active
-    try:
-        async with asyncio.timeout(timeout_s):
-            await background.ended.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Server-sent events, as the LangGraph server writes them: `id` is the number to go on after."""
+"""Server-sent events, as the LangGraph server writes them: `id` is what to go on after."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ HEARTBEAT = b": heartbeat\n\n"
 MEDIA_TYPE = b"text/event-stream; charset=utf-8"
 
 
-def encode(entry: Entry) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (entry.seq, entry.event.encode(), entry.data)
+def encode(entry: Entry, id_: str | None = None) -> bytes:
+    """An event of a run; its id is its number there, where no other is given."""
+    return event(entry.event, entry.data, id_ or str(entry.seq))
 
 
-def event(name: str, data: bytes) -> bytes:
-    """An event that is no part of the log and cannot be gone on after."""
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+def event(name: str, data: bytes, id_: str | None = None) -> bytes:
+    """An event; one without an id cannot be gone on after."""
+    text = b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+    return text if id_ is None else b"id: %s\n%s" % (id_.encode(), text)

@@ -68,7 +68,8 @@ class UpdateBody(Strict):
             raise InvalidRequest("supersteps: an update has values or a command, not both")
         if self.command is None:
             return StateUpdate(self.values, self.as_node)
-        return StateUpdate(command_of(self.command.model_dump(exclude_unset=True)), self.as_node)
+        command: Any = command_of(self.command.model_dump(exclude_unset=True))
+        return StateUpdate(command, self.as_node)
 
 
 class Superstep(Strict):

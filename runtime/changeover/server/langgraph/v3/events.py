@@ -19,12 +19,13 @@ from typing import Any
 from langchain_core.messages import AIMessageChunk, BaseMessage, ToolMessage
 from langgraph.types import Interrupt
 
-from changeover.runs.engine import INTERRUPT
+from changeover.runs.live import INTERRUPT
 from changeover.runs.request import Part
+from changeover.server.langgraph.payloads import StreamMode
 from changeover.server.langgraph.v3.messages import message_events
 from changeover.server.langgraph.v3.subgraphs import Subgraphs, Transition
 
-RUN_MODES = ("values", "updates", "messages", "tools", "custom", "tasks", "checkpoints")
+RUN_MODES: tuple[StreamMode, ...] = ("values", "updates", "messages", "tools", "custom", "tasks", "checkpoints")
 """The stream modes of a run that was started for this protocol."""
 
 Namespace = tuple[str, ...]

@@ -36,12 +36,8 @@ NO_COMMAND: dict[int | str, dict[str, Any]] = {
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "Events, until the client leaves", "content": {"text/event-stream": {}}}
 }
-COMMAND_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": Command.model_json_schema(ref_template="#/components/schemas/{model}")}},
-    }
-}
+_SCHEMA = Command.model_json_schema(ref_template="#/components/schemas/{model}")
+COMMAND_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}}
 
 
 def router(commands: Commands, hub: Hub) -> APIRouter:

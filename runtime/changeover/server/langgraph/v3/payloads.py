@@ -53,7 +53,7 @@ class RunStart(_Run):
     assistant_id: str = Field(min_length=1, max_length=255)
     input: Any = None
     multitask_strategy: MultitaskStrategy | None = None
-    multitaskStrategy: MultitaskStrategy | None = None  # noqa: N815
+    multitaskStrategy: MultitaskStrategy | None = None
     langsmith_tracer: Any = None
 
     @property
@@ -69,7 +69,7 @@ class RunStart(_Run):
 
 class Response(Strict):
     interrupt_id: Annotated[str, Field(min_length=1, max_length=255)]
-    namespace: Namespace = []
+    namespace: Namespace = Field(default_factory=list)
     response: Any = None
 
 
@@ -77,7 +77,7 @@ class InputRespond(_Run):
     """One answer, or several to interrupts of the same checkpoint."""
 
     interrupt_id: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    namespace: Namespace = []
+    namespace: Namespace = Field(default_factory=list)
     response: Any = None
     responses: Annotated[list[Response], Field(min_length=1, max_length=1_000)] | None = None
     update: dict[str, Any] | None = None
@@ -103,12 +103,12 @@ class Unsubscribe(Strict):
 
 
 class StateGet(Strict):
-    namespace: Namespace = []
+    namespace: Namespace = Field(default_factory=list)
     keys: list[str] | None = None
 
 
 class ListCheckpoints(Strict):
-    namespace: Namespace = []
+    namespace: Namespace = Field(default_factory=list)
     limit: Annotated[int, Field(ge=1, le=1_000)] = 10
     before: Annotated[str, Field(min_length=1, max_length=255)] | None = None
 

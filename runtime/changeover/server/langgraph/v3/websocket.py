@@ -1,4 +1,4 @@
-"""Commands and events over one WebSocket: each frame of the client is a command, each of the server an answer or an event.
+"""Commands and events over one WebSocket: a frame of the client is a command, one of the server an answer or an event.
 
 An answer to `subscription.subscribe` is sent before the events of that subscription, since clients know it by the id
 in the answer. What is to be sent is not piled up: answers wait for their commands' turn, events where they are kept.
@@ -173,4 +173,3 @@ def _reason(*tasks: asyncio.Task[tuple[int, str]]) -> tuple[int, str]:
         if task.done() and not task.cancelled() and task.exception() is None:
             return task.result()
     return TOO_SLOW, "this client reads too slowly"
-

@@ -1,0 +1,182 @@
+"""The stream of a thread: its runs one after the other, for as long as the client listens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from changeover.errors import Conflict, InvalidRequest, NotFound
+from changeover.manager import GraphVersionManager
+from changeover.runs.background import BackgroundRun
+from changeover.runs.encoding import dumps
+from changeover.server.langgraph import sse
+from changeover.server.langgraph.answers import HEARTBEAT_S, Answer
+from changeover.server.langgraph.listener import Listener
+from changeover.server.langgraph.state import empty_state, state_json
+from changeover.server.receiving import read_body
+from changeover.store.records import Run
+
+RUN_MODES, LIFECYCLE, STATE_UPDATE = "run_modes", "lifecycle", "state_update"
+MODES = frozenset((RUN_MODES, LIFECYCLE, STATE_UPDATE))
+END = "end"  # in place of a number: the end of the run
+MISSED_RUNS = 1_000  # of a thread, that a client which comes back is told of
+
+
+def install(app: FastAPI, manager: GraphVersionManager) -> None:
+    app.router.routes.append(
+        Route("/threads/{thread_id}/stream", FollowThread(manager, app.state.stopping), methods=["GET"])
+    )
+
+
+class FollowThread:
+    """`run_modes`: the events of each run, `run_done` at its end. `lifecycle`: its start and end. `state_update`: the
+    thread's state after it. The id of an event is its run and its number in it: what comes after it is told, runs that a
+    client missed included.
+    """
+
+    def __init__(self, manager: GraphVersionManager, stopping: asyncio.Event) -> None:
+        self._manager = manager
+        self._stopping = stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+        thread = await self._manager.store.runs.thread(scope["path_params"]["thread_id"])
+        modes = _modes(scope)
+        seen = await self._seen(scope, thread.id)
+        task = asyncio.current_task()
+        assert task is not None
+        listener = Listener(receive, task.cancel)
+        answer = Answer(scope.get("root_path", ""), send, listener)
+        try:
+            async with listener:
+                place = f"/threads/{thread.id}/stream".encode()
+                headers = [(b"content-type", sse.MEDIA_TYPE), (b"cache-control", b"no-store"), (b"location", place)]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await answer.write(sse.HEARTBEAT, more=True)  # so that the client holds an open stream at once
+                async for body in self._bodies(thread.id, modes, seen):
+                    await answer.write(body, more=True)
+                await answer.write(b"", more=False)
+        except asyncio.CancelledError:
+            if not listener.has_left:
+                raise
+            task.uncancel()
+
+    async def _bodies(
+        self, thread_id: str, modes: frozenset[str], seen: tuple[Run, str] | None
+    ) -> AsyncIterator[bytes]:
+        begun: asyncio.Queue[BackgroundRun] = asyncio.Queue()
+
+        def announced(run: BackgroundRun) -> None:
+            if run.request.thread_id == thread_id:
+                run.keep_stream = True
+                begun.put_nowait(run)
+
+        forget = self._manager.background.announce(announced)
+        try:
+            told = ""
+            async for run, after in self._known(thread_id, seen):
+                told = run.id
+                async for body in self._of_run(run, after, modes):
+                    yield body
+            while not self._stopping.is_set():
+                background = await self._next(begun)
+                if background is None:
+                    yield sse.HEARTBEAT
+                elif background.run.id != told:
+                    async for body in self._of_run(background.run, 0, modes):
+                        yield body
+        finally:
+            forget()
+
+    async def _next(self, begun: asyncio.Queue[BackgroundRun]) -> BackgroundRun | None:
+        """The next run that began; None if there was none for a while, or the server stops."""
+        waiting = {asyncio.ensure_future(begun.get()), asyncio.ensure_future(self._stopping.wait())}
+        try:
+            done, _ = await asyncio.wait(waiting, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        found = [task.result() for task in done]
+        return next((run for run in found if isinstance(run, BackgroundRun)), None)
+
+    async def _known(self, thread_id: str, seen: tuple[Run, str] | None) -> AsyncIterator[tuple[Run, int | None]]:
+        """Runs that the client missed, oldest first, each with the number after which it is told; then the active one."""
+        if seen is None:
+            active = self._manager.background.active_on(thread_id)
+            if active is not None:
+                yield active.run, None
+            return
+        run, after = seen
+        if after != END:
+            yield run, int(after)
+        missed = await self._manager.store.runs.list(thread_id=thread_id, limit=MISSED_RUNS)
+        later = [other for other in missed if other.created_at >= run.created_at and other.id != run.id]
+        for other in reversed(later):
+            if other.started_at is not None:
+                yield other, 0
+
+    async def _of_run(self, run: Run, after: int | None, modes: frozenset[str]) -> AsyncIterator[bytes]:
+        try:
+            async for entries in self._manager.background.events(run, after, None, HEARTBEAT_S):
+                body = b"".join(
+                    sse.encode(entry, f"{run.id}:{entry.seq}")
+                    for entry in entries
+                    if RUN_MODES in modes or (LIFECYCLE in modes and entry.event == "metadata")
+                )
+                if body or not entries:
+                    yield body or sse.HEARTBEAT
+        except Conflict:  # what it said is kept no more: the client is told of its end
+            pass
+        background = self._manager.background.get(run.id)
+        if background is not None:
+            await background.ended.wait()
+        async for body in self._end_of_run(run, modes):
+            yield body
+
+    async def _end_of_run(self, run: Run, modes: frozenset[str]) -> AsyncIterator[bytes]:
+        id_ = f"{run.id}:{END}"
+        if STATE_UPDATE in modes:
+            yield sse.event("state_update", dumps(await self._state(run)), id_)
+        if modes & {RUN_MODES, LIFECYCLE}:
+            yield sse.event("run_done", dumps({"run_id": run.id, "status": await self._status(run)}), id_)
+
+    async def _status(self, run: Run) -> str:
+        try:
+            return (await self._manager.store.runs.get(run.id)).status
+        except NotFound:  # it was rolled back
+            return "interrupted"
+
+    async def _state(self, run: Run) -> dict[str, object]:
+        assert run.thread_id is not None
+        try:
+            return state_json(await self._manager.state(run.thread_id))
+        except NotFound:
+            return empty_state(run.thread_id)
+
+    async def _seen(self, scope: Scope, thread_id: str) -> tuple[Run, str] | None:
+        """The last event that the client has: its run and its number there."""
+        given = next((value for name, value in scope["headers"] if name == b"last-event-id"), b"").decode("latin-1")
+        if given in ("", "-1"):
+            return None
+        run_id, _, number = given.rpartition(":")
+        if not run_id or not (number == END or (number.isascii() and number.isdigit() and len(number) < 19)):
+            raise InvalidRequest("Last-Event-ID: it is no id of this stream", code="bad-event-id")
+        run = await self._manager.store.runs.get(run_id)
+        if run.thread_id != thread_id:
+            raise NotFound(f"there is no run '{run_id[:255]}' on thread '{thread_id}'", code="unknown-run")
+        return run, number
+
+
+def _modes(scope: Scope) -> frozenset[str]:
+    query = parse_qsl(scope.get("query_string", b"").decode("latin-1"))
+    given = {mode for name, value in query if name == "stream_mode" for mode in value.split(",") if mode}
+    if unknown := sorted(given - MODES):
+        raise InvalidRequest(
+            f"stream_mode: there is no mode '{unknown[0][:100]}'", hint="run_modes, lifecycle, state_update"
+        )
+    return frozenset(given or {RUN_MODES})
