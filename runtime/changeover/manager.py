@@ -158,6 +158,7 @@ class GraphVersionManager:
             self.addresses = Addresses(private=self.settings.runs_webhook_private)
             self.webhooks = Webhooks(self.store.webhooks, self.addresses, time.time)
             stack.push_async_callback(self.webhooks.close)
+            self.engine.observe(self.webhooks)
             self.rollout = Rollout(self.store, self.in_flight, self.engine, self.loader.load, self._routing_moved)
             self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader)
             stack.callback(self.folder.close)
@@ -169,9 +170,12 @@ class GraphVersionManager:
         self.started_at = time.time()
 
     async def work(self) -> None:
-        """Do what nobody waits for: runs that an earlier process accepted, crons, webhooks. A server does, once it serves."""
+        """Do what nobody waits for: the runs that an earlier process accepted, crons, webhooks.
+
+        A server does, once it serves.
+        """
         await self._begin_pending()
-        self.webhooks.start()
+        await self.webhooks.start()
         self.crons.start()
 
     async def close(self) -> None:

@@ -27,11 +27,41 @@ def test_init_overwrites_nothing(call, tmp_path: Path) -> None:
     assert (tmp_path / "tools.yaml").read_text() == "mine"
 
 
-def test_init_from_a_langgraph_file_is_refused_in_words(call, tmp_path: Path) -> None:
-    refused = call("init", str(tmp_path / "new"), "--from", "langgraph.json")
-    assert refused.status == 2
-    assert "not supported in this release" in refused.err
-    assert not (tmp_path / "new").exists()
+LANGGRAPH = '{"dependencies": ["."], "graphs": {"my desk": "./desk.py:graph"}}'
+
+
+def test_init_from_a_langgraph_file_adds_agents_beside_it(call, project) -> None:
+    folder = project({"langgraph.json": LANGGRAPH, "desk.py": "graph = None\n"})
+    added = call("init", "--from", str(folder / "langgraph.json"))
+    assert (added.status, added.err) == (0, "")
+    assert "wrote agents.yaml" in added.out
+    assert (folder / "langgraph.json").read_text() == LANGGRAPH
+    text = (folder / "agents.yaml").read_text()
+    assert "my desk" in text
+    assert call("check", str(folder)).status == 0
+    above, _, below = text.partition("agents: {}\n")
+    uncommented = "".join(line.replace("  # ", "  ", 1) for line in below.splitlines(keepends=True))
+    (folder / "agents.yaml").write_text(f"{above}agents:\n{uncommented}")  # as the text itself advises
+    assert "helper:" in uncommented
+    assert call("check", str(folder)).status == 0
+
+
+def test_init_from_a_langgraph_file_overwrites_nothing(call, project, tmp_path: Path) -> None:
+    folder = project({"langgraph.json": LANGGRAPH, "agents.yml": "agents: {}\n"})
+    refused = call("init", "--from", str(folder))
+    assert refused.status == 5
+    assert "already holds agents.yml" in refused.err
+    assert not (folder / "agents.yaml").exists()
+    (folder / "agents.yml").unlink()
+    assert call("init", str(tmp_path / "elsewhere"), "--from", str(folder)).status == 2
+    assert call("init", "--from", str(folder / "desk.json")).status == 2
+    (folder / "langgraph.json").write_text('{"graphs": ')
+    broken = call("init", "--from", str(folder))
+    assert broken.status == 1
+    assert "langgraph.json:1:12" in broken.err
+    (folder / "langgraph.json").unlink()
+    assert call("init", "--from", str(folder)).status == 4
+    assert not (folder / "agents.yaml").exists()
 
 
 def test_check_prints_positions_as_a_compiler_does(call, project) -> None:

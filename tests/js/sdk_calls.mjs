@@ -189,7 +189,7 @@ await main({
     assert.ok((await seen(first.thread)).includes("queued"));
 
     const second = await held("m2");
-    const instead = await runs.create(second.thread, "steps", { input: { seen: ["instead"] }, multitaskStrategy: "interrupt" });
+    const instead = await runs.create(second.thread, "steps", { input: { seen: ["instead"], gates: [] }, multitaskStrategy: "interrupt" });
     await runs.join(second.thread, instead.run_id);
     assert.equal((await runs.get(second.thread, second.run)).status, "interrupted");
 

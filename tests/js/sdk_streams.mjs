@@ -10,8 +10,8 @@ async function open(...gates) {
   for (const gate of gates) await store.putItem(["gates"], gate, { open: true });
 }
 
-/** Breaks the connection of the first stream after so many events, none, or all of them before its end is said. */
-function cutting(afterEvents) {
+/** Breaks the connection of the first stream when so many events have arrived: none, or all before its end is said. */
+function cutting(afterEvents, arrived) {
   let cut = false;
   const requests = [];
   const fetchCut = async (input, init) => {
@@ -26,6 +26,7 @@ function cutting(afterEvents) {
         const { done, value } = left > 0 ? await whole.read() : { done: true };
         if (done) {
           await whole.cancel().catch(() => null);
+          await eventually(() => arrived() >= afterEvents);
           controller.error(new TypeError("terminated"));
           return;
         }
@@ -120,12 +121,14 @@ await main({
     const whole = plain(await collect(runs.stream((await threads.create()).thread_id, "steps", { input, streamMode })));
     for (const resumable of [true, false]) {
       for (let after = Number(from); after <= whole.length; after += 1) {
-        const { fetchCut, requests } = cutting(after);
+        const parts = [];
+        const { fetchCut, requests } = cutting(after, () => parts.length);
         const cut = client({ callerOptions: { maxRetries: 0, fetch: fetchCut } });
         const thread = (await threads.create()).thread_id;
-        const parts = await collect(cut.runs.stream(thread, "steps", {
+        const stream = cut.runs.stream(thread, "steps", {
           input, streamMode, streamResumable: resumable, onDisconnect: "continue",
-        }));
+        });
+        for await (const part of stream) parts.push(part);
         assert.deepEqual(plain(parts), whole, `resumable ${resumable}, cut after event ${after}: ${requests}`);
         assert.equal(new Set(seenBy(parts)).size, parts.length);
         assert.ok(requests.some((request) => /^GET .*\/stream$/.test(request)), String(requests));

@@ -45,7 +45,8 @@ FORMS = {
     "the config": ("def graph(config): return drawn(tenant(config)).compile()", "acme"),
     "the config by its type": ("def graph(settings: RunnableConfig): return drawn(tenant(settings))", "acme"),
     "the config by its place": ("def graph(settings): return drawn(tenant(settings))", "acme"),
-    "an optional argument": ("def graph(config=None, tone='x'): return drawn(tenant(config) + tone)", "acmex"),
+    "an optional argument": ("def graph(config=None, tone='x'): return drawn(f'{tenant(config)}{tone}')", "acmex"),
+    "the config by its place alone": ("def graph(settings, /): return drawn(tenant(settings))", "acme"),
     "async": ("async def graph(config):\n    await asyncio.sleep(0)\n    return drawn(tenant(config))", "acme"),
     "the runtime": ("def graph(runtime): return drawn(runtime.access_context)", "threads.create_run"),
     "the runtime by its type": (
@@ -83,7 +84,7 @@ FORMS = {
         "acme",
     ),
     "a partial function": (
-        "def make(word, config): return drawn(word + tenant(config))\ngraph = functools.partial(make, 'x')",
+        "def make(word, config): return drawn(f'{word}{tenant(config)}')\ngraph = functools.partial(make, 'x')",
         "xacme",
     ),
     "a coroutine of a plain function": (

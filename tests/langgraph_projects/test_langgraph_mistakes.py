@@ -275,6 +275,7 @@ async def test_both_kinds_of_projects_may_be_mixed(write: Any) -> None:
 
 async def test_folders_that_look_like_ours_are_left_alone_in_a_project_of_langgraph(write: Any) -> None:
     files = {
+        "changeover.yaml": "runs: {concurrency: 8}\n",
         "prompts/__init__.py": "TEXT = 'hello {{ name'\n",
         "prompts/my prompt.md": "{% broken",
         "graphs/research.py": "graph = 'no graph at all'\n",
@@ -302,3 +303,85 @@ async def test_one_file_is_one_module_whatever_name_imports_it(write: Any) -> No
     async with GraphVersionManager.open(folder) as manager:
         await manager.serve_folder()
         assert await manager.invoke("desk", {}) == {"said": "hello"}
+
+
+@pytest.mark.parametrize("packaged", [True, False])
+async def test_a_dependency_that_is_a_package_itself_is_imported_by_its_name(write: Any, packaged: bool) -> None:
+    code = "from my_agent.utils.words import WORD\nfrom .utils.words import WORD as SAME\nassert WORD is SAME\n"
+    files = {
+        "my_agent/agent.py": code + GRAPH.replace('"hello"', "WORD"),
+        "my_agent/utils/__init__.py": "",
+        "my_agent/utils/words.py": "WORD = ' '.join(['good', 'day'])\n",
+        "my_agent/requirements.txt": "langgraph\n# more\nno-such-package-anywhere\n",
+        **({"my_agent/__init__.py": ""} if packaged else {}),
+    }
+    file = {"dependencies": ["./my_agent"], "graphs": {"desk": "./my_agent/agent.py:graph"}}
+    async with GraphVersionManager.open(write(project(file, **files))) as manager:
+        version = await manager.serve_folder()
+        assert await manager.invoke("desk", {}) == {"said": "good day"}
+        assert [problem["code"] for problem in version.problems] == ["requirement"]
+        assert "pip install no-such-package-anywhere" in version.problems[0]["hint"]
+        assert "desk.py" not in await manager.store.versions.files("v1")
+
+
+async def test_the_pyproject_says_where_the_packages_lie(write: Any) -> None:
+    files = {
+        "pyproject.toml": "[tool.setuptools.packages.find]\nwhere = ['lib']\n",
+        "lib/desk_app/graph.py": "from desk_app.words import WORD\n" + GRAPH,
+        "lib/desk_app/words.py": "WORD = 1\n",
+    }
+    async with GraphVersionManager.open(
+        write(project({"graphs": {"desk": "desk_app.graph:graph"}}, **files))
+    ) as manager:
+        await manager.serve_folder()
+        assert await manager.invoke("desk", {}) == {"said": "hello"}
+
+
+async def test_a_version_is_rebuilt_from_what_was_stored_of_it(write: Any) -> None:
+    folder = write(project({"graphs": {"desk": "./desk.py:graph"}, "env": {"A": "b"}}))
+    async with GraphVersionManager.open(folder) as manager:
+        await manager.serve_folder()
+    write({"langgraph.json": "{", "desk.py": "broken("})
+    async with GraphVersionManager.open(folder) as manager:
+        assert (await manager.serve_folder()).id == "v1"
+        assert await manager.invoke("desk", {}) == {"said": "hello"}
+
+
+async def test_what_changes_the_graphs_of_a_langgraph_json_is_a_version_and_nothing_else_of_it(write: Any) -> None:
+    file = {"graphs": {"desk": "./desk.py:graph"}}
+    folder = write(project(file))
+    async with GraphVersionManager.open(folder) as manager:
+        first = await manager.build()
+        write(project({**file, "env": {"A": "b"}, "python_version": "3.11", "store": {"ttl": {"default_ttl": 5}}}))
+        assert (await manager.build()).id == first.id
+        write(project({"graphs": {"desk": "./desk.py:graph", "again": "./desk.py:graph"}}))
+        second = await manager.build()
+        assert sorted(second.graphs) == ["again", "desk"]
+        assert second.graphs["desk"].digest == first.graphs["desk"].digest
+        write({"desk.py": GRAPH.replace("hello", "good day")})
+        third = await manager.build()
+        assert third.graphs["desk"].digest != second.graphs["desk"].digest
+
+
+async def test_a_store_that_cannot_make_embeddings_is_named_at_the_start(
+    write: Any, serve_folder: Any, eventually: Any
+) -> None:
+    index = {"embed": "./desk.py:embed", "dims": 2}
+    code = GRAPH + "\ndef embed(texts): return [[1.0, 0.0] for _ in texts]\n"
+    folder = write(project({"graphs": {"desk": "./desk.py:graph"}, "store": {"index": index}}, code))
+    async with serve_folder(folder) as served:
+        assert served.manager.notes == []
+    write({"desk.py": GRAPH})
+    async with serve_folder(folder) as served:  # what is current serves, also while the folder is broken
+        await eventually(lambda: "cannot make embeddings with './desk.py:embed'" in str(served.said))
+        with pytest.raises(ChangeoverError, match="cannot make embeddings"):
+            await served.manager.memory.aput(("a",), "b", {"text": "c"})
+        await served.manager.memory.aput(("a",), "b", {"text": "c"}, index=False)
+
+
+async def test_a_database_among_the_versions_is_refused(write: Any) -> None:
+    folder = write(project({"graphs": {"desk": "./desk.py:graph"}}))
+    async with GraphVersionManager.open(folder, "sqlite:///changeover.db") as manager:
+        with pytest.raises(ChangeoverError, match="part of the versions") as caught:
+            await manager.build()
+        assert caught.value.code == "database-in-version"

@@ -218,6 +218,16 @@ async def test_a_cron_whose_run_cannot_be_made_says_so_and_goes_on(
     await eventually(lambda: desk.fired == [cron.id])
 
 
+async def test_a_cron_that_can_be_read_no_more_stops_no_other(desk: Desk, eventually: Eventually) -> None:
+    odd, good = await desk.add(), await desk.add()
+    await desk.store.database.write(
+        lambda c: c.execute("UPDATE crons SET timezone = 'Gone/City' WHERE id = ?", (odd.id,)) and None
+    )
+    desk.pass_to(NINE)
+    await eventually(lambda: good.id in desk.fired)
+    assert (await desk.store.crons.get(odd.id)).next_run_at is None
+
+
 async def test_a_run_that_must_wait_keeps_no_other_cron_and_is_not_asked_for_twice(
     desk: Desk, eventually: Eventually
 ) -> None:

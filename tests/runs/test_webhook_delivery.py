@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from changeover.runs.addresses import Addresses, Resolve
-from changeover.runs.webhooks import Webhooks
+from changeover.runs.webhooks import AT_ONCE, AT_ONCE_TO_A_HOST, Webhooks
 from changeover.store.sqlite import Store
 from changeover.store.webhooks import enqueue
 from receiver import receiving, status_line
@@ -55,7 +55,7 @@ def post(tmp_path: Path) -> Open:
         addresses = Addresses(private=private, resolve=resolve)
         webhooks = Webhooks(store.webhooks, addresses, time.time, pauses_s)
         if start:
-            webhooks.start()
+            await webhooks.start()
         try:
             yield Post(store, webhooks)
         finally:
@@ -215,26 +215,42 @@ async def test_what_is_not_delivered_when_the_server_stops_is_delivered_after_it
         assert [got.headers["changeover-attempt"] for got in receiver.received] == ["1", "2"]
 
 
+async def test_what_a_dead_process_was_sending_is_sent_at_the_next_start(post: Open, eventually: Eventually) -> None:
+    async with receiving(200) as receiver:
+        async with post(start=False) as sender:
+            await sender.enqueue(receiver.url)
+            assert len(await sender.store.webhooks.claim(1, 20.0, {}, 99)) == 1
+        async with post() as sender:
+            await eventually(sender.is_empty)
+        assert [got.headers["changeover-attempt"] for got in receiver.received] == ["2"]
+
+
 async def test_of_two_processes_on_one_database_one_delivers(post: Open) -> None:
     async with post(start=False) as sender:
         for _ in range(10):
             await sender.enqueue("http://127.0.0.1:9/hook")
-        claimed = await asyncio.gather(*(sender.store.webhooks.claim(4, 20.0) for _ in range(5)))
+        claimed = await asyncio.gather(*(sender.store.webhooks.claim(4, 20.0, {}, 99) for _ in range(5)))
         assert len({delivery.id for some in claimed for delivery in some}) == sum(map(len, claimed)) == 10
         stale = claimed[0][0]
         await sender.store.webhooks.failed(stale, "it answered 500", -1)
-        (again,) = await sender.store.webhooks.claim(4, 20.0)
+        (again,) = await sender.store.webhooks.claim(4, 20.0, {}, 99)
         assert (again.id, again.attempt) == (stale.id, 2)
         await sender.store.webhooks.delivered(stale)
         assert await sender.store.webhooks.count() == 10, "who has lost it does not end it"
 
 
-async def test_one_that_hangs_keeps_no_other(post: Open, eventually: Eventually) -> None:
+async def test_a_host_that_hangs_keeps_no_other_waiting(
+    post: Open, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("changeover.runs.webhooks.CLOSE_WAIT_S", 0.05)
     async with receiving(None) as hung, receiving(200) as receiver, post() as sender:
-        await sender.enqueue(hung.url)
-        await eventually(lambda: len(hung.received) == 1)
-        await sender.enqueue(receiver.url)
-        await eventually(lambda: len(receiver.received) == 1)
+        for _ in range(AT_ONCE * 2):
+            await sender.enqueue(hung.url)
+        await eventually(lambda: len(hung.received) == AT_ONCE_TO_A_HOST)
+        for _ in range(AT_ONCE):
+            await sender.enqueue(receiver.url.replace("127.0.0.1", "localhost"))
+        await eventually(lambda: len(receiver.received) == AT_ONCE)
+        assert len(hung.received) == AT_ONCE_TO_A_HOST
 
 
 async def _errors(store: Store) -> list[str]:

@@ -124,6 +124,7 @@ async def test_info_tells_what_clients_ask(project: WriteProject) -> None:
         info = (await http.get("/info")).json()
         assert info["langgraph_py_version"] == version("langgraph")
         assert info["flags"]["assistants"] is True
+        assert info["flags"]["strict_resume"] is True
         assert info["flags"]["langsmith"] is False
         assert (info["server"], info["current"]) == ("changeover", "v1")
         assert info["metadata"]["changeover_version"] == "v1"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from operator import itemgetter
 from typing import Any, TypedDict
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -22,6 +24,8 @@ from langgraph.graph import END, START, StateGraph
 from langserve import RemoteRunnable
 from server_samples import DEADLINE_S, Serving, WriteProject, eventually, said
 
+from changeover.errors import InvalidRequest
+from changeover.server.langserve.objects import decoded
 from js_support import Script
 
 STREAMS = ("stream", "stream_log", "stream_events")
@@ -91,6 +95,27 @@ PROJECT = {
         graph = StateGraph(State)
         graph.add_node("fail", fail)
         graph.add_edge(START, "fail")
+        """,
+    "graphs/gated.py": """
+        import asyncio
+        from typing import TypedDict
+        from langgraph.graph import START, StateGraph
+        from langgraph.runtime import Runtime
+
+        class State(TypedDict, total=False):
+            gate: str
+            text: str
+
+        async def wait(state: State, runtime: Runtime) -> State:
+            while await runtime.store.aget(("gates",), state["gate"]) is None:
+                await asyncio.sleep(0.01)
+            return {"text": "done"}
+
+        graph = StateGraph(State)
+        graph.add_node("begin", lambda state: {"text": "begun"})
+        graph.add_node("wait", wait)
+        graph.add_edge(START, "begin")
+        graph.add_edge("begin", "wait")
         """,
     "graphs/asking.yaml": """
         state: {messages: messages, answer: any}
@@ -309,6 +334,28 @@ async def test_each_input_of_a_batch_has_its_own_config(http: httpx.AsyncClient)
         assert state["values"]["messages"][0]["content"] == text
 
 
+async def test_a_batch_on_one_thread_runs_one_after_another(http: httpx.AsyncClient) -> None:
+    body = {"inputs": [said("one"), said("two")], "config": {"configurable": {"thread_id": "both"}}}
+    first, second = (await http.post("/echo/batch", json=body)).json()["output"]
+    assert sorted(len(output["messages"]) for output in (first, second)) == [2, 4]
+    assert (await http.post("/echo/batch", json={"inputs": []})).json()["output"] == []
+
+
+@pytest.mark.parametrize("route", STREAMS)
+async def test_what_a_graph_gives_is_sent_before_it_goes_on(http: httpx.AsyncClient, route: str) -> None:
+    gate = {"namespace": ["gates"], "key": route, "value": {"open": True}}
+    body = {"input": {"gate": route}, "config": {"configurable": {"thread_id": route}}}
+    async with http.stream("POST", f"/gated/{route}", json=body) as answer:
+        said_so_far = ""
+        async for text in answer.aiter_text():
+            said_so_far += text
+            if "begun" in said_so_far:  # from the first node; the second waits for the gate
+                await http.put("/store/items", json=gate)
+            if "done" in said_so_far:
+                break
+    assert "done" in said_so_far
+
+
 async def test_interrupts_are_told(url: str, http: httpx.AsyncClient) -> None:
     async with remote(url, "asking") as asking:
         config = {"configurable": {"thread_id": "asked"}}
@@ -452,14 +499,27 @@ HOSTILE = [
 
 @pytest.mark.parametrize("sent", HOSTILE, ids=range(len(HOSTILE)))
 async def test_what_may_not_be_made_of_an_input_is_refused(http: httpx.AsyncClient, sent: Any) -> None:
-    for given in (
-        sent,
-        [{"deep": sent}],
-        dumpd(AIMessage("x", response_metadata={"inner": 1})) | {"kwargs": {"content": sent}},
-    ):
-        answer = await http.post("/meter/invoke", json={"input": {"given": given}})
+    inside = {**dumpd(AIMessage("x")), "kwargs": {"content": sent}}
+    for hostile in (sent, [{"deep": sent}], inside):
+        answer = await http.post("/meter/invoke", json={"input": {"given": hostile}})
         assert (answer.status_code, answer.json()["code"]) == (422, "bad-input"), answer.text
     assert await runs(http) == []
+
+
+KEYS = st.sampled_from(
+    ["lc", "type", "id", "kwargs", "content", "additional_kwargs", "messages", "text", "page_content", "metadata", "x"]
+)
+WORDS = st.sampled_from(["constructor", "secret", "human", "ai", "tool", "Document", "ChatPromptValue", "HumanMessage"])
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | WORDS | st.just(1)
+JSON_VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=6), max_leaves=20
+)
+
+
+@given(JSON_VALUES)
+def test_any_input_is_read_or_refused(value: Any) -> None:
+    with suppress(InvalidRequest):
+        decoded(value)
 
 
 # --- what is refused, and what fails -----------------------------------------------------------------------------
@@ -480,8 +540,6 @@ def refused() -> Iterator[tuple[str, Any, int, str]]:
     yield "/echo/batch", {"inputs": [said("x")], "config": [{}, {}]}, 422, "invalid-request"
     yield "/echo/batch", {"inputs": [said("x")] * 1001}, 422, "invalid-request"
     yield "/echo/batch", {"inputs": [said("x")], "config": {"return_exceptions": True}}, 422, "invalid-request"
-    twice = {"inputs": [said("x")] * 2, "config": {"configurable": {"thread_id": "t"}}}
-    yield "/echo/batch", twice, 422, "invalid-request"
     for config in (
         {"callbacks": []},
         {"run_id": "0" * 32},
@@ -489,15 +547,14 @@ def refused() -> Iterator[tuple[str, Any, int, str]]:
         {"recursion_limit": "9"},
         {"tags": "x"},
         {"metadata": {"x": "\ud800"}},
-        {"configurable": {"__pregel_checkpointer": 1, "__other": 1}},
         {"configurable": {"checkpoint_id": "x"}},
+        {"configurable": {"checkpoint_ns": "x"}},
         {"configurable": {"__secret": "x"}},
         {"configurable": {"thread_id": 5}},
-        {"configurable": {"thread_id": "a b"}},
     ):
-        wanted = {"a b": "bad-thread-id"}.get(config.get("configurable", {}).get("thread_id"), "invalid-request")  # type: ignore[attr-defined]
-        if "__pregel_checkpointer" not in str(config):
-            yield "/echo/invoke", {"input": said("x"), "config": config}, 422, wanted
+        yield "/echo/invoke", {"input": said("x"), "config": config}, 422, "invalid-request"
+    strange = {"configurable": {"thread_id": "a b"}}
+    yield "/echo/invoke", {"input": said("x"), "config": strange}, 422, "bad-thread-id"
     yield "/echo/invoke", {"input": None}, 422, "bad-input"
     yield "/echo/invoke", {"input": "text"}, 422, "bad-input"
     yield "/nobody/invoke", {"input": said("x")}, 404, "unknown-graph"

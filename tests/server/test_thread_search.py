@@ -94,6 +94,15 @@ async def test_status_and_ids_narrow_the_search(sdk: LangGraphClient) -> None:
     assert (await sdk.http.post("/threads/count", json={"ids": ["a", "none"]})) == 1
 
 
+async def test_threads_that_go_with_their_run_are_not_found(sdk: LangGraphClient, manager: GraphVersionManager) -> None:
+    def mark(connection: Any) -> None:
+        connection.execute("UPDATE threads SET temporary = 1 WHERE id = 'a'")
+
+    await manager.store.database.write(mark)
+    assert await ids(sdk) == ["b", "c", "d"]
+    assert await ids(sdk, metadata={"user": "ada"}) == []
+
+
 async def test_values_are_found_by_what_they_hold(sdk: LangGraphClient) -> None:
     await sdk.threads.update_state("c", {"about": {"city": "Ulm", "n": 1}}, as_node="last")
     assert await ids(sdk, values={"about": {"city": "Ulm"}}) == ["c"]

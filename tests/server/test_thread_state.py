@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import os
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,8 @@ from server_samples import DEADLINE_S, LOCAL, Serving, WriteProject
 from thread_desks import Gate, serve_desks
 
 from changeover import GraphVersionManager, create_app
+
+RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 
 
 @pytest.fixture
@@ -74,6 +77,10 @@ async def test_state_shows_the_inner_graph_only_when_asked_for(sdk: LangGraphCli
     assert (of_inner["next"], of_inner["checkpoint"]["checkpoint_ns"]) == (["ask"], inner["checkpoint_ns"])
     at_head: Any = await sdk.threads.get_state("t1", checkpoint=state["checkpoint"], subgraphs=True)
     assert at_head["tasks"][0]["state"]["next"] == ["ask"]
+    by_id: Any = await sdk.threads.get_state("t1", checkpoint_id=state["checkpoint"]["checkpoint_id"], subgraphs=True)
+    assert by_id["tasks"][0]["state"]["next"] == ["ask"]
+    plain = await sdk.threads.get_state("t1", checkpoint=state["checkpoint"])
+    assert plain["tasks"][0]["state"] is None
 
 
 async def test_every_answer_names_the_version_of_the_thread(manager: GraphVersionManager) -> None:
@@ -467,7 +474,8 @@ async def test_a_process_that_is_killed_midway_leaves_none_of_an_update(project:
     dies = "def add(old, new):\n    return os._exit(9) if new == ['die'] else (old or []) + new\n"
     source = textwrap.dedent(PROJECT["graphs/asking.py"]).replace("operator.add", "add")
     folder = project({"graphs/asking.py": "import os\n" + dies + source})
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING, str(folder))
+    environment = {**os.environ, "PYTHONPATH": str(RUNTIME)}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING, str(folder), env=environment)
     assert await process.wait() == 9
     async with GraphVersionManager.open(folder) as manager:
         thread = (await manager.store.threads.get("t1")).thread

@@ -71,6 +71,11 @@ async def test_a_new_thread_has_its_id_metadata_and_graph(sdk: LangGraphClient) 
     assert str(uuid.UUID(nameless["thread_id"])) == nameless["thread_id"]
 
 
+async def test_the_graph_of_a_thread_may_stand_beside_its_metadata(sdk: LangGraphClient) -> None:
+    made = await sdk.http.post("/threads", json={"graph_id": "asking", "metadata": {"user": "ada"}})
+    assert made["metadata"] == {"user": "ada", "graph_id": "asking"}
+
+
 async def test_a_thread_that_exists_is_given_only_to_who_says_so(sdk: LangGraphClient) -> None:
     await sdk.threads.create(thread_id="mine", metadata={"user": "ada"})
     for if_exists in (None, "raise"):
@@ -157,6 +162,23 @@ async def test_an_update_answers_with_nothing_where_that_is_preferred(sdk: LangG
     await sdk.threads.create(thread_id="mine")
     assert await sdk.threads.update("mine", metadata={"a": 1}, return_minimal=True) is None
     assert (await sdk.threads.get("mine"))["metadata"] == {"a": 1}
+
+
+async def test_metadata_may_be_changed_by_way_of_the_state(sdk: LangGraphClient) -> None:
+    """As the JavaScript client's `patchState` does."""
+    await sdk.threads.create(thread_id="mine", metadata={"user": "ada"})
+    await sdk.http.patch("/threads/mine/state", json={"metadata": {"plan": 1}})
+    assert (await sdk.threads.get("mine"))["metadata"] == {"user": "ada", "plan": 1}
+
+
+async def test_a_change_of_state_renews_the_time_to_live(sdk: LangGraphClient, manager: GraphVersionManager) -> None:
+    await sdk.threads.create(thread_id="mine", graph_id="asking", ttl=30)
+    before = (await manager.store.threads.get("mine")).expires_at
+    await sdk.threads.update_state("mine", {"log": ["a"]})
+    after = (await manager.store.threads.get("mine")).expires_at
+    assert before is not None
+    assert after is not None
+    assert after > before
 
 
 async def test_a_time_to_live_is_told_when_asked_for_and_set_anew(sdk: LangGraphClient) -> None:

@@ -1,6 +1,6 @@
 """Graph factories: functions that make a graph anew for every access, called as LangGraph's server calls them.
 
-Owns the arguments of a factory (none, `config`, `runtime`, or both), its forms (plain or async function, sync or async
+Owns what a factory is given (which of it, says `parameters`), its forms (plain or async function, sync or async
 context manager), the time it may take and the comparison of what it made with the contract of its version. A plain
 function runs in a thread, so that compiling a graph holds nobody up; everything async runs in the server's event loop,
 where the run itself runs.
@@ -16,7 +16,6 @@ import dataclasses
 import inspect
 import logging
 import threading
-import typing
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from langgraph.store.base import BaseStore
 from pydantic import BaseModel
 
 from changeover.build.deadline import DeadlinePassed, run_in_thread
+from changeover.build.parameters import Takes
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, TimedOut
 
 T = TypeVar("T")
@@ -40,10 +40,10 @@ AccessContext = Literal["threads.create_run", "threads.update", "threads.read", 
 RUN: AccessContext = "threads.create_run"
 AT_ONCE = 8  # factories at work at one time; more wait
 CLOSE_S = 30.0  # what a factory opened must be closed within this
-_RUNTIME_CLASSES = ("ServerRuntime", "_ExecutionRuntime", "_ReadRuntime", "_ServerRuntimeBase")
 
 log = logging.getLogger(__name__)
 
+Arguments = tuple[list[Any], dict[str, Any]]
 LogicalName = Callable[[str], str | None]
 Contract = Callable[[CompiledGraph, LogicalName], dict[str, Any]]
 
@@ -52,10 +52,6 @@ class FactoryFailed(ChangeoverError):
     """The project's factory raised instead of making a graph."""
 
     default_code = "factory-failed"
-
-
-class BadFactory(TypeError):
-    """What a project gives as a factory cannot be called as one."""
 
 
 class FactoryRoom:
@@ -70,11 +66,12 @@ class FactoryRoom:
 
 @dataclass(frozen=True)
 class Factory:
-    """A project's factory. `takes` are its parameters in order, each `config` or `runtime`."""
+    """A project's factory. `takes` are its parameters in order, by name where they have one for callers, and each is
+    `config` or `runtime`."""
 
     name: str
     call: Callable[..., Any]
-    takes: tuple[tuple[str, Literal["config", "runtime"]], ...]
+    takes: Takes
     context_type: Any
     room: FactoryRoom
     contract_of: Contract
@@ -91,31 +88,8 @@ class Factory:
         user: Any = None,
     ) -> AbstractAsyncContextManager[CompiledGraph]:
         """The graph for one access. With `expected`, a graph of another contract raises `Conflict`."""
-        return _Opened(self, access, _config(config), context, expected, schema or self.context_type, user)
-
-
-def factory_parameters(call: Callable[..., Any]) -> tuple[tuple[tuple[str, Any], ...], Any]:
-    """What a factory wants, and the type of its context where it names one. Raises `BadFactory`."""
-    try:
-        parameters = list(inspect.signature(call).parameters.values())
-    except (TypeError, ValueError) as error:
-        raise BadFactory(f"its arguments cannot be told: {error}") from None
-    hints = _hints(call)
-    found: list[tuple[str, Any]] = []
-    context_type: Any = None
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        annotation = hints.get(parameter.name, parameter.annotation)
-        kind = _kind(parameter, annotation, [kind for _, kind in found])
-        if kind is None:
-            if parameter.default is parameter.empty:
-                raise BadFactory(f"its argument '{parameter.name}' is neither the config nor the runtime")
-            continue
-        found.append((parameter.name, kind))
-        if kind == "runtime":
-            context_type = next(iter(typing.get_args(annotation)), None)
-    return tuple(found), context_type
+        named = self.context_type if isinstance(self.context_type, type) else schema
+        return _Opened(self, access, _config(config), context, expected, named, user)
 
 
 class AsItIs:
@@ -204,7 +178,7 @@ class _Opened:
         said = f"the factory of graph '{self._factory.name}' failed: {type(error).__name__}: {error}"[:2000] + where
         return FactoryFailed(said, hint="correct it and save; the version it belongs to cannot run without it")
 
-    async def _made(self, arguments: Mapping[str, Any]) -> Any:
+    async def _made(self, arguments: Arguments) -> Any:
         made = await self._called(arguments)
         if inspect.isawaitable(made):
             made = await made
@@ -218,14 +192,15 @@ class _Opened:
             return await self._stack.enter_async_context(_in_thread(made, self._factory.room.timeout_s))
         return made
 
-    async def _called(self, arguments: Mapping[str, Any]) -> Any:
-        call = partial(self._factory.call, **arguments)
+    async def _called(self, arguments: Arguments) -> Any:
+        call = partial(self._factory.call, *arguments[0], **arguments[1])
         if _is_async(self._factory.call):  # only makes a coroutine or a context manager
             return call()
         return await _thread(call, self._factory.room.timeout_s)
 
-    def _arguments(self) -> dict[str, Any]:
-        return {name: self._config if kind == "config" else self._runtime() for name, kind in self._factory.takes}
+    def _arguments(self) -> Arguments:
+        given = [(name, self._config if kind == "config" else self._runtime()) for name, kind in self._factory.takes]
+        return [value for name, value in given if not name], {name: value for name, value in given if name}
 
     def _runtime(self) -> Any:
         from langgraph_sdk import runtime  # LangGraph's own classes; imported where a factory asks for them
@@ -266,30 +241,6 @@ def _config(config: Mapping[str, Any] | None) -> dict[str, Any]:
         "metadata": dict(given.get("metadata") or {}),
         "configurable": configurable,
     }
-
-
-def _kind(parameter: inspect.Parameter, annotation: Any, taken: list[Any]) -> Literal["config", "runtime"] | None:
-    """What a parameter wants: by its type, by its name, by its position."""
-    text = annotation if isinstance(annotation, str) else ""
-    origin = typing.get_origin(annotation) or annotation
-    named = getattr(origin, "__name__", "")
-    if named in _RUNTIME_CLASSES or any(word in text for word in _RUNTIME_CLASSES):
-        return "runtime"
-    if named == "RunnableConfig" or "RunnableConfig" in text or parameter.name == "config":
-        return "config" if "config" not in taken else None
-    if parameter.name == "runtime":
-        return "runtime" if "runtime" not in taken else None
-    if parameter.default is not parameter.empty:
-        return None
-    return next((kind for kind in ("config", "runtime") if kind not in taken), None)
-
-
-def _hints(call: Callable[..., Any]) -> Mapping[str, Any]:
-    function = inspect.unwrap(call) if inspect.isroutine(call) else getattr(call, "__call__", call)  # noqa: B004
-    try:
-        return typing.get_type_hints(function)
-    except Exception:  # the project's annotations: a name that only a type checker imports
-        return {}
 
 
 def _is_async(call: Callable[..., Any]) -> bool:

@@ -17,7 +17,8 @@ from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
 from changeover.build.blame import own_code_problem
-from changeover.build.factories import BadFactory, Factory, FactoryFailed, FactoryRoom, factory_parameters
+from changeover.build.factories import Factory, FactoryFailed, FactoryRoom
+from changeover.build.parameters import BadFactory, factory_parameters
 from changeover.errors import ChangeoverError, ProjectError
 from changeover.project.langgraph import GraphTarget
 from changeover.project.problems import Problem

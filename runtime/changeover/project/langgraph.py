@@ -21,9 +21,8 @@ from changeover.project.problems import Problem
 LANGGRAPH_FILE = "langgraph.json"
 VERSIONED_KEYS = ("graphs", "dependencies", "auth", "encryption")
 """What says what the graphs are, and what is refused; the rest says how a server runs, or how an image is made."""
-NATIVE_FILES = tuple(
-    f"{stem}{suffix}" for stem in ("agents", "tools", "changeover") for suffix in (".yaml", ".yml", ".json")
-)
+NATIVE_FILES = tuple(f"{stem}{suffix}" for stem in ("agents", "tools") for suffix in (".yaml", ".yml", ".json"))
+"""With one of these, or a graph in YAML, prompts/ and graphs/ of a LangGraph project are ours as well."""
 
 
 @dataclass(frozen=True)

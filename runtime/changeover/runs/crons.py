@@ -15,7 +15,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 
-from changeover.errors import ChangeoverError
+from changeover.errors import ChangeoverError, InvalidRequest
 from changeover.runs.alarm import Alarm
 from changeover.runs.assistants import applied
 from changeover.runs.kwargs import ALL_MODES, request_of
@@ -42,7 +42,13 @@ def new_cron_id() -> str:
 
 def next_run(cron: Cron, after: float) -> float | None:
     """When a cron is due next after a time; None for one that fires no more."""
-    return next_time(cron.schedule, cron.timezone, after, cron.end_time) if cron.enabled else None
+    if not cron.enabled:
+        return None
+    try:
+        return next_time(cron.schedule, cron.timezone, after, cron.end_time)
+    except InvalidRequest as error:  # it was readable when it was made: its zone is no more, for instance
+        log.error("cron_unreadable", extra={"cron": cron.id, "reason": error.message})
+        return None
 
 
 def request_of_cron(cron: Cron, assistant: Assistant) -> RunRequest:

@@ -60,9 +60,11 @@ class Schedule:
 
 
 def next_time(expression: str, timezone: str | None, after: float, end: float | None) -> float | None:
-    """When a stored schedule fires next; None if that is never, or not before its end."""
+    """When a stored schedule fires next; None if that is never, or not before its end. Raises as `parse` does."""
     try:
         found = Schedule(_seconds_first(expression), zone_of(timezone)).after(after)
+    except CronSimError as error:
+        raise _bad(str(error)) from None
     except StopIteration:
         return None
     return None if end is not None and found > end else found

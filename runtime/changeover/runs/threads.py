@@ -29,7 +29,7 @@ from changeover.build.loaded import CompiledGraph
 from changeover.build.loader import Loader
 from changeover.checkpoints import whole
 from changeover.checkpoints.staging import StagedSaver
-from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound
+from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, TimedOut
 from changeover.runs.request import new_run_id
 from changeover.runs.routing import decide
 from changeover.store import threads as stored
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 10  # edits that meet a run that came and went; each time they are made again
 EXPIRED_AT_ONCE = 100
+UPDATE_TIMEOUT_S = 60.0  # reducers and routes are quick; others wait for this one
 TTL_STRATEGIES: tuple[TtlStrategy, ...] = get_args(TtlStrategy)
 Supersteps = Sequence[Sequence[StateUpdate]]
 
@@ -293,10 +294,13 @@ def waits_for(snapshot: StateSnapshot) -> Waiting | None:
 async def _apply(graph: CompiledGraph, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:
     """Border of project code: reducers, routes and types take part in an update, and may refuse it."""
     try:
-        return await graph.abulk_update_state(config, supersteps)
+        async with asyncio.timeout(UPDATE_TIMEOUT_S) as deadline:
+            return await graph.abulk_update_state(config, supersteps)
     except ChangeoverError:
         raise
     except Exception as error:
+        if deadline.expired():
+            raise TimedOut(f"the graph's code took longer than {UPDATE_TIMEOUT_S:g} s", code="update-timeout") from None
         said = f"{type(error).__name__}: {error}"[:2000]
         raise InvalidRequest(f"the graph refuses the update: {said}", code="update-refused") from error
 

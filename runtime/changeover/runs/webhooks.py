@@ -13,6 +13,7 @@ import asyncio
 import base64
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from urllib.parse import unquote
@@ -34,6 +35,7 @@ JITTER = 0.1  # so that what failed together does not come back together
 TIMEOUT_S = 10.0  # for a whole attempt
 LEASE_S = 20.0  # how long an attempt may have a webhook; longer than it can take
 AT_ONCE = 32
+AT_ONCE_TO_A_HOST = 8
 CLOSE_WAIT_S = 5.0
 AFTER_FAULT_S = 5.0  # pause after the database failed
 GONE = 410
@@ -67,12 +69,13 @@ class Webhooks:
         self._alarm = Alarm(clock)
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: dict[asyncio.Task[None], str] = {}  # with the host
         self._client: httpcore.AsyncConnectionPool | None = None
         self._opening = asyncio.Lock()
 
-    def start(self) -> None:
+    async def start(self) -> None:
         if self._task is None:
+            await self._rows.take_over(LEASE_S)
             self._task = asyncio.create_task(self._work(), name="changeover-webhooks")
 
     def wake(self) -> None:
@@ -101,9 +104,10 @@ class Webhooks:
             await self._task
         if self._sending:
             await asyncio.wait(set(self._sending), timeout=CLOSE_WAIT_S)
-        for sending in self._sending:
+        left = list(self._sending)
+        for sending in left:
             sending.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
         if self._client is not None:
             await self._client.aclose()
 
@@ -117,20 +121,27 @@ class Webhooks:
 
     async def _send_due(self) -> float | None:
         """Begin to send what is due; returns when to look again."""
-        free = AT_ONCE - len(self._sending)
-        if not free:
-            return None
-        next_at = await self._rows.next_at()
+        if len(self._sending) >= AT_ONCE:
+            return None  # one that ends rings
+        next_at = await self._rows.next_at(self._crowded())
         if next_at is None or next_at > self._clock():
             return next_at
-        for delivery in await self._rows.claim(free, LEASE_S):
+        free = {host: AT_ONCE_TO_A_HOST - count for host, count in self._busy().items()}
+        for delivery in await self._rows.claim(AT_ONCE - len(self._sending), LEASE_S, free, AT_ONCE_TO_A_HOST):
             sending = asyncio.create_task(self._deliver(delivery), name=f"webhook-{delivery.id}")
-            self._sending.add(sending)
+            self._sending[sending] = delivery.host
             sending.add_done_callback(self._sent)
-        return await self._rows.next_at()
+        return self._clock()
+
+    def _busy(self) -> Counter[str]:
+        return Counter(self._sending.values())
+
+    def _crowded(self) -> list[str]:
+        """Hosts that take no more for now: one that hangs must not keep the others waiting."""
+        return [host for host, count in self._busy().items() if count >= AT_ONCE_TO_A_HOST]
 
     def _sent(self, sending: asyncio.Task[None]) -> None:
-        self._sending.discard(sending)
+        del self._sending[sending]
         self._alarm.ring()
 
     # --- one of them -----------------------------------------------------------------------------
@@ -170,10 +181,14 @@ class Webhooks:
             raise Undelivered(f"it answered {status}{redirected}", final=status == GONE)
 
     async def _put_back(self, delivery: Delivery, reason: str, *, final: bool) -> None:
-        host = httpx.URL(delivery.url).host
-        said = {"delivery": delivery.id, "webhook_run": delivery.run_id, "host": host, "reason": reason}
+        said = {
+            "delivery": delivery.id,
+            "webhook_run": delivery.run_id,
+            "host": delivery.host,
+            "reason": reason,
+        }
         if final or delivery.attempt > len(self._pauses_s):
-            await self._rows.give_up(delivery, reason, host)
+            await self._rows.give_up(delivery, reason)
             log.warning("webhook_failed", extra={**said, "attempts": delivery.attempt})
             return
         pause_s = self._pauses_s[delivery.attempt - 1]

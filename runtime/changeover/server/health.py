@@ -52,7 +52,13 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
 
 def _info(manager: GraphVersionManager) -> dict[str, Any]:
     """What clients ask before they offer something: the flags name only what this server does."""
-    flags = {"assistants": True, "crons": True, "langsmith": False, "langsmith_tracing_replicas": False}
+    flags = {
+        "assistants": True,
+        "crons": True,
+        "strict_resume": True,
+        "langsmith": False,
+        "langsmith_tracing_replicas": False,
+    }
     current = manager.routing.current if manager.routing else None
     return {
         "version": changeover.__version__,

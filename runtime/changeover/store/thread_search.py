@@ -81,9 +81,11 @@ def _metadata(connection: sqlite3.Connection, wanted: Mapping[str, Any], path: s
     """Scalars are compared by SQLite itself; what it has no words for is left to `contains`."""
     for key, want in wanted.items():
         at = f'{path}."{key}"'
-        if not _can_be_named(key) or isinstance(want, list) or not _is_plain(want):
-            connection.create_function("json_contains", 2, _contains_text, deterministic=True)
-            yield f"json_contains(json_extract({METADATA}, ?), ?)", (path, json.dumps({key: want}))
+        if not _can_be_named(key) or not _is_plain(want):
+            yield _contained(connection, path, {key: want})
+        elif isinstance(want, list):
+            yield f"json_type({METADATA}, ?) = 'array'", (at,)
+            yield _contained(connection, at, want)
         elif isinstance(want, Mapping):
             yield f"json_type({METADATA}, ?) = 'object'", (at,)
             yield from _metadata(connection, want, at)
@@ -94,6 +96,11 @@ def _metadata(connection: sqlite3.Connection, wanted: Mapping[str, Any], path: s
         else:
             kinds = f"json_type({METADATA}, ?) IN ('integer', 'real')"
             yield f"{kinds} AND json_extract({METADATA}, ?) = ?", (at, at, want)
+
+
+def _contained(connection: sqlite3.Connection, path: str, want: Any) -> Condition:
+    connection.create_function("json_contains", 2, _contains_text, deterministic=True)
+    return f"json_contains(json_extract({METADATA}, ?), ?)", (path, json.dumps(want))
 
 
 def _can_be_named(key: str) -> bool:

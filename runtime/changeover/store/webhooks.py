@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from changeover.store import rows
 from changeover.store.database import Database
 from changeover.store.records import Outcome, Run, timestamp
+
+CLAIM = """
+    UPDATE webhooks SET attempts = attempts + 1, next_at = ? WHERE id IN (
+        SELECT id FROM (SELECT id, host, next_at, row_number() OVER (PARTITION BY host ORDER BY next_at) AS place
+                          FROM webhooks WHERE next_at <= ?)
+         WHERE place <= coalesce((SELECT value FROM json_each(?) WHERE key = host), ?) ORDER BY next_at LIMIT ?)
+    RETURNING id, run_id, url, host, body, attempts"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,7 @@ class Delivery:
     id: str
     run_id: str
     url: str
+    host: str
     body: str
     attempt: int
 
@@ -32,7 +41,8 @@ def enqueue(connection: sqlite3.Connection, run_id: str, url: str, body: str, no
     """Write a webhook inside the transaction that ends its run; returns the id of its delivery."""
     id_ = str(uuid.uuid4())
     connection.execute(
-        "INSERT INTO webhooks (id, run_id, url, body, next_at) VALUES (?, ?, ?, ?, ?)", (id_, run_id, url, body, now)
+        "INSERT INTO webhooks (id, run_id, url, host, body, next_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (id_, run_id, url, urlsplit(url).hostname or "", body, now),
     )
     return id_
 
@@ -75,26 +85,41 @@ class Webhooks:
         self._database = database
         self._clock = clock
 
-    async def claim(self, limit: int, lease_s: float) -> Sequence[Delivery]:
-        """Take up to `limit` webhooks whose time has come, longest due first, for `lease_s` each."""
+    async def claim(
+        self, limit: int, lease_s: float, free: Mapping[str, int], free_of_others: int
+    ) -> Sequence[Delivery]:
+        """Take up to `limit` webhooks whose time has come, longest due first, for `lease_s` each.
+
+        `free` says for each host that is sent to already how many more may be taken; `free_of_others` for each other.
+        """
         now = self._clock()
 
         def job(connection: sqlite3.Connection) -> Sequence[Delivery]:
-            found = connection.execute(
-                "UPDATE webhooks SET attempts = attempts + 1, next_at = ? WHERE id IN"
-                " (SELECT id FROM webhooks WHERE next_at <= ? ORDER BY next_at LIMIT ?)"
-                " RETURNING id, run_id, url, body, attempts",
-                (now + lease_s, now, limit),
-            )
+            found = connection.execute(CLAIM, (now + lease_s, now, rows.dumps(dict(free)), free_of_others, limit))
             return [Delivery(*row) for row in found]
 
         return await self._database.write(job)
 
-    async def next_at(self) -> float | None:
-        """When the next one is due; None if there is none."""
+    async def take_over(self, lease_s: float) -> None:
+        """At start: what a process had that died in the middle of it is due now, like all that is due so soon."""
+        now = self._clock()
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE webhooks SET next_at = ? WHERE next_at > ? AND next_at <= ?", (now, now, now + lease_s)
+            )
+
+        await self._database.write(job, durable=False)
+
+    async def next_at(self, but_of: Sequence[str] = ()) -> float | None:
+        """When the next one is due, of all hosts but these; None if there is none."""
 
         def job(connection: sqlite3.Connection) -> float | None:
-            row = connection.execute("SELECT min(next_at) FROM webhooks").fetchone()
+            row = connection.execute(
+                "SELECT next_at FROM webhooks WHERE host NOT IN (SELECT value FROM json_each(?))"
+                " ORDER BY next_at LIMIT 1",
+                (rows.dumps(list(but_of)),),
+            ).fetchone()
             return None if row is None else row[0]
 
         return await self._database.read(job, small=True)
@@ -115,7 +140,7 @@ class Webhooks:
 
         await self._database.write(job)
 
-    async def give_up(self, delivery: Delivery, reason: str, host: str) -> None:
+    async def give_up(self, delivery: Delivery, reason: str) -> None:
         """It is not tried again; an event says so. The address is not told: it may hold a secret."""
         now = self._clock()
 
@@ -127,7 +152,7 @@ class Webhooks:
                     "webhook_failed",
                     run_id=delivery.run_id,
                     delivery=delivery.id,
-                    host=host,
+                    host=delivery.host,
                     attempts=delivery.attempt,
                     reason=reason,
                 )

@@ -19,8 +19,8 @@ from changeover.errors import InvalidRequest
 from changeover.manager import GraphVersionManager
 from changeover.runs.assistants import assistant_id, default_id
 from changeover.runs.crons import new_cron_id
-from changeover.runs.schedules import Schedule
 from changeover.runs.encoding import dumps
+from changeover.runs.schedules import Schedule
 from changeover.server.encoding import JSON
 from changeover.server.langgraph.objects import JsonObject, storable
 from changeover.server.langgraph.payloads import Durability, Names, StreamMode, Strict, run_body

@@ -121,8 +121,10 @@ class FollowThread:
                 yield other, 0
 
     async def _of_run(self, run: Run, after: int | None, modes: frozenset[str]) -> AsyncIterator[bytes]:
+        has_begun = after != 0
         try:
             async for entries in self._manager.background.events(run, after, None, HEARTBEAT_S):
+                has_begun = has_begun or any(entry.event == "metadata" for entry in entries)
                 body = b"".join(
                     sse.encode(entry, f"{run.id}:{entry.seq}")
                     for entry in entries
@@ -130,16 +132,18 @@ class FollowThread:
                 )
                 if body or not entries:
                     yield body or sse.HEARTBEAT
-        except Conflict:  # what it said is kept no more: the client is told of its end
+        except Conflict:  # what it said is kept no more: the client is told that it was there, and of its end
             pass
         background = self._manager.background.get(run.id)
         if background is not None:
             await background.ended.wait()
-        async for body in self._end_of_run(run, modes):
+        async for body in self._end_of_run(run, modes, has_begun):
             yield body
 
-    async def _end_of_run(self, run: Run, modes: frozenset[str]) -> AsyncIterator[bytes]:
+    async def _end_of_run(self, run: Run, modes: frozenset[str], has_begun: bool) -> AsyncIterator[bytes]:
         id_ = f"{run.id}:{END}"
+        if not has_begun and modes & {RUN_MODES, LIFECYCLE}:  # nobody listened when it ran
+            yield sse.event("metadata", dumps({"run_id": run.id, "attempt": 1}), f"{run.id}:0")
         if STATE_UPDATE in modes:
             yield sse.event("state_update", dumps(await self._state(run)), id_)
         if modes & {RUN_MODES, LIFECYCLE}:

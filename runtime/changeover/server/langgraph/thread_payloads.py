@@ -101,7 +101,7 @@ class MetadataPatch(Strict):
     metadata: JsonObject
 
 
-class CheckpointBody(Strict):
+class PlaceBody(Strict):
     """A place in a thread, as clients have it from a state."""
 
     thread_id: str | None = None
@@ -117,7 +117,7 @@ class CheckpointBody(Strict):
         return Place(id_, namespace, self.checkpoint_map or None)
 
 
-def place_of(checkpoint: CheckpointBody | None, checkpoint_id: str | None, thread_id: str) -> Place:
+def place_of(checkpoint: PlaceBody | None, checkpoint_id: str | None, thread_id: str) -> Place:
     place = checkpoint.place(thread_id) if checkpoint is not None else Place()
     if checkpoint_id is None or place.checkpoint_id == checkpoint_id:
         return place
@@ -129,7 +129,7 @@ def place_of(checkpoint: CheckpointBody | None, checkpoint_id: str | None, threa
 class ConfigWithCheckpoint(Strict):
     """The older form of a place: LangGraph's config."""
 
-    configurable: CheckpointBody
+    configurable: PlaceBody
 
 
 def selected_field(given: str) -> str:
@@ -142,7 +142,7 @@ Select = Annotated[list[Annotated[str, AfterValidator(selected_field)]], Field(m
 
 
 class StateQuery(Strict):
-    checkpoint: CheckpointBody
+    checkpoint: PlaceBody
     subgraphs: bool | None = None
     select: Select | None = None
 
@@ -150,15 +150,15 @@ class StateQuery(Strict):
 class StateUpdateBody(Strict):
     values: Values = None
     as_node: Annotated[str, Field(min_length=1)] | None = None
-    checkpoint: CheckpointBody | None = None
+    checkpoint: PlaceBody | None = None
     checkpoint_id: CheckpointId | None = None
 
 
 class HistoryQuery(Strict):
     limit: Limit = 10
-    before: CheckpointId | CheckpointBody | ConfigWithCheckpoint | None = None
+    before: CheckpointId | PlaceBody | ConfigWithCheckpoint | None = None
     metadata: JsonObject | None = None
-    checkpoint: CheckpointBody | None = None
+    checkpoint: PlaceBody | None = None
     select: Select | None = None
 
     def before_id(self, thread_id: str) -> str | None:
@@ -171,7 +171,7 @@ class HistoryQuery(Strict):
         return id_
 
 
-class Wanted(Strict):
+class ThreadsWanted(Strict):
     """Which threads: the body of a count."""
 
     metadata: JsonObject | None = None
@@ -193,7 +193,7 @@ Path_ = Annotated[str, AfterValidator(path_of)]
 Alias = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(storable)]
 
 
-class Search(Wanted):
+class ThreadSearch(ThreadsWanted):
     limit: Limit = 10
     offset: Offset = 0
     sort_by: SortBy | None = None
@@ -202,6 +202,6 @@ class Search(Wanted):
     extract: Annotated[dict[Alias, Path_], Field(max_length=PATHS_LIMIT)] | None = None
 
 
-class Prune(Strict):
+class PruneBody(Strict):
     thread_ids: Annotated[list[Id], Field(max_length=1000)]
     strategy: Literal["delete", "keep_latest"] = "delete"

@@ -12,7 +12,7 @@ from changeover.errors import ChangeoverError, InvalidRequest
 from changeover.manager import GraphVersionManager
 from changeover.server.encoding import dumps
 from changeover.server.langgraph.state import interrupts_by_task
-from changeover.server.langgraph.thread_payloads import Search, Wanted
+from changeover.server.langgraph.thread_payloads import ThreadSearch, ThreadsWanted
 from changeover.store.records import timestamp
 from changeover.store.thread_search import contains
 from changeover.store.threads import ThreadRow
@@ -47,20 +47,20 @@ async def described(manager: GraphVersionManager, row: ThreadRow) -> dict[str, A
         return thread_json(row, None, error)
 
 
-async def search(manager: GraphVersionManager, wanted: Search) -> tuple[list[dict[str, Any]], str | None]:
+async def search(manager: GraphVersionManager, wanted: ThreadSearch) -> tuple[list[dict[str, Any]], str | None]:
     """A page of threads, and the offset of the next one if there is more."""
     page = [row async for row in _page(manager, wanted)]
     shown = [await _shown(manager, row, wanted) for row in page[: wanted.limit]]
     return shown, str(wanted.offset + wanted.limit) if len(page) > wanted.limit else None
 
 
-async def count(manager: GraphVersionManager, wanted: Wanted) -> int:
+async def count(manager: GraphVersionManager, wanted: ThreadsWanted) -> int:
     if not wanted.values:
         return await manager.threads.rows.count(wanted.filter())
     return len([row async for row in _with_values(manager, wanted, "created_at", True)])
 
 
-async def _page(manager: GraphVersionManager, wanted: Search) -> AsyncIterator[ThreadRow]:
+async def _page(manager: GraphVersionManager, wanted: ThreadSearch) -> AsyncIterator[ThreadRow]:
     """The rows of a page and one more, which tells whether there is a next page."""
     sort_by, descending = wanted.sort_by or "updated_at", wanted.sort_order != "asc"
     if not wanted.values:
@@ -78,7 +78,7 @@ async def _page(manager: GraphVersionManager, wanted: Search) -> AsyncIterator[T
 
 
 async def _with_values(
-    manager: GraphVersionManager, wanted: Wanted, sort_by: Any, descending: bool
+    manager: GraphVersionManager, wanted: ThreadsWanted, sort_by: Any, descending: bool
 ) -> AsyncIterator[ThreadRow]:
     """Threads whose state holds the wanted values, read a page of rows at a time."""
     for offset in range(0, STATES_LIMIT, PAGE):
@@ -97,7 +97,7 @@ async def _with_values(
         )
 
 
-async def _shown(manager: GraphVersionManager, row: ThreadRow, wanted: Search) -> dict[str, Any]:
+async def _shown(manager: GraphVersionManager, row: ThreadRow, wanted: ThreadSearch) -> dict[str, Any]:
     shape = await described(manager, row) if _needs_state(row, wanted) else thread_json(row, None)
     if wanted.extract:
         whole = plain_json(shape)
@@ -107,7 +107,7 @@ async def _shown(manager: GraphVersionManager, row: ThreadRow, wanted: Search) -
     return {key: shape[key] for key in (*wanted.select, "extracted") if key in shape}
 
 
-def _needs_state(row: ThreadRow, wanted: Search) -> bool:
+def _needs_state(row: ThreadRow, wanted: ThreadSearch) -> bool:
     roots = {path.partition(".")[0].partition("[")[0] for path in (wanted.extract or {}).values()}
     fields = roots | set(wanted.select if wanted.select is not None else ("values", "interrupts"))
     return "values" in fields or ("interrupts" in fields and row.thread.status != "idle")

@@ -32,6 +32,8 @@ UNREADABLE: dict[int | str, dict[str, Any]] = {409: {"description": "The version
 REFUSED: dict[int | str, dict[str, Any]] = {
     409: {"description": "A run is at work on the thread, or it belongs to no graph yet"},
     422: {"description": "The request is wrong, or the graph refuses the update"},
+    503: {"description": "No version serves yet, to bind the thread to"},
+    504: {"description": "The graph's code took too long"},
 }
 
 

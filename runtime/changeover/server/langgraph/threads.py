@@ -15,10 +15,10 @@ from changeover.server.langgraph import thread_search, thread_state
 from changeover.server.langgraph.payloads import THREAD_ID
 from changeover.server.langgraph.thread_payloads import (
     NewThreadBody,
-    Prune,
-    Search,
+    PruneBody,
     ThreadPatch,
-    Wanted,
+    ThreadSearch,
+    ThreadsWanted,
     time_to_live,
 )
 from changeover.store.records import ThreadId
@@ -27,7 +27,12 @@ from changeover.store.threads import ThreadRow
 ThreadPath = Annotated[str, Path(pattern=f"^{THREAD_ID}$")]
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such thread"}}
 BUSY: dict[int | str, dict[str, Any]] = {409: {"description": "A run is at work on the thread, or waits to be"}}
-TAKEN: dict[int | str, dict[str, Any]] = {409: {"description": "There is a thread of this id"}}
+CREATED: dict[int | str, dict[str, Any]] = {
+    404: {"description": "No version that serves has the graph of the supersteps"},
+    409: {"description": "There is a thread of this id"},
+    503: {"description": "No version serves yet"},
+    504: {"description": "The graph's code took too long"},
+}
 
 
 def router(manager: GraphVersionManager) -> APIRouter:
@@ -39,7 +44,7 @@ def router(manager: GraphVersionManager) -> APIRouter:
 
 
 def _add_collection(routes: APIRouter, manager: GraphVersionManager) -> None:
-    @routes.post("", responses=TAKEN)
+    @routes.post("", responses=CREATED)
     async def create(new: Annotated[NewThreadBody, Body(default_factory=NewThreadBody)]) -> JSON:
         row, _created = await manager.threads.create(
             ThreadId(new.thread_id or str(uuid.uuid4())),
@@ -51,16 +56,16 @@ def _add_collection(routes: APIRouter, manager: GraphVersionManager) -> None:
         return await _answer(manager, row)
 
     @routes.post("/search")
-    async def search(wanted: Annotated[Search, Body(default_factory=Search)]) -> JSON:
+    async def search(wanted: Annotated[ThreadSearch, Body(default_factory=ThreadSearch)]) -> JSON:
         found, next_page = await thread_search.search(manager, wanted)
         return JSON(found, headers={"X-Pagination-Next": next_page} if next_page else None)
 
     @routes.post("/count")
-    async def count(wanted: Annotated[Wanted, Body(default_factory=Wanted)]) -> JSON:
+    async def count(wanted: Annotated[ThreadsWanted, Body(default_factory=ThreadsWanted)]) -> JSON:
         return JSON(await thread_search.count(manager, wanted))
 
     @routes.post("/prune", responses=BUSY)
-    async def prune(given: Prune) -> JSON:
+    async def prune(given: PruneBody) -> JSON:
         return JSON({"pruned_count": await manager.threads.prune(given.thread_ids, given.strategy)})
 
 

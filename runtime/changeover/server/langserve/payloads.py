@@ -121,13 +121,8 @@ class BatchBody(_Body):
             if len(self.config) != len(self.inputs):
                 raise InvalidRequest(f"config: there are {len(self.config)} for {len(self.inputs)} inputs")
             return [config.settings() for config in self.config]
-        one = (self.config if isinstance(self.config, Config) else Config()).settings()
-        if one.thread_id is not None and len(self.inputs) > 1:
-            raise InvalidRequest(
-                "config.configurable.thread_id: the inputs of a batch run at once, and a thread runs one after another",
-                hint="give a list with a config for each input",
-            )
-        return [one] * len(self.inputs)
+        one = self.config if isinstance(self.config, Config) else Config()
+        return [one.settings()] * len(self.inputs)
 
     @property
     def max_concurrency(self) -> int | None:

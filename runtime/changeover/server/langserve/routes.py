@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Path
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -23,20 +23,51 @@ from changeover.server.langserve.objects import decoded
 from changeover.server.langserve.payloads import BatchBody, EventsBody, InvokeBody, LogBody, Settings
 from changeover.store.records import ThreadId, VersionId
 
+Graph = Annotated[str, Path(max_length=255, description="The name of a graph or an agent")]
 Version = Annotated[str | None, Header(alias="Changeover-Version", max_length=255)]
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/problem+json": {"schema": {"type": "object"}}}}
+
+
+UNKNOWN: Responses = {
+    404: _problem("There is no such graph, or no such version"),
+    409: _problem("The version cannot be used, or its thread forbids it, or somebody cancelled the run"),
+    422: _problem("The request is wrong, or the graph does not take this input"),
+    500: _problem("The graph failed"),
+    503: _problem("No version serves yet, or the server stops"),
+    504: _problem("The server takes no runs for too long, or the project's factory takes too long"),
+}
+OUTPUT: Responses = {
+    200: {
+        "description": "`output`, and under `metadata` the id and the version of the run, or of each",
+        "content": {"application/json": {"schema": {"type": "object", "required": ["output", "metadata"]}}},
+    },
+    **UNKNOWN,
+}
+EVENTS: Responses = {
+    200: {
+        "description": "Server-sent events `data`, for `stream` after one of `metadata`; then `end`, or `error`",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    **UNKNOWN,
+}
+SCHEMA: Responses = {200: {"description": "A JSON Schema"}, **UNKNOWN}
 
 
 def router(manager: GraphVersionManager) -> APIRouter:
     routes = APIRouter(prefix="/{graph}", tags=["langserve"])
 
-    @routes.post("/invoke")
-    async def invoke(graph: str, body: InvokeBody, changeover_version: Version = None) -> Response:
+    @routes.post("/invoke", response_class=Response, responses=OUTPUT)
+    async def invoke(graph: Graph, body: InvokeBody, changeover_version: Version = None) -> Response:
         body.check_kwargs()
         request = _request(graph, body.input, body.settings(), changeover_version, final=True)
         return Document(manager, [request], batch=False, max_concurrency=None)
 
-    @routes.post("/batch")
-    async def batch(graph: str, body: BatchBody, changeover_version: Version = None) -> Response:
+    @routes.post("/batch", response_class=Response, responses=OUTPUT)
+    async def batch(graph: Graph, body: BatchBody, changeover_version: Version = None) -> Response:
         body.check_kwargs()
         requests = [
             _request(graph, input_, settings, changeover_version, final=True)
@@ -44,32 +75,32 @@ def router(manager: GraphVersionManager) -> APIRouter:
         ]
         return Document(manager, requests, batch=True, max_concurrency=body.max_concurrency)
 
-    @routes.post("/stream")
-    async def stream(graph: str, body: InvokeBody, changeover_version: Version = None) -> Response:
+    @routes.post("/stream", response_class=Response, responses=EVENTS)
+    async def stream(graph: Graph, body: InvokeBody, changeover_version: Version = None) -> Response:
         body.check_kwargs()
         return Chunks(manager, _request(graph, body.input, body.settings(), changeover_version))
 
-    @routes.post("/stream_log")
-    async def stream_log(graph: str, body: LogBody, changeover_version: Version = None) -> Response:
+    @routes.post("/stream_log", response_class=Response, responses=EVENTS)
+    async def stream_log(graph: Graph, body: LogBody, changeover_version: Version = None) -> Response:
         body.check_kwargs()
         return LogPatches(manager, _request(graph, body.input, body.settings(), changeover_version), body.filters)
 
-    @routes.post("/stream_events")
-    async def stream_events(graph: str, body: EventsBody, changeover_version: Version = None) -> Response:
+    @routes.post("/stream_events", response_class=Response, responses=EVENTS)
+    async def stream_events(graph: Graph, body: EventsBody, changeover_version: Version = None) -> Response:
         version = body.wanted_version()
         request = _request(graph, body.input, body.settings(), changeover_version)
         return CallbackEvents(manager, request, body.filters, version)
 
-    @routes.get("/input_schema")
-    async def input_schema(graph: str, changeover_version: Version = None) -> Response:
+    @routes.get("/input_schema", response_class=JSON, responses=SCHEMA)
+    async def input_schema(graph: Graph, changeover_version: Version = None) -> Response:
         return await _schema(manager, graph, changeover_version, "input_schema")
 
-    @routes.get("/output_schema")
-    async def output_schema(graph: str, changeover_version: Version = None) -> Response:
+    @routes.get("/output_schema", response_class=JSON, responses=SCHEMA)
+    async def output_schema(graph: Graph, changeover_version: Version = None) -> Response:
         return await _schema(manager, graph, changeover_version, "output_schema")
 
-    @routes.get("/config_schema")
-    async def config_schema(graph: str, changeover_version: Version = None) -> Response:
+    @routes.get("/config_schema", response_class=JSON, responses=SCHEMA)
+    async def config_schema(graph: Graph, changeover_version: Version = None) -> Response:
         return await _schema(manager, graph, changeover_version, "config_schema")
 
     return routes

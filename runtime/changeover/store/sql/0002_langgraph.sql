@@ -70,7 +70,8 @@ CREATE TABLE webhooks (
     id       TEXT PRIMARY KEY,
     run_id   TEXT NOT NULL,
     url      TEXT NOT NULL,
-    body     TEXT NOT NULL,
+    host     TEXT NOT NULL,                  -- of the URL, lower case
+    body     TEXT NOT NULL,                  -- JSON object
     attempts INTEGER NOT NULL DEFAULT 0,
     next_at  REAL NOT NULL,
     error    TEXT

@@ -30,8 +30,8 @@ def success(id_: int, result: dict[str, Any], meta: dict[str, Any]) -> dict[str,
     return {"type": "success", "id": id_, "result": result, "meta": meta}
 
 
-def failure(id_: int | None, code: str, message: str, **more: Any) -> dict[str, Any]:
-    return {"type": "error", "id": id_, "error": code, "message": message, **more}
+def failure(id_: int | None, error: str, message: str, **more: Any) -> dict[str, Any]:
+    return {"type": "error", "id": id_, "error": error, "message": message, **more}
 
 
 def failure_of(id_: int | None, error: ChangeoverError) -> dict[str, Any]:

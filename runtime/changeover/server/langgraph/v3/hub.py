@@ -115,6 +115,7 @@ class Hub:
         if thread is None:
             return None
         thread.holds += 1
+        thread.begin()
         self._followed[run.id] = _Followed(run, thread)
         thread.publish(root_lifecycle(run.id, run.graph, run.version, "running"), run.id)
         if answered := _answered(request):
@@ -139,6 +140,8 @@ class Hub:
         error = (outcome.reason or outcome.status) if status == "failed" else None
         if followed is not None:
             followed.publish(followed.events.end(status, error))
+        if status == "interrupted":
+            thread.pause(run.id)
         more = {"error": error} if error else {}
         thread.publish(root_lifecycle(run.id, run.graph, run.version, status, **more), run.id, ends_run=True)
         if followed is not None:
@@ -181,6 +184,8 @@ class Hub:
         elif status := STATUS_OF.get(run.status):
             for interrupt in asked:
                 thread.publish(input_requested((), interrupt), run.id)
+            if status == "interrupted":
+                thread.pause(run.id)
             more = {"error": run.status_reason or run.status} if status == "failed" else {}
             event = root_lifecycle(run.id, run.graph, run.version, status, **more)
             thread.publish(event, run.id, ends_run=True, for_resuming=not asked)

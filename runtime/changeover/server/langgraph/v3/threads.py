@@ -65,6 +65,7 @@ class ThreadEvents:
         self.used_at = time.monotonic()
         self._listeners: set[Following] = set()
         self._told: dict[str, None] = {}
+        self._paused: set[str] = set()  # runs that ended with a question
         self._changed: asyncio.Event | None = None
         self._closing = False
 
@@ -79,8 +80,17 @@ class ThreadEvents:
 
     @property
     def told(self) -> frozenset[str]:
-        """Runs whose end some listener was given."""
+        """Runs whose end some listener was given, and those that asked something and were followed by another."""
         return frozenset(self._told)
+
+    def pause(self, run_id: str) -> None:
+        """A run ended and waits: that is news until another run begins."""
+        self._paused.add(run_id)
+
+    def begin(self) -> None:
+        """Another run begins."""
+        self._told.update(dict.fromkeys(self._paused))
+        self._paused.clear()
 
     def publish(
         self, event: ProtocolEvent, run_id: str | None = None, *, ends_run: bool = False, for_resuming: bool = False
@@ -109,7 +119,7 @@ class ThreadEvents:
 
     def tell(self, event: Recorded) -> None:
         """A listener is given this event."""
-        if event.ends_run and event.run_id is not None:
+        if event.ends_run and event.run_id is not None and event.run_id not in self._paused:
             self._told[event.run_id] = None
 
     def add(self, listener: Following) -> None:
