@@ -15,7 +15,9 @@ from langgraph.types import StateUpdate, interrupt
 
 from changeover import GraphVersionManager
 from changeover.checkpoints.sqlite import delete_for_runs
+from changeover.checkpoints.staging import StagedSaver
 from changeover.errors import InvalidRequest
+from changeover.runs.threads import HEAD, Place
 from changeover.store.records import ThreadId
 
 
@@ -118,21 +120,65 @@ async def test_a_copy_is_complete_and_the_original_stays(manager: GraphVersionMa
     assert (await turn(manager, copy.id, "on"))["seldom"][-2:] == ["on", "s"]
 
 
-async def test_an_edit_of_changes_is_that_of_langgraph_itself(manager: GraphVersionManager) -> None:
-    """The same updates on a staged saver and on LangGraph's own give the same values."""
-    for thread_id in ("staged", "stock"):
-        for number in range(3):
-            await turn(manager, thread_id, f"w{number}")
-    steps = [
-        [StateUpdate({"often": [f"e{n}"], "seldom": [f"e{n}"]}, "say"), StateUpdate({"whole": ["x"]}, "below")]
-        for n in range(3)
-    ]
-    await manager.threads.update("staged", steps)
-    _, loaded = await manager.graph("talk")
-    config: Any = {"configurable": {"thread_id": "stock"}}
-    await loaded.runnable.abulk_update_state(config, steps)
-    assert (await seen(manager, "staged"))[:2] == (await seen(manager, "stock"))[:2]
-    assert (await turn(manager, "staged", "on"))["often"] == (await turn(manager, "stock", "on"))["often"]
+@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("frequency", [2, 3, 50])
+@pytest.mark.parametrize("earlier", [0, 2])
+async def test_an_edit_of_changes_is_that_of_langgraph_itself(
+    tmp_path: Path, turns: int, frequency: int, earlier: int
+) -> None:
+    """The same updates on a staged saver and on LangGraph's own give the same values, from the head and from before."""
+    words = Annotated[list[str], DeltaChannel(extend, snapshot_frequency=frequency)]
+    kept: Any = TypedDict("kept", {"words": words})  # type: ignore[misc, valid-type]
+    graph = StateGraph(kept).add_node("say", lambda state: {"words": ["s"]}).add_edge(START, "say")
+    async with GraphVersionManager.open(tmp_path) as manager:
+        await manager.switch(await manager.register("kept", {"kept": graph.add_edge("say", END)}))
+        steps = [[StateUpdate({"words": [f"e{n}"]}, "say")] for n in range(4)]
+        found = []
+        for thread_id in ("staged", "stock"):
+            for number in range(turns):
+                await manager.invoke("kept", {"words": [f"w{number}"]}, thread_id=thread_id)
+            thread = (await manager.store.threads.get(thread_id)).thread
+            before = (await manager.threads.history(thread, limit=10))[earlier]
+            place = Place(before.config["configurable"]["checkpoint_id"]) if earlier else HEAD
+            if thread_id == "staged":
+                await manager.threads.update(thread_id, steps, place)
+            else:
+                _, loaded = await manager.graph("kept")
+                await loaded.runnable.abulk_update_state(place.config(thread_id), steps)
+            history = await manager.threads.history(thread, limit=100)
+            found.append([(state.values, state.next, state.metadata["step"]) for state in history if state.metadata])
+        assert found[0] == found[1]
+        assert found[0][0][0]["words"][-4:] == ["e0", "e1", "e2", "e3"]
+
+
+async def test_writes_on_a_stored_checkpoint_are_merged_as_the_saver_merges_them(manager: GraphVersionManager) -> None:
+    await turn(manager, "t1", "a", asks=True)
+    saver = manager.saver
+    head = await saver.aget_tuple({"configurable": {"thread_id": "t1"}})
+    assert head is not None
+    for writes, task in (
+        ([("whole", ["first"]), ("often", ["first"])], "done"),
+        ([("__interrupt__", "old")], "done"),
+        ([("whole", ["new"])], "other"),
+    ):
+        await saver.aput_writes(head.config, writes, task)
+    staged = StagedSaver(saver)
+    for writes, task in (
+        ([("whole", ["late"]), ("often", ["late"]), ("seldom", ["late"])], "done"),
+        ([("__interrupt__", "new")], "done"),
+        ([("whole", ["third"])], "third"),
+    ):
+        await staged.aput_writes(head.config, writes, task)
+    seen_staged = await staged.aget_tuple(head.config)
+    await manager.store.database.write(staged.write_to)
+    written = await saver.aget_tuple(head.config)
+    assert seen_staged is not None
+    assert written is not None
+
+    def in_order(found: Any) -> list[str]:
+        return sorted(map(repr, found.pending_writes))
+
+    assert in_order(seen_staged) == in_order(written)
 
 
 async def test_lists_are_those_of_the_stock_saver(manager: GraphVersionManager) -> None:

@@ -235,6 +235,7 @@ async def test_a_busy_thread_outlives_its_time_and_a_run_renews_it(
 
     await eventually(is_over)
     assert await manager.threads.expire() == 0
+    assert await manager.store.threads.delete({"busy": lambda connection: None}, expired=True) == []
     await sdk.threads.update("busy", metadata={}, ttl=100)
     before = (await manager.store.threads.get("busy")).expires_at
     gate.open.set()

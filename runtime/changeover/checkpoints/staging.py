@@ -7,12 +7,14 @@ Then the rows go into one transaction together with what else must change with t
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
     BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
@@ -93,9 +95,22 @@ class StagedSaver(BaseCheckpointSaver[Any]):
         return [(row[3], row[6], row[7], row[8], row[4], row[5]) for row in rows]
 
     def _with_writes(self, found: CheckpointTuple | None) -> CheckpointTuple | None:
+        """A stored checkpoint with the writes that were staged on it, as the saver would merge them.
+
+        Control writes replace what a task has on their channel; of its results the stored ones stay.
+        """
         if found is None:
             return None
         configurable = found.config["configurable"]
-        rows = self._staged_writes((configurable.get("checkpoint_ns", ""), configurable["checkpoint_id"]))
-        added = [(task, channel, self.serde.loads_typed((type_, value))) for task, channel, type_, value, *_ in rows]
-        return found._replace(pending_writes=[*(found.pending_writes or []), *added]) if added else found
+        staged = self._staged_writes((configurable.get("checkpoint_ns", ""), configurable["checkpoint_id"]))
+        if not staged:
+            return found
+        replaced = {(task, channel) for task, channel, *_, index in staged if index < 0}
+        kept = [write for write in found.pending_writes or [] if (write[0], write[1]) not in replaced]
+        results = Counter(task for task, channel, _ in kept if channel not in WRITES_IDX_MAP)
+        added = [
+            (task, channel, self.serde.loads_typed((type_, value)))
+            for task, channel, type_, value, _, index in staged
+            if index < 0 or index >= results[task]
+        ]
+        return found._replace(pending_writes=[*kept, *added])

@@ -31,7 +31,18 @@ PROJECT_FOLDERS = ("prompts", "graphs", "migrations")
 IGNORE_FILES = (".gitignore", ".changeoverignore")
 
 NEVER = frozenset({".git", ".hg", ".svn", ".venv", "node_modules", "__pycache__", ".changeover"})
-CACHES = frozenset({".langgraph_api", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".tox", ".nox", ".ipynb_checkpoints"})
+CACHES = frozenset(
+    {
+        ".langgraph_api",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".hypothesis",
+        ".tox",
+        ".nox",
+        ".ipynb_checkpoints",
+    }
+)
 _SKIPPED_NAMES = NEVER | CACHES | {"4913", ".DS_Store", *IGNORE_FILES}
 _SKIPPED_ENDINGS = ("~", ".swp", ".swo", ".swx", ".tmp", ".pyc", "___jb_tmp___", "___jb_old___")
 _SKIPPED_PATTERNS = (".#*", "#*#", ".goutputstream-*")
