@@ -17,9 +17,7 @@ from changeover.server.langgraph.v3.subscriptions import Filter, Listener
 from changeover.server.langgraph.v3.threads import ThreadEvents, TooSlow
 
 DEADLINE_S = 5.0
-ALL = frozenset(
-    ("values", "updates", "messages", "tools", "lifecycle", "input", "checkpoints", "tasks", "custom")
-)
+ALL = frozenset(("values", "updates", "messages", "tools", "lifecycle", "input", "checkpoints", "tasks", "custom"))
 METHODS = ("values", "updates", "messages", "tools", "lifecycle", "input.requested", "checkpoints", "tasks", "custom")
 segments = st.sampled_from(["a", "a:1", "a:2", "b", "b:1"])
 namespaces = st.lists(segments, max_size=3)

@@ -146,6 +146,22 @@ async def test_a_run_that_never_began_is_told_too(
         assert (body["run_id"], body["status"]) == (cancelled["run_id"], "interrupted")
 
 
+async def test_a_run_that_another_displaced_is_told_too(
+    project: WriteProject, serving: Serving, eventually: Eventually
+) -> None:
+    async with (
+        serving(project(ECHO), runs_webhook_private=True) as url,
+        get_client(url=url) as sdk,
+        receiving() as receiver,
+    ):
+        thread = (await sdk.threads.create())["thread_id"]
+        await sdk.runs.create(thread, "echo", input=said("first"))
+        displaced = await sdk.runs.create(thread, "echo", input=said("second"), webhook=receiver.url)
+        await sdk.runs.create(thread, "echo", input=said("third"), multitask_strategy="interrupt")
+        body = await got(receiver, eventually)
+        assert (body["run_id"], body["status"]) == (displaced["run_id"], "interrupted")
+
+
 @pytest.mark.parametrize(
     ("url", "code"),
     [

@@ -206,7 +206,13 @@ def sending() -> Graph:
     def work(state: Piece) -> Command[Any]:
         return Command(update={"log": [state["name"]]})
 
-    inner = StateGraph(Piece, output_schema=Log).add_node("work", work).add_edge(START, "work").add_edge("work", END).compile()
+    inner = (
+        StateGraph(Piece, output_schema=Log)
+        .add_node("work", work)
+        .add_edge(START, "work")
+        .add_edge("work", END)
+        .compile()
+    )
     graph = StateGraph(Desk).add_node("piece", inner).add_conditional_edges(START, split, ["piece"])
     return graph.add_edge("piece", END)
 

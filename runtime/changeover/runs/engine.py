@@ -112,7 +112,7 @@ class Engine:
             raise
         finally:
             if request.webhook and live is not None:
-                outcome = replace(outcome, values=dumps(live.values))
+                outcome = replace(outcome, values=_values(live))
             await _unless_done(self._leave(flight, outcome))
             with suppress(ValueError):  # a stream that was closed from another task leaves its own context behind
                 structlog.contextvars.reset_contextvars(**token)
@@ -345,6 +345,15 @@ class Engine:
         # a run that was to continue and was stopped before its first step leaves what waits on the thread as it was
         untouched = status == "interrupted" and flight.run.continues and flight.node is None
         return Outcome(status, reason, "failure", began=live is not None and not untouched)
+
+
+def _values(live: LiveRun) -> bytes | None:
+    """The last values of a run as JSON. What the project's own classes raise must not keep its end from being written."""
+    try:
+        return dumps(live.values)
+    except Exception:  # border: code of the project
+        log.warning("values_have_no_json", extra={"run_id": live.run.id})
+        return None
 
 
 def _waiting(before: Thread | None) -> Waiting | None:

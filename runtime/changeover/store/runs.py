@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from changeover.errors import Conflict, NotFound
-from changeover.store import rows, webhooks
+from changeover.store import feedback, rows, webhooks
 from changeover.store.database import Database
 from changeover.store.records import (
     Accepted,
@@ -133,6 +133,7 @@ class Runs:
                     raise NotFound(f"there is no run '{id_}' on thread '{thread_id}'", code="unknown-run")
                 raise Conflict(f"run {id_} has not ended", code="run-active", hint="cancel it first")
             connection.execute("DELETE FROM run_events WHERE run_id = ?", (id_,))
+            feedback.forget(connection, id_)
 
         await self._database.write(job)
 
@@ -285,9 +286,11 @@ def _supersede(connection: sqlite3.Connection, by: Run, now: float) -> tuple[Run
     if by.multitask_strategy == "interrupt":
         ended = connection.execute(
             "UPDATE runs SET status = 'interrupted', status_reason = ?, ended_at = ?"
-            " WHERE thread_id = ? AND status = 'pending' AND begin_at IS NULL RETURNING id, version",
+            " WHERE thread_id = ? AND status = 'pending' AND begin_at IS NULL RETURNING *",
             (f"run {by.id} took its place", now, by.thread_id),
         ).fetchall()
+        for run in map(rows.run, ended):
+            webhooks.enqueue_end(connection, run, Outcome(run.status, run.status_reason), None, now)
     elif by.multitask_strategy == "rollback":
         ended = connection.execute(
             "DELETE FROM runs WHERE thread_id = ? AND status = 'pending' AND begin_at IS NULL RETURNING id, version",

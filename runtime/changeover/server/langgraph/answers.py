@@ -27,6 +27,7 @@ Headers = list[tuple[bytes, bytes]]
 
 HEARTBEAT_S = 10.0
 BEGIN_WAIT_S = 5.0  # a stream of a run that waits for its turn is opened after this time, before its version is known
+FROM_THE_FIRST = "last_event_id=-1"  # where a client goes on that was cut off before it saw any event
 SEND_WAIT_S = 60.0  # a client that takes nothing for so long has gone
 
 
@@ -105,7 +106,7 @@ class EventStream(Answer):
         has_begun = background.begun.is_set()
         if not has_begun and background.ended.is_set() and background.error is not None:
             raise _refusal(background.error, run)
-        await self.open(run, background.run.version if has_begun else None)
+        await self.open(run, background.run.version if has_begun else None, FROM_THE_FIRST)
         await self.tell(manager.background.events(run, 0, self._listener.leave, HEARTBEAT_S))
 
     async def open(self, run: Run, version: str | None, query: str = "") -> None:

@@ -51,7 +51,7 @@ class _Joining:
                 raise
             task.uncancel()
             background = self._manager.background.get(run.id)
-            if background is not None and ("cancel_on_disconnect", "true") in _lower(query):
+            if background is not None and _is_set(query, "cancel_on_disconnect"):
                 background.stop(LEFT)
 
     async def _run(self, run_id: str, thread_id: str | None) -> Run:
@@ -97,7 +97,7 @@ class JoinStream(_Joining):
         self, run: Run, scope: Scope, query: list[tuple[str, str]], send: Send, listener: Listener
     ) -> None:
         modes = _modes(query)
-        after = _after(scope)
+        after = _after(scope, query)
         background = self._manager.background.get(run.id)
         stream = EventStream(scope.get("root_path", ""), send, listener)
         text = scope.get("query_string", b"").decode("latin-1")
@@ -120,9 +120,13 @@ def _modes(query: list[tuple[str, str]]) -> frozenset[str]:
     return frozenset(given)
 
 
-def _after(scope: Scope) -> int | None:
-    """The number that the client has seen last; None: it wants what comes from now on."""
-    given = next((value for name, value in scope["headers"] if name == b"last-event-id"), b"").decode("latin-1").strip()
+def _after(scope: Scope, query: list[tuple[str, str]]) -> int | None:
+    """The number that the client has seen last; None: it wants what comes from now on.
+
+    The query says it for a client that was cut off before it had seen any event.
+    """
+    header = next((value for name, value in scope["headers"] if name == b"last-event-id"), b"").decode("latin-1")
+    given = (header or dict(query).get("last_event_id", "")).strip()
     if not given:
         return None
     if given in ("-1", "0"):
@@ -132,5 +136,5 @@ def _after(scope: Scope) -> int | None:
     return int(given)
 
 
-def _lower(query: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(name, value.lower()) for name, value in query]
+def _is_set(query: list[tuple[str, str]], wanted: str) -> bool:
+    return any(name == wanted and value.lower() in ("true", "1") for name, value in query)
