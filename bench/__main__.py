@@ -10,7 +10,7 @@ import sys
 
 from bench.table import Row, show, write
 
-NAMES = ("invoke", "wait", "edit", "switches", "memory")
+NAMES = ("invoke", "wait", "streams", "edit", "switches", "memory")
 
 
 def main() -> int:

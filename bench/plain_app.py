@@ -1,8 +1,9 @@
-"""What one would write without changeover: a FastAPI app that calls `ainvoke` with `AsyncSqliteSaver`.
+"""What one would write without changeover: a FastAPI app that calls `ainvoke` and `astream` with `AsyncSqliteSaver`.
 
 `PLAIN_GRAPH` names the file with the graph, `PLAIN_DATABASE` the database.
 """
 
+import json
 import os
 import runpy
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 BUILDER = runpy.run_path(os.environ["PLAIN_GRAPH"])["graph"]
@@ -30,6 +32,18 @@ app = FastAPI(lifespan=lifespan)
 async def wait(thread_id: str, request: Request) -> Any:
     body = await request.json()
     return await app.state.graph.ainvoke(body["input"], {"configurable": {"thread_id": thread_id}})
+
+
+@app.post("/threads/{thread_id}/runs/stream")
+async def stream(thread_id: str, request: Request) -> StreamingResponse:
+    body = await request.json()
+    config: Any = {"configurable": {"thread_id": thread_id}}
+
+    async def events() -> AsyncIterator[str]:
+        async for mode, part in app.state.graph.astream(body["input"], config, stream_mode=[body["stream_mode"]]):
+            yield f"event: {mode}\ndata: {json.dumps(part)}\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 @app.get("/durability")

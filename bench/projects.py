@@ -42,10 +42,49 @@ graph.add_edge("second", "third")
 graph.add_edge("third", END)
 """
 
+STREAMS = """\
+import asyncio
+from typing import TypedDict
+
+from langgraph.config import get_stream_writer
+from langgraph.graph import END, START, StateGraph
+
+GATE = asyncio.Event()
+
+
+class State(TypedDict, total=False):
+    events: int
+    wait: bool
+    open: bool
+
+
+async def work(state: State) -> State:
+    write = get_stream_writer()
+    for number in range(state.get("events", 0)):
+        write({"number": number})
+        await asyncio.sleep(0)
+    if state.get("open"):
+        GATE.set()
+    if state.get("wait"):
+        await GATE.wait()
+    return {"events": 0}
+
+
+graph = StateGraph(State)
+graph.add_node("work", work)
+graph.add_edge(START, "work")
+graph.add_edge("work", END)
+"""
+
 
 def trivial(folder: Path) -> Path:
     """One graph of three nodes that do nothing, `trivial`."""
     return write(folder, {"graphs/trivial.py": TRIVIAL, "agents.yaml": "agents: {}\n"})
+
+
+def streams(folder: Path) -> Path:
+    """One graph of one node, `streams`, that writes so many custom events and waits at a gate if it is told to."""
+    return write(folder, {"graphs/streams.py": STREAMS, "agents.yaml": "agents: {}\n"})
 
 
 def sample(folder: Path) -> Path:

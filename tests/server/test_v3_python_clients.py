@@ -216,9 +216,9 @@ async def test_runs_of_the_other_routes_appear_in_the_thread(client: LangGraphCl
         async def watch() -> None:
             async for event in watching.events:
                 seen.append(event)
-                if event["method"] == "lifecycle" and not event["params"]["namespace"]:
-                    if event["params"]["data"]["event"] == "completed":
-                        return
+                is_root = event["method"] == "lifecycle" and not event["params"]["namespace"]
+                if is_root and event["params"]["data"]["event"] == "completed":
+                    return
 
         watcher = asyncio.create_task(watch())
         async with asyncio.timeout(DEADLINE_S):
@@ -256,9 +256,9 @@ async def test_events_that_were_missed_are_sent_again(client: LangGraphClient, g
         handle = transport.open_event_stream({"channels": every})
         async for event in handle.events:
             whole.append(event)
-            if event["method"] == "lifecycle" and event["params"]["data"]["event"] == "completed":
-                if not event["params"]["namespace"]:
-                    break
+            is_root = event["method"] == "lifecycle" and not event["params"]["namespace"]
+            if is_root and event["params"]["data"]["event"] == "completed":
+                break
         await handle.close()
         for cut in range(1, len(whole)):
             assert await within(read(whole[cut - 1]["seq"], len(whole) - cut)) == whole[cut:]
@@ -359,5 +359,5 @@ async def test_remote_graph_aborts_its_run(url: str, client: LangGraphClient, ga
     await within(gate.entered.wait())
     await run.abort()
     async with asyncio.timeout(DEADLINE_S):
-        while (await client.runs.list(thread_id))[0]["status"] != "interrupted":
+        while (await client.runs.list(thread_id))[0]["status"] != "interrupted":  # noqa: ASYNC110 - over a socket
             await asyncio.sleep(0.01)

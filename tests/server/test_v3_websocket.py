@@ -223,7 +223,7 @@ async def test_a_client_that_stops_reading_is_let_go_and_the_run_goes_on(
             run = (await http.get(f"/threads/t/runs/{run_id}")).json()
         assert run["status"] == "success"
         slow.connection.transport.resume_reading()
-        with pytest.raises(ConnectionClosed) as closed:
+        with pytest.raises(ConnectionClosed) as closed:  # noqa: PT012 - after what was on its way
             while True:
                 await slow.frame()
         assert closed.value.rcvd is not None
@@ -258,7 +258,7 @@ async def test_nothing_is_left_of_a_connection_that_ended(url: str, manager: Gra
         await socket("subscription.subscribe", {"channels": ALL})
         assert any(task.get_name() == "protocol-events" for task in asyncio.all_tasks())
     async with asyncio.timeout(DEADLINE_S):
-        while any(task.get_name().startswith("protocol-") for task in asyncio.all_tasks()) and not (
+        while any(task.get_name().startswith("protocol-") for task in asyncio.all_tasks()) and not (  # noqa: ASYNC110
             {task.get_name() for task in asyncio.all_tasks()} - before <= {"protocol-stop"}
         ):
             await asyncio.sleep(0.01)

@@ -59,7 +59,7 @@ class Gate:
 
 
 class Speaker(BaseChatModel):
-    """Says what it is given, token by token, and calls a tool if it is told to. With a gate it waits before each token."""
+    """Says what it is given, token by token, and calls a tool if it is told to. With a gate it waits for each token."""
 
     tokens: Sequence[str] = ()
     call: dict[str, Any] | None = None

@@ -50,8 +50,8 @@ class RunCancelled(Exception):
 class BackgroundRun:
     """A run in a task of its own.
 
-    `accepted` gives its row, pending or running, or what it was refused for. `begun` is set once it executes, `ended` once its
-    end is committed; then `values` are its last and `error` is what it failed with.
+    `accepted` gives its row, pending or running, or what it was refused for. `begun` is set once it executes, `ended`
+    once its end is committed; then `values` are its last and `error` is what it failed with.
     """
 
     def __init__(self, request: RunRequest, *, keep_stream: bool, first: int = 1) -> None:

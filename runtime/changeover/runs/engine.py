@@ -348,7 +348,7 @@ class Engine:
 
 
 def _values(live: LiveRun) -> bytes | None:
-    """The last values of a run as JSON. What the project's own classes raise must not keep its end from being written."""
+    """The last values of a run as JSON. What the project's classes raise must not keep its end from being written."""
     try:
         return dumps(live.values)
     except Exception:  # border: code of the project

@@ -1,8 +1,8 @@
 """LangGraph's stream as the events that its clients know by name.
 
-`values`, `updates`, `custom` and so on are named after their mode; `messages` of mode `messages-tuple` are pairs of a chunk
-and its metadata, those of mode `messages` grow: `messages/metadata`, `messages/partial`, `messages/complete`. What a
-subgraph says carries its namespace: `updates|inner:1f2a`.
+`values`, `updates`, `custom` and so on are named after their mode. `messages` of mode `messages-tuple` are pairs of a
+chunk and its metadata, those of mode `messages` grow: `messages/metadata`, `messages/partial`, `messages/complete`.
+What a subgraph says carries its namespace: `updates|inner:1f2a`.
 """
 
 from __future__ import annotations

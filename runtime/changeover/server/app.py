@@ -21,8 +21,8 @@ from changeover.server import health, problems, security
 from changeover.server.admin import events, graphs, routing, runs, threads, versions
 from changeover.server.idempotency import Idempotency
 from changeover.server.langgraph import assistants, crons, execution, feedback, following, joining
-from changeover.server.langgraph import store as langgraph_store
 from changeover.server.langgraph import runs as langgraph_runs
+from changeover.server.langgraph import store as langgraph_store
 from changeover.server.langgraph import threads as langgraph_threads
 from changeover.server.langgraph.v3 import routes as protocol
 from changeover.server.langserve import routes as langserve

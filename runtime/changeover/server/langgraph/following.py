@@ -35,8 +35,8 @@ def install(app: FastAPI, manager: GraphVersionManager) -> None:
 
 class FollowThread:
     """`run_modes`: the events of each run, `run_done` at its end. `lifecycle`: its start and end. `state_update`: the
-    thread's state after it. The id of an event is its run and its number in it: what comes after it is told, runs that a
-    client missed included.
+    thread's state after it. The id of an event is its run and its number in it: what comes after it is told, and the
+    runs that a client missed are too.
     """
 
     def __init__(self, manager: GraphVersionManager, stopping: asyncio.Event) -> None:
@@ -105,7 +105,7 @@ class FollowThread:
         return next((run for run in found if isinstance(run, BackgroundRun)), None)
 
     async def _known(self, thread_id: str, seen: tuple[Run, str] | None) -> AsyncIterator[tuple[Run, int | None]]:
-        """Runs that the client missed, oldest first, each with the number after which it is told; then the active one."""
+        """The runs that the client missed, oldest first, each with the number after which it is told; or the active."""
         if seen is None:
             active = self._manager.background.active_on(thread_id)
             if active is not None:

@@ -30,7 +30,7 @@ class ThreadRunBody(RunBody):
     """A run of a batch, which says itself on which thread it is to be."""
 
     thread_id: str | None = None
-    assistantId: str | None = None  # noqa: N815 - the JavaScript client sends it beside assistant_id
+    assistantId: str | None = None
 
 
 class CancelBody(Strict):
