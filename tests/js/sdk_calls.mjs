@@ -105,8 +105,8 @@ await main({
     assert.equal((await refusal(threads.get(stepped.thread_id))).status, 404);
     await threads.delete(copy.thread_id);
     assert.equal((await refusal(threads.get(copy.thread_id))).status, 404);
-    for (const call of [threads.getState(nobody), threads.getHistory(nobody), threads.copy(nobody), threads.delete(nobody)]) {
-      assert.equal((await refusal(call)).status, 404);
+    for (const call of ["getState", "getHistory", "copy", "delete"]) {
+      assert.equal((await refusal(threads[call](nobody))).status, 404, call);
     }
   },
 

@@ -267,7 +267,10 @@ async def server(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process
                 told = json.loads(address.read_text())
             except (OSError, ValueError):
                 return None
-            return told["url"] if told.get("pid") == process.pid else None
+            if told.get("pid") != process.pid:
+                return None
+            async with httpx.AsyncClient(base_url=told["url"], timeout=DEADLINE_S) as http:
+                return told["url"] if (await http.get("/readyz")).status_code == 200 else None
 
         yield process, await eventually(listens)
     finally:

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 import changeover
 from changeover.manager import GraphVersionManager
-from changeover.server import health, problems, security
+from changeover.server import health, openapi, problems, security
 from changeover.server.admin import events, graphs, routing, runs, threads, versions
 from changeover.server.idempotency import Idempotency
 from changeover.server.langgraph import assistants, crons, execution, feedback, following, joining
@@ -63,6 +63,7 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
         app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
     app.include_router(health.router(manager, app.state.stopping))
     app.include_router(langserve.router(manager))  # last: its first segment is the name of any graph
+    openapi.install(app, asks_token=bool(manager.settings.token))
     app.add_middleware(Idempotency, manager=manager)
     app.add_middleware(Opened, opening=opening)
     app.add_middleware(problems.Border)

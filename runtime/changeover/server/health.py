@@ -21,15 +21,18 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     routes = APIRouter(tags=["health"])
     metrics = Metrics(manager)
 
-    @routes.api_route("/healthz", methods=["GET", "HEAD"])
+    @routes.get("/healthz")
+    @routes.head("/healthz")
     async def healthz() -> JSON:
         return JSON({"status": "ok"})
 
-    @routes.api_route("/ok", methods=["GET", "HEAD"])
+    @routes.get("/ok")
+    @routes.head("/ok")
     async def ok() -> JSON:
         return JSON({"ok": True})
 
-    @routes.api_route("/readyz", methods=["GET", "HEAD"])
+    @routes.get("/readyz")
+    @routes.head("/readyz")
     async def readyz() -> Response:
         if stopping.is_set():
             return problem(503, "stopping", "the server stops")
@@ -43,7 +46,8 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     async def prometheus() -> Response:
         return Response(await metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    @routes.api_route("/info", methods=["GET", "HEAD"])
+    @routes.get("/info")
+    @routes.head("/info")
     async def info() -> JSON:
         return JSON(_info(manager))
 

@@ -14,6 +14,8 @@ from changeover.store.records import Version
 
 ACTOR_LIMIT_CHARS = 100
 Limit = Annotated[int, Field(ge=1, le=1000)]
+Offset = Annotated[int, Field(ge=0, le=10**9)]
+Number = Annotated[int, Field(ge=0, le=10**15)]  # of a row, a version, a revision
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Actor = Annotated[str | None, Header(alias="Changeover-Actor")]
 IfMatch = Annotated[str | None, Header(alias="If-Match")]

@@ -12,12 +12,11 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
-from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from changeover.errors import InvalidRequest
 from changeover.manager import GraphVersionManager
-from changeover.server.admin.common import Limit
+from changeover.server.admin.common import Limit, Number
 from changeover.server.encoding import JSON, dumps
 from changeover.store.records import Event
 
@@ -31,7 +30,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
 
     @routes.get("/events")
     async def events(
-        after: Annotated[int, Field(ge=0)] | None = None,
+        after: Number | None = None,
         limit: Limit = 100,
         accept: Annotated[str, Header()] = "",
         last_event_id: Annotated[str | None, Header()] = None,

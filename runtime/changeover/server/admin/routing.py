@@ -11,7 +11,17 @@ from pydantic import Field
 from changeover.errors import InvalidRequest, Unavailable
 from changeover.manager import GraphVersionManager
 from changeover.rollout.operations import InFlightChoice, Receipt
-from changeover.server.admin.common import Actor, IfMatch, Limit, Seconds, Strict, actor, etag, expected_revision
+from changeover.server.admin.common import (
+    Actor,
+    IfMatch,
+    Limit,
+    Number,
+    Seconds,
+    Strict,
+    actor,
+    etag,
+    expected_revision,
+)
 from changeover.server.encoding import JSON
 
 Reason = Annotated[str, Field(max_length=1000)]
@@ -100,7 +110,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         return JSON((await manager.store.journal.operation(id_)).to_json())
 
     @routes.get("/history")
-    async def history(limit: Limit = 100, before: int | None = None) -> JSON:
+    async def history(limit: Limit = 100, before: Number | None = None) -> JSON:
         found = await manager.store.routing.history(limit=limit, before=before)
         page: dict[str, Any] = {"history": [entry.history_json() for entry in found]}
         if len(found) == limit and found[-1].revision > 1:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from changeover.errors import Conflict
 from changeover.manager import GraphVersionManager
-from changeover.server.admin.common import Actor, Limit, Strict, actor
+from changeover.server.admin.common import Actor, Limit, Offset, Strict, actor
 from changeover.server.encoding import JSON
 from changeover.store.records import RunStatus
 
@@ -30,7 +30,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         status: RunStatus | None = None,
         active: bool = False,
         limit: Limit = 100,
-        offset: Annotated[int, Field(ge=0)] = 0,
+        offset: Offset = 0,
     ) -> JSON:
         """Newest first; those in flight with their age and the node that finished last. `active`: these alone."""
         found = await manager.store.runs.list(

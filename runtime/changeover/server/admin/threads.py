@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter
-from pydantic import Field
 
 from changeover.manager import GraphVersionManager
-from changeover.server.admin.common import Limit
+from changeover.server.admin.common import Limit, Offset
 from changeover.server.encoding import JSON
 
 
@@ -21,7 +20,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         version: str | None = None,
         status: Literal["idle", "busy", "interrupted", "error"] | None = None,
         limit: Limit = 100,
-        offset: Annotated[int, Field(ge=0)] = 0,
+        offset: Offset = 0,
     ) -> JSON:
         found = await manager.store.runs.threads(version=version, status=status, limit=limit, offset=offset)
         page: dict[str, Any] = {"threads": [thread.to_json() for thread in found]}

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from changeover.errors import InvalidRequest, NotFound
 from changeover.manager import GraphVersionManager
-from changeover.server.admin.common import Limit, Strict, version_json
+from changeover.server.admin.common import Limit, Number, Strict, version_json
 from changeover.server.admin.comparing import compare
 from changeover.server.encoding import JSON
 from changeover.versions.lifecycle import Status
@@ -45,7 +45,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         return JSON(await manager.report())
 
     @routes.get("/versions")
-    async def versions(status: Status | None = None, limit: Limit = 100, before: int | None = None) -> JSON:
+    async def versions(status: Status | None = None, limit: Limit = 100, before: Number | None = None) -> JSON:
         word = status.value if status else None
         found = await manager.store.versions.list(status=word, limit=limit, before=before)
         page: dict[str, Any] = {"versions": [version_json(manager, version) for version in found]}

@@ -72,7 +72,7 @@ def router(manager: GraphVersionManager) -> APIRouter:
     async def list_(
         thread_id: str,
         limit: Annotated[int, Query(ge=1, le=1_000)] = 10,
-        offset: Annotated[int, Query(ge=0)] = 0,
+        offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
         status: RunStatus | None = None,
         select: Select = None,
     ) -> JSON:

@@ -50,11 +50,14 @@ OUTPUT: Responses = {
 EVENTS: Responses = {
     200: {
         "description": "Server-sent events `data`, for `stream` after one of `metadata`; then `end`, or `error`",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": {}}},
     },
     **UNKNOWN,
 }
-SCHEMA: Responses = {200: {"description": "A JSON Schema"}, **UNKNOWN}
+SCHEMA: Responses = {
+    200: {"description": "A JSON Schema", "content": {"application/json": {"schema": {"type": "object"}}}},
+    **UNKNOWN,
+}
 
 
 def router(manager: GraphVersionManager) -> APIRouter:

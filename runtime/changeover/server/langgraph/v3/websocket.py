@@ -31,6 +31,8 @@ COMMANDS_AT_ONCE = 32  # of one connection; what comes meanwhile waits in the cl
 SUBSCRIPTIONS = 1_000  # of one connection
 QUIET_S = 3_600.0  # the server's pings keep a connection awake, not we
 REFUSED_ID = 4422  # 4000 and the status that HTTP would have: clients take it for final
+GONE = 1000
+NO_TEXT = 1003
 GOING_AWAY = 1012
 TOO_BIG = 1009
 TOO_SLOW = 4408  # as 408: such a client may come again, with `since`
@@ -81,10 +83,12 @@ class Connection:
     async def _read(self) -> tuple[int, str]:
         """Commands, to the end of the connection. Gives why it is to be closed."""
         while True:
-            try:
-                frame = await self._socket.receive_text()
-            except (WebSocketDisconnect, KeyError):
-                return 1000, ""
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return GONE, ""
+            frame = message.get("text")
+            if frame is None:
+                return NO_TEXT, "a command is a frame of text"
             if len(frame) > self._limit_bytes:
                 return TOO_BIG, f"a command has at most {self._limit_bytes} bytes"
             given = parsed(frame)
