@@ -1,7 +1,7 @@
 // The controller behind `useStream` of @langchain/react, as the hook makes it: the newest SDK, or the one the hook pins.
 import assert from "node:assert/strict";
 import { WebSocket } from "ws";
-import { collect, eventually, main, said, url } from "./common.mjs";
+import { eventually, main, said, url } from "./common.mjs";
 
 const [, , , , transport, release] = process.argv;
 const sdk = release === "1.11" ? "langgraph-sdk-1-11" : "@langchain/langgraph-sdk";
@@ -43,9 +43,11 @@ await main({
     await controller.submit(said("hi"));
     await settled();
     assert.equal(now().error, undefined);
+    await eventually(() => now().messages.length === 2 && now().messages[1].text.endsWith("three"));
     const first = texts(now().messages);
     await controller.submit(said("again"));
     await settled();
+    await eventually(() => now().messages.length === 4 && now().messages[3].text.endsWith("three"));
     await eventually(() => told.completed.length === 2);
     const result = { first, then: texts(now().messages), created: told.created.length, completed: told.completed };
     const runs = await client.runs.list(told.threads[0]);
@@ -71,6 +73,7 @@ await main({
     const later = mounted("asking_within", { threadId: told.threads[0] });
     await later.controller.hydrationPromise;
     await eventually(() => later.now().interrupts.length === 1);
+    await eventually(() => later.controller.getThread()?.interrupts.length > 0); // replayed by the server
     await later.controller.respond("later");
     const answers = await eventually(async () => {
       const found = (await client.threads.getState(told.threads[0])).values.answers;
@@ -102,6 +105,7 @@ await main({
     await controller.submit(said("hi"));
     await settled();
     const error = String(now().error?.message);
+    await eventually(() => told.completed.length > 0);
     await controller.dispose();
     return { error, completed: told.completed };
   },
@@ -166,4 +170,3 @@ await main({
     return found.slice(0, 2);
   },
 });
-void collect;

@@ -199,6 +199,13 @@ async def test_values_come_after_their_checkpoint_and_without_interrupts() -> No
     assert [data.get("parent_id") for data in envelopes] == [None, *(data["id"] for data in envelopes[:-1])]
 
 
+def test_a_command_that_a_tool_gives_is_known_by_its_name() -> None:
+    finished = {"event": "tool-finished", "tool_call_id": "c", "output": Command(update={"log": ["x"]})}
+    (event,) = ProtocolEvents().of(Part((), "tools", finished))
+    assert orjson.loads(dumps(event.data))["output"]["lg_name"] == "Command"
+    assert event.data["output"]["update"] == {"log": ["x"]}
+
+
 def test_a_message_that_came_whole_is_told_block_by_block() -> None:
     message = AIMessage(
         [{"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": "yes"}],

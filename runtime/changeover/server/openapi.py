@@ -138,7 +138,7 @@ SUCCESSES: dict[tuple[str, str], dict[str, Json]] = {
 }
 """Where a handler answers other than its decorator says: all its successes."""
 
-NOT_A_PATH_BUT_NAMED = frozenset(
+NAMING_PATHS = frozenset(
     (
         "/runs", "/runs/batch", "/runs/wait", "/runs/stream", "/runs/cancel", "/runs/crons", "/threads", "/assistants",
         "/admin/switch", "/admin/rollback", "/admin/diff", "/admin/versions", "/admin/check", "/admin/threads",
@@ -146,7 +146,7 @@ NOT_A_PATH_BUT_NAMED = frozenset(
     )
 )  # fmt: skip
 """Paths without a name in them, whose body or query names what may not exist."""
-RUNS_CODE = re.compile(
+WORKING_PATHS = re.compile(
     r"/(runs|wait|stream|batch|join|commands|state|history|checkpoint|graph|graphs|schemas|subgraphs|events|cancel|copy)$"
     r"|^/(threads|threads/search|threads/\{thread_id\}|admin|\{graph\}|assistants/\{assistant_id\}"
     r"|threads/\{thread_id\}/state)(/|$)"
@@ -328,9 +328,9 @@ def _problems(method: str, path: str, operation: Mapping[str, Any], asks_token: 
         yield 400
     if path not in OPEN:
         yield 401 if asks_token else 403
-    if "{" in path or path in NOT_A_PATH_BUT_NAMED:
+    if "{" in path or path in NAMING_PATHS:
         yield 404
-    if RUNS_CODE.search(path) or (writes and not path.endswith(("/search", "/count"))):
+    if WORKING_PATHS.search(path) or (writes and not path.endswith(("/search", "/count"))):
         yield 409
     if path in ("/admin/switch", "/admin/rollback"):
         yield 412
@@ -341,7 +341,7 @@ def _problems(method: str, path: str, operation: Mapping[str, Any], asks_token: 
     yield 500
     if path not in OPEN_PATHS or path == "/readyz":
         yield 503
-    if RUNS_CODE.search(path):
+    if WORKING_PATHS.search(path):
         yield 504
 
 

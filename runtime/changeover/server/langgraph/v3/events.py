@@ -13,11 +13,11 @@ checkpoint may follow.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage, ToolMessage
-from langgraph.types import Interrupt
+from langgraph.types import Command, Interrupt
 
 from changeover.runs.live import INTERRUPT
 from changeover.runs.request import Part
@@ -82,8 +82,10 @@ class ProtocolEvents:
                 yield ProtocolEvent("tasks", part.namespace, part.data)
             case "checkpoints":
                 yield self._checkpoint(part)
-            case "custom" | "tools":
-                yield ProtocolEvent(part.mode, part.namespace, part.data)
+            case "tools":
+                yield ProtocolEvent("tools", part.namespace, _tool_event(part.data))
+            case "custom":
+                yield ProtocolEvent("custom", part.namespace, part.data)
 
     def held(self) -> Iterator[ProtocolEvent]:
         """Values that waited for their checkpoint, if there are any."""
@@ -169,6 +171,15 @@ def root_lifecycle(run_id: str, graph: str, version: str, status: str, **more: A
         "metadata": {"run_id": run_id, "changeover_version": version},
     }
     return ProtocolEvent("lifecycle", (), data, key=f"synth:{run_id}:lc::{status}")
+
+
+def _tool_event(data: Any) -> Any:
+    """A tool may give a `Command`, which clients know by its name."""
+    output = data.get("output") if isinstance(data, Mapping) else None
+    if not isinstance(output, Command):
+        return data
+    named = {field.name: getattr(output, field.name) for field in fields(output)}
+    return {**data, "output": {"lg_name": "Command", **named}}
 
 
 def _lifecycle(transition: Transition) -> ProtocolEvent:

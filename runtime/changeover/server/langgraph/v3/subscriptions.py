@@ -6,7 +6,7 @@ Owns the filter of a subscription and the place of a listener; both ways in, SSE
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -53,18 +53,25 @@ class Subscription:
     """A filter and the number of the last event that was looked at for it.
 
     `resumes`: the client said after which event it goes on. Who does not say gets what is kept; but not the runs in
-    `over`: who only wants to know how runs stand would take their end for the end of the run it is about to start.
+    `over`: who only wants to know how runs stand would take their end for the end of the run it is about to start. Nor
+    questions of the runs in `answered`, which nobody needs to answer any more.
     """
 
     filter: Filter
     after: int
     resumes: bool
     over: frozenset[str]
+    answered: Collection[str]
 
     def wants(self, event: Recorded) -> bool:
-        if event.seq <= self.after or event.run_id in self.over or (event.for_resuming and not self.resumes):
+        if event.seq <= self.after or (not self.resumes and self._is_history(event)):
             return False
         return self.filter.wants(event.channel, event.namespace)
+
+    def _is_history(self, event: Recorded) -> bool:
+        if event.for_resuming or event.run_id in self.over:
+            return True
+        return event.method == "input.requested" and event.run_id in self.answered
 
 
 class Listener:
@@ -97,7 +104,7 @@ class Listener:
         oldest = thread.first - 1
         after = oldest if since is None else min(max(since, oldest), thread.last)
         over = thread.told if wanted.is_control and since is None else frozenset()
-        subscription = Subscription(wanted, after, since is not None, over)
+        subscription = Subscription(wanted, after, since is not None, over, thread.answered)
         replayed = sum(map(subscription.wants, thread.after(after)))
         self._subscriptions[id_] = subscription
         thread.wake()

@@ -66,6 +66,7 @@ class ThreadEvents:
         self._listeners: set[Following] = set()
         self._told: dict[str, None] = {}
         self._paused: set[str] = set()  # runs that ended with a question
+        self.answered: set[str] = set()  # those of them that another run followed: they ask no more
         self._changed: asyncio.Event | None = None
         self._closing = False
 
@@ -90,6 +91,7 @@ class ThreadEvents:
     def begin(self) -> None:
         """Another run begins."""
         self._told.update(dict.fromkeys(self._paused))
+        self.answered |= self._paused
         self._paused.clear()
 
     def publish(
@@ -160,5 +162,6 @@ class ThreadEvents:
         self.size_bytes -= len(dropped.body) + OVERHEAD_BYTES
         if dropped.ends_run and dropped.run_id is not None:
             self._told.pop(dropped.run_id, None)
+            self.answered.discard(dropped.run_id)
         for listener in tuple(self._listeners):
             listener.dropped(dropped.seq)
