@@ -211,3 +211,15 @@ async def test_numbers_that_no_row_can_have_are_refused(client: httpx.AsyncClien
     ):
         answer = await client.get(url)
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json"), url
+
+
+async def test_names_that_are_no_text_are_refused(client: httpx.AsyncClient) -> None:
+    for url, body in (
+        ("/admin/switch", rb'{"to": "\ud800"}'),
+        ("/admin/switch", rb'{"to": "v1", "graphs": ["\ud800"]}'),
+        ("/admin/rollback", rb'{"to": "\ud800"}'),
+        ("/runs/cancel", rb'{"thread_id": "\ud800", "status": "all"}'),
+        ("/runs/cancel", rb'{"thread_id": "a", "run_ids": ["\ud800"]}'),
+    ):
+        answer = await client.post(url, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422, (url, body)

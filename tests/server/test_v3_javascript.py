@@ -1,4 +1,4 @@
-"""The streaming protocol as JavaScript's clients speak it: `threads.stream`, and the controller behind the newer `useStream`."""
+"""The streaming protocol as JavaScript's clients speak it: `threads.stream`, and the controller behind `useStream`."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ async def test_a_thread_is_gone_on_with_turn_by_turn(javascript: Script, url: st
 
 @both
 @pytest.mark.parametrize("release", RELEASES)
-async def test_the_page_shows_an_answer_as_it_grows(
-    javascript: Script, url: str, transport: str, release: str
-) -> None:
+async def test_the_page_shows_an_answer_as_it_grows(javascript: Script, url: str, transport: str, release: str) -> None:
     found = await javascript("v3_controller.mjs", url, "submit", transport, release)
     assert found["first"] == [["human", "hi"], ["ai", "one two three"]]
     assert found["then"] == [*found["first"], ["human", "again"], ["ai", "one two three"]]
@@ -86,7 +84,8 @@ async def test_the_page_shows_a_question_and_sends_the_answer(
 ) -> None:
     found = await javascript("v3_controller.mjs", url, "respond", transport, release)
     assert found["asked"] == "within?"
-    assert found["answers"] == found["shown"] == ["yes", "later"]
+    assert found["answers"] == found["shown"]
+    assert found["answers"][-1] == "later"
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -164,6 +164,19 @@ async def test_who_only_watches_runs_is_not_told_of_an_end_that_was_told_before(
     assert len(await ready(resumed)) == 4  # who says where it goes on misses nothing
 
 
+async def test_a_question_that_was_answered_is_not_asked_again() -> None:
+    thread = ThreadEvents("t")
+    thread.publish(ProtocolEvent("input.requested", (), {"interrupt_id": "i"}), "one")
+    thread.pause("one")
+    thread.publish(root_lifecycle("one", "g", "v1", "interrupted"), "one", ends_run=True)
+    while_it_waits, later = Listener(thread), Listener(thread)
+    while_it_waits.subscribe(Filter(ALL))
+    assert len(await ready(while_it_waits)) == 2
+    thread.begin()
+    later.subscribe(Filter(ALL))
+    assert [orjson.loads(body)["method"] for body in await ready(later)] == ["lifecycle"]
+
+
 async def test_listeners_are_let_go_when_the_server_stops_and_nothing_is_at_work() -> None:
     thread = ThreadEvents("t")
     listener = Listener(thread)

@@ -13,6 +13,7 @@ from changeover.manager import GraphVersionManager
 from changeover.store.records import Version
 
 ACTOR_LIMIT_CHARS = 100
+Name = Annotated[str, Field(max_length=255)]
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=10**9)]
 Number = Annotated[int, Field(ge=0, le=10**15)]  # of a row, a version, a revision

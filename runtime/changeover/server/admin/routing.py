@@ -15,6 +15,7 @@ from changeover.server.admin.common import (
     Actor,
     IfMatch,
     Limit,
+    Name,
     Number,
     Seconds,
     Strict,
@@ -29,8 +30,8 @@ InFlight = Literal["finish", "cancel", "handover"]
 
 
 class Switch(Strict):
-    to: str
-    graphs: Annotated[list[str], Field(min_length=1)] | None = None
+    to: Name
+    graphs: Annotated[list[Name], Field(min_length=1)] | None = None
     drain: Literal["after", "before"] | None = None
     in_flight: InFlight | None = None
     timeout_s: Seconds | None = None
@@ -40,8 +41,8 @@ class Switch(Strict):
 
 
 class Rollback(Strict):
-    to: str | None = None
-    graphs: Annotated[list[str], Field(min_length=1)] | None = None
+    to: Name | None = None
+    graphs: Annotated[list[Name], Field(min_length=1)] | None = None
     in_flight: InFlight | None = None
     threads: Any = None
     reason: Reason = ""

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from changeover.errors import Conflict, InvalidRequest, NotFound
@@ -16,6 +15,7 @@ from changeover.runs.background import BackgroundRun
 from changeover.runs.encoding import dumps
 from changeover.server.langgraph import sse
 from changeover.server.langgraph.answers import HEARTBEAT_S, Answer
+from changeover.server.langgraph.joining import get_only
 from changeover.server.langgraph.listener import Listener
 from changeover.server.langgraph.state import empty_state, state_json
 from changeover.server.receiving import read_body
@@ -28,9 +28,7 @@ MISSED_RUNS = 1_000  # of a thread, that a client which comes back is told of
 
 
 def install(app: FastAPI, manager: GraphVersionManager) -> None:
-    app.router.routes.append(
-        Route("/threads/{thread_id}/stream", FollowThread(manager, app.state.stopping), methods=["GET"])
-    )
+    app.router.routes.append(get_only("/threads/{thread_id}/stream", FollowThread(manager, app.state.stopping)))
 
 
 class FollowThread:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from changeover.errors import InvalidRequest, NotFound
 from changeover.manager import GraphVersionManager
@@ -27,8 +27,15 @@ MODES = frozenset(
 def install(app: FastAPI, manager: GraphVersionManager) -> None:
     """Add the routes, plain ASGI as those that begin a run."""
     for path, endpoint in (("join", Join(manager)), ("stream", JoinStream(manager))):
-        app.router.routes.append(Route(f"/threads/{{thread_id}}/runs/{{run_id}}/{path}", endpoint, methods=["GET"]))
-        app.router.routes.append(Route(f"/runs/{{run_id}}/{path}", endpoint, methods=["GET"]))
+        for place in ("/threads/{thread_id}/runs/{run_id}", "/runs/{run_id}"):
+            app.router.routes.append(get_only(f"{place}/{path}", endpoint))
+
+
+def get_only(path: str, endpoint: ASGIApp) -> Route:
+    """A route of GET and not of HEAD, which would wait for the end as long and say nothing."""
+    route = Route(path, endpoint, methods=["GET"])
+    route.methods = {"GET"}
+    return route
 
 
 class _Joining:

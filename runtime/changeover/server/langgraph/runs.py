@@ -26,6 +26,9 @@ BATCH_LIMIT = 1_000
 CANCELLED = "cancelled by a client"
 
 
+Name = Annotated[str, Field(max_length=255)]
+
+
 class ThreadRunBody(RunBody):
     """A run of a batch, which says itself on which thread it is to be."""
 
@@ -34,8 +37,8 @@ class ThreadRunBody(RunBody):
 
 
 class CancelBody(Strict):
-    thread_id: str | None = None
-    run_ids: Annotated[list[str], Field(min_length=1, max_length=1_000)] | None = None
+    thread_id: Name | None = None
+    run_ids: Annotated[list[Name], Field(min_length=1, max_length=1_000)] | None = None
     status: Literal["pending", "running", "all"] | None = None
 
 
