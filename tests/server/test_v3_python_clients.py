@@ -125,6 +125,48 @@ async def test_a_token_is_sent_when_it_exists(client: LangGraphClient, gate: Gat
         assert got == ["one", " two", " three"]
 
 
+async def heard(thread: Any, *channels: str) -> list[Any]:
+    """The events of a thread to the end of its run."""
+    found: list[Any] = []
+    handle = thread._transport.open_event_stream({"channels": [*channels, "lifecycle"]})
+    async with asyncio.timeout(DEADLINE_S):
+        async for event in handle.events:
+            found.append(event)
+            is_root = event["method"] == "lifecycle" and not event["params"]["namespace"]
+            if is_root and event["params"]["data"]["event"] != "running":
+                await handle.close()
+                return found
+    raise AssertionError("the run did not end")
+
+
+async def test_a_graph_takes_out_of_its_stream_what_it_takes_out_locally(client: LangGraphClient) -> None:
+    async with client.threads.stream(assistant_id="discreet") as thread:
+        await thread.run.start(input=said("hi"))
+        events = await heard(thread, "messages", "values", "tasks")
+    told = [event for event in events if event["method"] in ("messages", "values")]
+    assert any(event["method"] == "messages" for event in told)
+    assert "ada@" not in str(told)
+    assert "[REDACTED_EMAIL]" in str([event for event in told if event["method"] == "messages"])
+    assert any(event["method"] == "tasks" for event in events)
+
+
+async def test_a_graph_has_channels_of_its_own(client: LangGraphClient) -> None:
+    async with client.threads.stream(assistant_id="shouting") as thread:
+        await thread.run.start(input=said("hi"))
+        events = await heard(thread, "custom:shouts", "updates")
+        assert events[-1]["params"]["data"]["event"] == "interrupted"  # noticed, though updates are taken away
+        shouts = [event["params"]["data"] for event in events if event["method"] == "custom"]
+        assert [one["payload"]["of"] for one in shouts] == ["quiet", "__interrupt__", "the end"]
+        assert {one["name"] for one in shouts} == {"shouts"}
+        assert [list(event["params"]["data"]) for event in events if event["method"] == "updates"] == [
+            ["__interrupt__"]
+        ]
+        (task,) = (await client.threads.get_state(thread.thread_id))["tasks"]
+        given = {"interrupt_id": task["interrupts"][0]["id"], "response": "yes"}
+        await thread._send_command("input.respond", given)
+        assert (await within(thread.output))["answers"] == ["yes"]
+
+
 @both
 async def test_a_question_is_answered_once_it_is_asked(client: LangGraphClient, transport: Transport) -> None:
     async with client.threads.stream(assistant_id="asking_within", transport=transport) as thread:

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypedDict
 
 import uvicorn
+from langchain.agents import create_agent
+from langchain.agents.middleware import PIIMiddleware
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, SystemMessage, ToolCall
@@ -19,6 +21,7 @@ from langchain_core.tools import tool
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from langgraph.stream import StreamChannel, StreamTransformer
 from langgraph.types import Command, Send, interrupt
 
 from changeover import GraphVersionManager, create_app
@@ -217,6 +220,43 @@ def sending() -> Graph:
     return graph.add_edge("piece", END)
 
 
+class Shouts(StreamTransformer):
+    """A channel of the graph's own, and no updates of node `quiet` for anybody."""
+
+    def __init__(self, scope: tuple[str, ...] = ()) -> None:
+        super().__init__(scope)
+        self._shouts: StreamChannel[Any] = StreamChannel("shouts")
+
+    def init(self) -> dict[str, Any]:
+        return {"shouts": self._shouts}
+
+    def process(self, event: Any) -> bool:
+        if event["method"] == "updates":
+            self._shouts.push({"of": next(iter(event["params"]["data"]))})
+            return False
+        return True
+
+    def finalize(self) -> None:
+        self._shouts.push({"of": "the end"})
+
+
+def shouting() -> Any:
+    """A graph with a stream transformer, which asks something."""
+
+    def ask(state: Desk) -> dict[str, Any]:
+        return {"answers": [interrupt("loud?")]}
+
+    graph = StateGraph(Desk).add_node("quiet", lambda state: {"log": ["quiet"]}).add_node("ask", ask)
+    graph.add_edge(START, "quiet").add_edge("quiet", "ask").add_edge("ask", END)
+    return graph.compile(transformers=[Shouts])
+
+
+def discreet() -> Any:
+    """An agent that takes mail addresses out of what it says."""
+    model = Speaker(tokens=("write to ", "ada@exam", "ple.com", " soon"))
+    return create_agent(model, middleware=[PIIMiddleware("email", strategy="redact", apply_to_output=True)])
+
+
 def graphs(gate: Gate) -> dict[str, Any]:
     return {
         "chatting": chatting(),
@@ -227,6 +267,8 @@ def graphs(gate: Gate) -> dict[str, Any]:
         "asking_within": asking_within(),
         "failing": failing(),
         "sending": sending(),
+        "shouting": shouting(),
+        "discreet": discreet(),
     }
 
 

@@ -16,6 +16,7 @@ from changeover.build.loaded import CompiledGraph
 from changeover.build.modules import CodeTree
 from changeover.runs.inflight import Flight
 from changeover.runs.request import Part, RunRequest
+from changeover.runs.transformers import Transformers
 from changeover.store.records import Outcome, Run, Waiting
 
 INTERRUPT = "__interrupt__"
@@ -141,11 +142,15 @@ class LiveRun:
     async def _content_events(self, modes: Collection[str]) -> AsyncGenerator[Part, None]:
         config = self.config
         config["configurable"][CONTENT_EVENTS] = True
-        options = self.options(modes, subgraphs=self.request.subgraphs)
+        transformers = Transformers.of(self.graph)
+        options = self.options(
+            {*modes, *(transformers.modes if transformers else ())}, subgraphs=self.request.subgraphs
+        )
         stream = self.graph.astream(self.request.input, config, version="v2", **options)
-        async with aclosing(cast("AsyncGenerator[Any, None]", stream)) as chunks:
-            async for chunk in chunks:
-                yield Part(tuple(chunk["ns"]), chunk["type"], chunk["data"])
+        chunks = cast("AsyncGenerator[Any, None]", stream)
+        async with aclosing(transformers.parts(chunks) if transformers else _parts(chunks)) as parts:
+            async for part in parts:
+                yield part
 
     async def _events(self, modes: Collection[str]) -> AsyncGenerator[Part, None]:
         """Every event of LangChain's callbacks; those of the graph's own stream carry the other modes."""
@@ -182,6 +187,12 @@ class LiveRun:
             self.waiting = "interrupt" if self.interrupts else "breakpoint"
         else:
             self.flight.node = next(iter(part.data), None)
+
+
+async def _parts(stream: AsyncGenerator[Any, None]) -> AsyncGenerator[Part, None]:
+    async with aclosing(stream) as chunks:
+        async for chunk in chunks:
+            yield Part(tuple(chunk["ns"]), chunk["type"], chunk["data"])
 
 
 def with_interrupts(values: Any, interrupts: Sequence[Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from changeover.server.langgraph.v3.subgraphs import Subgraphs, Transition
 RUN_MODES: tuple[StreamMode, ...] = ("values", "updates", "messages", "tools", "custom", "tasks", "checkpoints")
 """The stream modes of a run that was started for this protocol."""
 
+NAMED = "custom:"
 Namespace = tuple[str, ...]
 
 
@@ -86,6 +87,10 @@ class ProtocolEvents:
                 yield ProtocolEvent("tools", part.namespace, _tool_event(part.data))
             case "custom":
                 yield ProtocolEvent("custom", part.namespace, part.data)
+            case channel if channel.startswith(NAMED):
+                yield ProtocolEvent(
+                    "custom", part.namespace, {"name": channel.removeprefix(NAMED), "payload": part.data}
+                )
 
     def held(self) -> Iterator[ProtocolEvent]:
         """Values that waited for their checkpoint, if there are any."""

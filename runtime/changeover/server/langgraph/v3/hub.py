@@ -76,6 +76,10 @@ class Hub:
         self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_observing = False
 
+    def __len__(self) -> int:
+        """How many threads are kept."""
+        return len(self._threads)
+
     def thread(self, thread_id: str) -> ThreadEvents:
         """The events of a thread from now on, if it is not kept yet."""
         self._observe()

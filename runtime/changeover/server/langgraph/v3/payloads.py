@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -134,17 +134,3 @@ def params(model: type[Params], given: Any) -> Params:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         at = ".".join(map(str, first["loc"])) or "params"
         raise Refused("invalid_argument", f"{at}: {first['msg']}") from None
-
-
-ErrorCode = Literal[
-    "invalid_argument",
-    "unknown_command",
-    "unknown_error",
-    "no_such_run",
-    "no_such_subscription",
-    "no_such_namespace",
-    "no_such_interrupt",
-    "no_such_checkpoint",
-    "permission_denied",
-    "not_supported",
-]
