@@ -74,6 +74,12 @@ class Conflict(ChangeoverError):
     default_code = "conflict"
 
 
+class RunLost(Conflict):
+    """The run was ended or taken over by somebody else: who executed it must write nothing more."""
+
+    default_code = "run-lost"
+
+
 class PreconditionFailed(ChangeoverError):
     http_status = 412
     exit_status = 5
