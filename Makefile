@@ -15,7 +15,7 @@ DEV     := $(VENV)/.installed-dev
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench clean
+.PHONY: help serve test faults check format bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ serve: $(RUN) ## serve this folder on http://127.0.0.1:2024 (PORT=, HOST=, ARGS=
 
 test: $(DEV) ## run all tests (ARGS=)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+faults: $(DEV) ## kill a server at every statement that it sends to its database; takes an hour (ARGS=)
+	CHANGEOVER_FAULTS=all $(BIN)/python -m pytest -n 2 -s tests/faults $(ARGS)
 
 check: $(DEV) ## format, lint, types, import layers; changes nothing
 	$(BIN)/ruff format --check .

@@ -16,6 +16,9 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,9 +33,11 @@ from changeover.checkpoints.opening import long_term_store, saver_for
 from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
 from changeover.project.problems import Problem
+from changeover.rollout.expiry import Expiry
 from changeover.rollout.folder import ProjectFolder, settings_file
 from changeover.rollout.live import LiveEdits
-from changeover.rollout.operations import Drain, InFlightChoice, Receipt, Rollout, Wishes
+from changeover.rollout.draining import InFlightChoice
+from changeover.rollout.operations import Drain, Receipt, Rollout, Wishes
 from changeover.rollout.registration import registration
 from changeover.runs.addresses import Addresses
 from changeover.runs.assistants import Assistants
@@ -43,20 +48,25 @@ from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
 from changeover.runs.kwargs import outlives_the_process, request_of_run
 from changeover.runs.live import LiveRun
+from changeover.runs.pulse import Pulse
 from changeover.runs.request import RunRequest
+from changeover.runs.routing import decide
 from changeover.runs.threads import Threads
 from changeover.runs.webhooks import Webhooks
 from changeover.settings import Settings
 from changeover.store.crons import Cron
+from changeover.store.holders import HolderPage, Holders
+from changeover.store.pins import Pins, ThreadChange, ThreadReport, ThreadView
 from changeover.store.records import (
     Holder,
     Outcome,
     Routing,
+    Run,
     ThreadId,
     Version,
     VersionId,
 )
-from changeover.store.sqlite import Store
+from changeover.store.opening import Store
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +85,7 @@ class GraphVersionManager:
         self.in_flight = InFlight()
         self.started_at: float | None = None
         self.routing: Routing | None = None  # as last read or written here; the database decides
+        self.is_worker = False  # one of several processes on the database, whose lock their parent holds
         self.notes: list[str] = []  # what the project wishes and does not get, for a server to say when it starts
         self._given_saver = checkpointer
         self._stack: AsyncExitStack | None = None
@@ -117,8 +128,10 @@ class GraphVersionManager:
             )
         async with AsyncExitStack() as stack:
             path = self.settings.database_path(self.project)
-            self.store = await asyncio.to_thread(Store.open, path)
+            self.store = await asyncio.to_thread(partial(Store.open, path, shared=self.is_worker))
             stack.push_async_callback(self.store.close)
+            self.pins = Pins(self.store.database, time.time)
+            self.holding = Holders(self.store.database, time.time)
             saver = await stack.enter_async_context(saver_for(self._given_saver, self.store.database, path))
             self.saver = saver
             wishes = await asyncio.to_thread(StoreWishes, self.project, path.parent / "store-trees")
@@ -141,9 +154,19 @@ class GraphVersionManager:
                 self.loader.graph,
                 Rewinder(self.store.database, self._given_saver),
                 concurrency=self.settings.runs_concurrency,
-                door_timeout_s=self.settings.rollout_finish_s,
             )
-            self.background = BackgroundRuns(self.engine, self.store.streams, self._forget_thread, self._feedback)
+            self.background = BackgroundRuns(
+                self.engine, self.store.runs, self.store.streams, self._forget_thread, self._feedback
+            )
+            self.pulse = Pulse(
+                self.store.servers,
+                self.engine,
+                lease_s=self.settings.runs_lease_s,
+                known=lambda: self.routing.revision if self.routing else 0,
+                routing_moved=self._routing_moved,
+                take_up=self._go_on_with,
+                adopt=self._adopt,
+            )
             self.assistants = Assistants(self.store.assistants, lambda: self.routing, self.store.versions.get)
             self.threads = Threads(
                 self.store.threads,
@@ -159,38 +182,57 @@ class GraphVersionManager:
             self.webhooks = Webhooks(self.store.webhooks, self.addresses, time.time)
             stack.push_async_callback(self.webhooks.close)
             self.engine.observe(self.webhooks)
-            self.rollout = Rollout(self.store, self.in_flight, self.engine, self.loader.load, self._routing_moved)
+            self.rollout = Rollout(
+                self.store,
+                self.in_flight,
+                self.engine,
+                self.settings,
+                self.loader.load,
+                self._routing_moved,
+                lambda: self.routing,
+                self.pulse.give_turns,
+            )
+            stack.push_async_callback(self.rollout.close)
             self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader)
             stack.callback(self.folder.close)
             await self.folder.read_environment()
             self.notes = [note for note in [await wishes.problem()] if note]
             await self._take_up()
+            stack.push_async_callback(self.pulse.close)
             self.threads.start()
+            expiry = Expiry(self.pins)
+            expiry.start()
+            stack.push_async_callback(expiry.close)
             self._stack = stack.pop_all()
         self.started_at = time.time()
 
     async def work(self) -> None:
-        """Do what nobody waits for: the runs that an earlier process accepted, crons, webhooks.
+        """Do what nobody waits for: the runs that other processes left, crons, webhooks.
 
         A server does, once it serves.
         """
-        await self._begin_pending()
+        self.pulse.take_runs()
+        await self.pulse.beat()
         await self.webhooks.start()
         self.crons.start()
 
     async def close(self) -> None:
-        """Stop watching, let runs end (at most 30 s), close everything. A second call does nothing."""
+        """Stop watching, let runs end or come to a boundary (at most 30 s), close everything. Idempotent."""
         stack, self._stack = self._stack, None
         if stack is None:
             return
         try:
             await self.stop_watching()
             await self.crons.close()
-            self.in_flight.shut()
+            self.stop_runs()
             await self.background.close(CLOSE_WAIT_S)
             await self.engine.close(CLOSE_WAIT_S)
         finally:
             await stack.aclose()
+
+    def stop_runs(self) -> None:
+        """Take no more runs. What goes on elsewhere stops at its next boundary; what nobody could go on with ends."""
+        self.engine.stop()
 
     @property
     def is_open(self) -> bool:
@@ -241,6 +283,48 @@ class GraphVersionManager:
         await self.store.versions.get(version)
         return list(await self.store.versions.holders(version))
 
+    async def holder_page(
+        self, version: str, *, limit: int = 100, after: tuple[float, str, str] | None = None
+    ) -> HolderPage:
+        """A page of the holders of a version, oldest first, with how many there are of each kind."""
+        return await self.holding.page(version, limit=limit, after=after)
+
+    # --- threads ---------------------------------------------------------------------------------
+
+    async def thread(self, thread_id: str) -> ThreadReport:
+        """Where a thread is and why, the policy that applies to it, and what its next run would get."""
+        return await self.pins.report(thread_id, decide)
+
+    async def pin(
+        self,
+        thread_id: str,
+        version: Version | str | None = None,
+        *,
+        until: datetime | float | None = None,
+        reason: str = "",
+        actor: str = "library",
+    ) -> ThreadView:
+        """Keep a thread on a version, or on the one it is on, until it is moved by hand or the pin expires.
+
+        Raises `Conflict` where the thread's state does not fit the version, and while a run is on the thread.
+        """
+        change = ThreadChange(
+            _id(version) if version is not None else None, "pinned", True, _seconds(until), True, actor, reason
+        )
+        return await self.change_thread(thread_id, change)
+
+    async def set_thread_policy(
+        self, thread_id: str, policy: str | None, *, reason: str = "", actor: str = "library"
+    ) -> ThreadView:
+        """A thread's own policy: auto, pinned or eager. None clears it, so that the last switch or the graph decides."""
+        return await self.change_thread(
+            thread_id, ThreadChange(policy=policy, sets_policy=True, actor=actor, reason=reason)
+        )
+
+    async def change_thread(self, thread_id: str, change: ThreadChange) -> ThreadView:
+        """Move a thread by hand, pin it, or set its policy, at once."""
+        return await self.pins.change(thread_id, change)
+
     # --- routing ---------------------------------------------------------------------------------
 
     async def switch(
@@ -260,18 +344,39 @@ class GraphVersionManager:
         wishes = self._wishes(drain, in_flight, timeout_s, reason, actor, expected_revision, threads)
         return await self.rollout.switch(_id(to), graphs, wishes)
 
+    async def ramp(
+        self,
+        to: Version | str,
+        percent: float,
+        *,
+        reason: str = "",
+        actor: str = "library",
+        expected_revision: int | None = None,
+    ) -> Receipt:
+        """Give a version a share of the threads, in percent: 0 ends its ramp, 100 makes it current.
+
+        A thread that the share includes stays included while it grows. A switch and a rollback end the ramp.
+        """
+        wishes = self._wishes("after", None if percent == 100 else "finish", None, reason, actor, expected_revision)
+        return await self.rollout.ramp(_id(to), percent, wishes)
+
     async def rollback(
         self,
         to: Version | str | None = None,
         *,
         graphs: Sequence[str] | None = None,
         in_flight: InFlightChoice | None = None,
+        threads: str | None = None,
         reason: str = "",
         actor: str = "library",
         expected_revision: int | None = None,
     ) -> Receipt:
-        """Back to the last good version in one call; the one that is left is marked bad."""
-        wishes = self._wishes(None, in_flight, None, reason, actor, expected_revision)
+        """Back to the last good version in one call; the one that is left is marked bad.
+
+        While a version ramps it is the one that is left. Threads that had moved go back too, where their state fits;
+        with `threads="pinned"` they stay.
+        """
+        wishes = self._wishes("after", in_flight, None, reason, actor, expected_revision, threads)
         return await self.rollout.rollback(_id(to) if to else None, graphs, wishes)
 
     async def drain(
@@ -468,37 +573,59 @@ class GraphVersionManager:
             raise Conflict(f"run {request.id} was cancelled: {because}", code="run-cancelled") from None
 
     async def _take_up(self) -> None:
-        """After a crash and after a clean stop alike: end what a process left behind, read the routing.
+        """After a crash and after a clean stop alike: read the routing, end what nobody can go on with.
 
-        Runs that never began wait for `work`, if they can be made again.
+        Runs that can be gone on with wait for `work`, here or in another process.
         """
         self.routing = await self.store.routing.head()
-        await self.store.journal.end_interrupted()
+        await self.pulse.start(alone=self.store.is_alone)
+        await self.rollout.adopt()
         await self.store.streams.discard_old()
-        for run in await self.store.runs.abandoned():
-            if run.status == "pending" and outlives_the_process(run.kwargs):
-                continue
-            reason = (
-                "the process ended while it ran; run the thread again without input to go on from its last checkpoint"
-            )
-            await self.store.runs.finish(run, Outcome("error", reason, "failure", began=run.status == "running"))
-            if run.kwargs and run.kwargs.get("stream_resumable"):
-                last = dumps({"error": "RunLost", "message": reason})
-                await self.store.streams.append(run.id, [(await self.store.streams.last(run.id) + 1, "error", last)])
+        for run in await self.store.servers.orphans():
+            if not outlives_the_process(run.kwargs):
+                await self._end_cut_off(run)
         for thread_id in await self.store.runs.temporary_threads():
             await self._forget_thread(thread_id)
 
-    async def _begin_pending(self) -> None:
-        """Take up the runs that an earlier process accepted and did not begin, each thread's in their order."""
-        threads: set[str] = set()
-        for run in await self.store.runs.abandoned():
-            request = request_of_run(run)
-            if request is None or self.background.get(run.id) is not None:
-                continue
-            is_next = run.begin_at is None and (run.thread_id is None or run.thread_id not in threads)
-            await self.background.take_up(request, run, is_next=is_next)
-            if run.thread_id is not None and run.begin_at is None:
-                threads.add(run.thread_id)
+    async def _go_on_with(self, run: Run) -> None:
+        """A run that another process left is this one's now."""
+        request = request_of_run(run)
+        if request is None or not outlives_the_process(run.kwargs):
+            await self._end_cut_off(run)
+        elif run.attempts > self.settings.runs_max_attempts:
+            await self._give_up(run)
+        elif run.wish in ("cancel", "undo") and not run.begun:
+            outcome = Outcome("interrupted", run.wish_reason, began=False, undone=run.wish == "undo")
+            self.engine.give_turn(await self.store.runs.finish(run, outcome))
+        elif self.background.get(run.id) is None or not self.background.is_active(run.id):
+            temporary = run.thread_id is not None and await self.store.runs.is_temporary(run.thread_id)
+            await self.background.take_up(replace(request, temporary=temporary), run)
+
+    async def _adopt(self) -> None:
+        await self.rollout.adopt()
+
+    async def _give_up(self, run: Run) -> None:
+        reason = (
+            f"given up: the process that executed it ended {run.attempts - 1} times before it did"
+            f" (runs.max_attempts is {self.settings.runs_max_attempts}); see what it does outside, then run the thread"
+            " again without input to go on from its last checkpoint"
+        )
+        log.error("run_dead", extra={"run_id": run.id, "thread_id": run.thread_id, "attempts": run.attempts - 1})
+        await self._tell_lost(run, reason)
+        self.engine.give_turn(await self.store.runs.give_up(run, reason))
+
+    async def _end_cut_off(self, run: Run) -> None:
+        """A run that lived with who waited for it, or whose request is in no row."""
+        reason = "the process ended while it ran; run the thread again without input to go on from its last checkpoint"
+        began = run.status == "running"
+        await self._tell_lost(run, reason)
+        ending = self.store.runs.finish(run, Outcome("error", reason, "failure" if began else None, began=began))
+        self.engine.give_turn(await ending)
+
+    async def _tell_lost(self, run: Run, reason: str) -> None:
+        if run.kwargs and run.kwargs.get("stream_resumable"):
+            last = dumps({"error": "RunLost", "message": reason})
+            await self.store.streams.append(run, [(await self.store.streams.last(run.id) + 1, "error", last)])
 
     async def _fire(self, cron: Cron) -> str:
         """Make the run of a cron, of its assistant as that is now."""
@@ -520,6 +647,8 @@ class GraphVersionManager:
 
     def _in_use(self) -> set[str]:
         routed = {self.routing.current, *self.routing.graphs.values()} if self.routing else set()
+        if self.routing and self.routing.ramping:
+            routed.add(self.routing.ramping)
         return routed | set(self.in_flight.count())
 
     def _routing_moved(self, routing: Routing) -> None:
@@ -538,7 +667,7 @@ class GraphVersionManager:
         return Wishes(
             drain or self.settings.rollout_drain,  # type: ignore[arg-type]
             in_flight or self.settings.rollout_in_flight,  # type: ignore[arg-type]
-            self.settings.rollout_finish_s if timeout_s is None else timeout_s,
+            timeout_s,
             threads,
             reason,
             actor,
@@ -564,6 +693,15 @@ class GraphVersionManager:
             context=context,
             **options,
         )
+
+
+def _seconds(moment: datetime | float | None) -> float | None:
+    """Unix seconds. Raises `InvalidRequest` for a time without its zone."""
+    if not isinstance(moment, datetime):
+        return moment
+    if moment.tzinfo is None:
+        raise InvalidRequest("the time has no zone", code="invalid-expiry", hint="use datetime.now(UTC) + ...")
+    return moment.timestamp()
 
 
 def _id(version: Version | str) -> str:

@@ -33,8 +33,18 @@ def duration(value: Any) -> float:
     return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
 
 
+def duration_of_at_least(minimum_s: float) -> Parse:
+    def parse(value: Any) -> float:
+        seconds = duration(value)
+        if seconds < minimum_s:
+            raise ValueError(f"a duration of at least {minimum_s:g}s")
+        return seconds
+
+    return parse
+
+
 def optional_duration(value: Any) -> float | None:
-    return None if value in ("off", False, None) else duration(value)
+    return None if value in ("off", "never", False, None) else duration(value)
 
 
 def size(value: Any) -> int:
@@ -106,6 +116,9 @@ class Settings:
         2024, whole(0, 65535), "server.port", "LangGraph's own; 0 takes a free one", variable="CHANGEOVER_PORT"
     )
     cors: tuple[str, ...] = _knob((), words, "server.cors", "origins whose pages may call", variable="CHANGEOVER_CORS")
+    workers: int = _knob(
+        1, whole(1, 256), "server.workers", "processes that serve, on one port", variable="CHANGEOVER_WORKERS"
+    )
     token: str | None = _knob(
         None, text, "token", "asked for by every route but health", variable="CHANGEOVER_TOKEN", in_file=False
     )
@@ -137,9 +150,15 @@ class Settings:
         "after", choice("after", "before"), "rollout.drain", "switch first, or empty the old first"
     )
     rollout_in_flight: str = _knob(
-        "finish", choice("finish", "cancel"), "rollout.in_flight", "what becomes of running runs"
+        "finish", choice("finish", "handover", "cancel"), "rollout.in_flight", "what becomes of running runs"
     )
     rollout_finish_s: float = _knob(900.0, duration, "rollout.finish", "how long a drain waits for runs to end")
+    rollout_handover_s: float = _knob(
+        60.0, duration, "rollout.handover", "how long it then waits for runs to be handed over"
+    )
+    rollout_cancel_s: float | None = _knob(
+        None, optional_duration, "rollout.cancel", "after how long more what still runs is cancelled; never"
+    )
 
     keep_versions: int = _knob(20, whole(1), "keep.versions", "newest versions that are never collected")
     keep_for_s: float = _knob(7 * 86400.0, duration, "keep.for", "idle time before a version is collected")
@@ -152,6 +171,12 @@ class Settings:
     limit_build_s: float = _knob(60.0, duration, "limits.build", "an import that takes longer is given up")
 
     runs_concurrency: int = _knob(64, whole(1), "runs.concurrency", "runs at work at once; more wait for their turn")
+    runs_lease_s: float = _knob(
+        10.0, duration_of_at_least(2.0), "runs.lease", "silence of a process after which another takes its runs over"
+    )
+    runs_max_attempts: int = _knob(
+        3, whole(1), "runs.max_attempts", "processes that a run may lose before it is given up"
+    )
     runs_webhook_private: bool = _knob(
         False, truth, "runs.webhook_private", "whether webhooks may go to private and loopback addresses"
     )
@@ -192,6 +217,11 @@ class Settings:
             }
             for knob in knobs()
         ]
+
+    def state_folder(self, project: Path) -> Path:
+        """Where a server keeps its own files: beside its SQLite file, else in the project's `.changeover`."""
+        is_file = self.database.startswith("sqlite:///")
+        return self.database_path(project).parent if is_file else (project / ".changeover").absolute()
 
     def database_path(self, project: Path) -> Path:
         """The SQLite file. Raises `OperatorError` for another kind of database."""

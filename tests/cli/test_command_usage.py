@@ -22,9 +22,11 @@ GROUP = typer.main.get_command(app)
 VERBS = {name: GROUP.get_command(None, name) for name in GROUP.list_commands(None)}
 RELEASE = [
     *("init", "check", "schema", "doctor", "serve"),
-    *("build", "switch", "rollback", "drain", "retire", "gc"),
+    *("build", "switch", "ramp", "rollback", "drain", "retire", "gc"),
     *("status", "versions", "show", "diff", "history", "events", "holders"),
-    *("run", "chat"),
+    *("threads", "thread", "pin"),
+    *("run", "chat", "approve"),
+    *("backup", "restore"),
 ]
 
 
@@ -51,7 +53,7 @@ def test_every_verb_has_help_and_is_documented(call, verb: str) -> None:
         ["build", "--nothing"],
         ["status", "-o", "xml"],
         ["switch", "v1", "--timeout", "soon"],
-        ["serve", "--workers", "2"],
+        ["serve", "--workers", "0"],
         ["chat", "-o", "json"],
         ["status", "--url", "127.0.0.1:2024"],
         ["--project", "/nowhere/at/all", "status"],

@@ -166,7 +166,7 @@ async def test_the_last_waiting_run_that_leaves_does_not_leave_the_thread_busy(
     await cancelled(first)
     await eventually(lambda: gate.inside == 5)
     await cancelled(second)
-    assert rows(manager, "SELECT status, waiting FROM threads WHERE id = 't'") == [("error", "failure")]
+    assert rows(manager, "SELECT status, waiting FROM threads WHERE id = 't'") == [("interrupted", "cancelled")]
     gate.open.set()
     await asyncio.gather(*blockers)
     assert_nothing_is_left(manager)
@@ -179,7 +179,7 @@ async def test_cancelled_while_it_runs_it_is_interrupted_and_can_go_on(
     await eventually(lambda: gate.inside)
     await cancelled(running)
     assert rows(manager, "SELECT status, status_reason FROM runs") == [("interrupted", "the caller left")]
-    assert rows(manager, "SELECT status, waiting FROM threads") == [("error", "failure")]
+    assert rows(manager, "SELECT status, waiting FROM threads") == [("interrupted", "cancelled")]
     gate.open.set()
     assert (await manager.invoke("desk", None, thread_id="t"))["said"] == ["one"]
     assert_nothing_is_left(manager)
@@ -302,7 +302,7 @@ async def test_drain_before_holds_new_runs_and_switches_when_all_have_ended(
     running = [started(manager, "t"), started(manager, "t", "say")]  # the second waits for its turn
     await eventually(lambda: gate.inside and rows(manager, "SELECT 1 FROM runs WHERE status = 'pending'"))
     switching = asyncio.create_task(manager.switch("two", drain="before", timeout_s=10))
-    await eventually(lambda: manager.in_flight._held)
+    await eventually(lambda: rows(manager, "SELECT 1 FROM gate"))
     held = [started(manager, None, "say"), started(manager, "u", "say")]
     for _ in range(20):
         await asyncio.sleep(0)
@@ -323,7 +323,7 @@ async def test_drain_before_lets_runs_in_again_when_it_times_out(
     running = started(manager, "t")
     await eventually(lambda: gate.inside)
     switching = asyncio.create_task(manager.switch("two", drain="before", timeout_s=0.1))
-    await eventually(lambda: manager.in_flight._held)
+    await eventually(lambda: rows(manager, "SELECT 1 FROM gate"))
     held = started(manager, "u", "say")
     with pytest.raises(TimedOut) as caught:
         await switching
@@ -341,7 +341,7 @@ async def test_drain_before_lets_runs_in_again_on_an_error(
     running = started(manager, "t")
     await eventually(lambda: gate.inside)
     switching = asyncio.create_task(manager.switch("two", drain="before", timeout_s=10))
-    await eventually(lambda: manager.in_flight._held)
+    await eventually(lambda: rows(manager, "SELECT 1 FROM gate"))
     await cancelled(switching)
     assert await said(manager, "u") == "one"
     gate.open.set()

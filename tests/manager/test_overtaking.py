@@ -36,7 +36,7 @@ async def test_a_rollback_overtakes_a_switch_that_waits_for_runs_to_end(project,
         running = asyncio.create_task(manager.invoke("desk", {}, thread_id="t"))
         await eventually(lambda: manager.in_flight.on("two"))
         waiting = asyncio.create_task(manager.switch("three", drain="before", timeout_s=60))
-        await eventually(lambda: manager.in_flight.is_held)
+        await eventually(lambda: manager.store.database.read(lambda c: c.execute("SELECT 1 FROM gate").fetchall()))
         receipt = await manager.rollback(reason="wrong tone")
         assert (receipt["from"], receipt["to"]) == ("two", "one")
         with pytest.raises(Conflict) as overtaken:

@@ -16,7 +16,7 @@ import pytest
 from changeover.errors import NotFound
 from changeover.runs.crons import Crons, new_cron_id, next_run
 from changeover.store.crons import Cron
-from changeover.store.sqlite import Store
+from changeover.store.opening import Store
 
 NINE = datetime.fromisoformat("2026-11-20T09:00:00+00:00").timestamp()
 DAY = 86400.0

@@ -15,7 +15,7 @@ import pytest
 
 from changeover.runs.addresses import Addresses, Resolve
 from changeover.runs.webhooks import AT_ONCE, AT_ONCE_TO_A_HOST, Webhooks
-from changeover.store.sqlite import Store
+from changeover.store.opening import Store
 from changeover.store.webhooks import enqueue
 from receiver import receiving, status_line
 

@@ -476,7 +476,7 @@ async def test_remote_graph_draws_an_agent(sample: Path, serving: Serving) -> No
         {"graph_id": "desk", "config": {"callbacks": []}},
         {"graph_id": "desk", "config": {"recursion_limit": 0}},
         {"graph_id": "desk", "config": {"configurable": {"thread_id": "t"}}},
-        {"graph_id": "desk", "config": {"configurable": {"__pregel_read": 1}}},
+        {"graph_id": "desk", "config": {"configurable": {"__read": 1}}},
         {"graph_id": "desk", "unknown": 1},
     ],
 )

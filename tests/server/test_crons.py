@@ -151,7 +151,7 @@ async def test_the_settings_of_the_assistant_apply_as_they_are_when_it_fires(
         ({"webhook": "ftp://example.com"}, "bad-url"),
         ({"webhook": "http://127.0.0.1:1/"}, "private-address"),
         ({"webhook": "http://169.254.169.254/latest"}, "private-address"),
-        ({"config": {"configurable": {"__pregel_x": 1}}}, "invalid-request"),
+        ({"config": {"configurable": {"__x": 1}}}, "invalid-request"),
         ({"config": {"recursion_limit": "many"}}, "invalid-request"),
         ({"config": {"configurable": {"thread_id": "other"}}}, "invalid-request"),
         ({"stream_mode": ["nothing"]}, "invalid-request"),

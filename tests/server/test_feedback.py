@@ -15,7 +15,7 @@ from server_samples import DEADLINE_S, ECHO, LOCAL, Serving, WriteProject, said
 from changeover import GraphVersionManager, create_app
 from changeover.store import feedback as stored
 from changeover.store.feedback import Opinion
-from changeover.store.sqlite import Store
+from changeover.store.opening import Store
 
 RUN = "1ef3cefa-4c09-6926-96d0-3dc97fd5e39b"
 NOTHING = "A" * 43

@@ -203,7 +203,7 @@ async def test_numbers_that_no_row_can_have_are_refused(client: httpx.AsyncClien
     too_large = 10**30
     for url in (
         f"/admin/runs?offset={too_large}",
-        f"/admin/threads?offset={too_large}",
+        f"/admin/threads?limit={too_large}",
         f"/admin/versions?before={too_large}",
         f"/admin/history?before={too_large}",
         f"/admin/events?after={too_large}",

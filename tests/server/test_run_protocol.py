@@ -142,7 +142,7 @@ async def test_a_failing_graph_tells_its_error(manager: GraphVersionManager, sdk
         ({"assistant_id": "support", "checkpoint_id": "1ef"}, 422, "invalid-request"),
         ({"assistant_id": "support", "stream_mode": "everything"}, 422, "invalid-request"),
         ({"assistant_id": "support", "input": {}, "command": {"resume": 1}}, 422, "invalid-request"),
-        ({"assistant_id": "support", "config": {"configurable": {"__pregel_read": 1}}}, 422, "invalid-request"),
+        ({"assistant_id": "support", "config": {"configurable": {"__read": 1}}}, 422, "invalid-request"),
         ({"assistant_id": "support", "config": {"callbacks": []}}, 422, "invalid-request"),
     ],
 )

@@ -17,15 +17,16 @@ from pathlib import Path
 import pytest
 
 from changeover.errors import OperatorError, Unavailable
-from changeover.store.database import Database
-from changeover.store.sqlite import Store
+from changeover.store.connection import ConstraintViolated
+from changeover.store.opening import Store
+from changeover.store.sqlite_database import SqliteDatabase
 
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(tmp_path / "test.db")
+async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    opened = SqliteDatabase(tmp_path / "test.db")
     await opened.write(lambda c: c.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY, data BLOB)") and None)
     yield opened
     await opened.close()
@@ -39,7 +40,7 @@ def insert(number: int, size_bytes: int = 0):  # type: ignore[no-untyped-def]
     return job
 
 
-async def numbers(database: Database) -> list[int]:
+async def numbers(database: SqliteDatabase) -> list[int]:
     return await database.read(lambda c: [row[0] for row in c.execute("SELECT n FROM numbers ORDER BY n")])
 
 
@@ -49,33 +50,33 @@ def boom(connection: sqlite3.Connection) -> None:
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_a_job_that_fails_takes_no_other_with_it(database: Database, durable: bool) -> None:
+async def test_a_job_that_fails_takes_no_other_with_it(database: SqliteDatabase, durable: bool) -> None:
     jobs = [boom if n % 3 == 0 else insert(n) for n in range(300)]
     results = await asyncio.gather(*(database.write(job, durable=durable) for job in jobs), return_exceptions=True)
     assert [isinstance(result, RuntimeError) for result in results] == [n % 3 == 0 for n in range(300)]
     assert await numbers(database) == [n for n in range(300) if n % 3]
 
 
-async def test_writes_are_made_in_the_order_in_which_they_were_asked_for(database: Database) -> None:
+async def test_writes_are_made_in_the_order_in_which_they_were_asked_for(database: SqliteDatabase) -> None:
     order: list[int] = []
     writes = [database.write(lambda c, n=n: order.append(n), durable=n % 7 == 0) for n in range(500)]  # type: ignore[misc]
     await asyncio.gather(*writes)
     assert order == list(range(500))
 
 
-async def test_a_read_sees_every_write_that_was_answered_before(database: Database) -> None:
+async def test_a_read_sees_every_write_that_was_answered_before(database: SqliteDatabase) -> None:
     for number in range(200):
         await database.write(insert(number), durable=number % 2 == 0)
         assert len(await numbers(database)) == number + 1
 
 
-async def test_a_constraint_fails_its_own_job_as_what_it_is(database: Database) -> None:
+async def test_a_constraint_fails_its_own_job_as_what_it_is(database: SqliteDatabase) -> None:
     first, second = await asyncio.gather(database.write(insert(1)), database.write(insert(1)), return_exceptions=True)
     assert first == 1
-    assert isinstance(second, sqlite3.IntegrityError)
+    assert isinstance(second, ConstraintViolated)
 
 
-async def test_a_full_disk_fails_what_it_undid_and_the_next_write_works(database: Database) -> None:
+async def test_a_full_disk_fails_what_it_undid_and_the_next_write_works(database: SqliteDatabase) -> None:
     def limit(pages: int):  # type: ignore[no-untyped-def]
         return lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone() and None
 
@@ -92,7 +93,7 @@ async def test_a_full_disk_fails_what_it_undid_and_the_next_write_works(database
     assert await database.write(insert(3, 1_000_000)) == 3
 
 
-async def test_a_commit_that_fails_fails_every_job_of_its_batch(database: Database) -> None:
+async def test_a_commit_that_fails_fails_every_job_of_its_batch(database: SqliteDatabase) -> None:
     await database.write(
         lambda c: (
             c.execute("CREATE TABLE child (n INTEGER REFERENCES numbers (n) DEFERRABLE INITIALLY DEFERRED)") and None
@@ -112,7 +113,7 @@ async def test_a_commit_that_fails_fails_every_job_of_its_batch(database: Databa
 
 
 async def test_a_closed_database_says_so_and_closes_twice(tmp_path: Path) -> None:
-    database = Database(tmp_path / "test.db")
+    database = SqliteDatabase(tmp_path / "test.db")
     asked = [database.write(lambda c: 1) for _ in range(20)]
     await asyncio.gather(database.close(), database.close())
     assert await asyncio.gather(*asked) == [1] * 20
@@ -122,7 +123,7 @@ async def test_a_closed_database_says_so_and_closes_twice(tmp_path: Path) -> Non
         await database.read(lambda c: 1)
 
 
-async def test_a_caller_that_leaves_hurts_nobody(database: Database) -> None:
+async def test_a_caller_that_leaves_hurts_nobody(database: SqliteDatabase) -> None:
     left = [asyncio.ensure_future(database.write(insert(n))) for n in range(50)]
     for future in left[::2]:
         future.cancel()
@@ -137,10 +138,10 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
         """
         import asyncio, sys
         from pathlib import Path
-        from changeover.store.database import Database
+        from changeover.store.sqlite_database import SqliteDatabase
 
         async def main():
-            database = Database(Path(sys.argv[1]))
+            database = SqliteDatabase(Path(sys.argv[1]))
             await database.write(lambda c: c.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)") and None)
 
             async def writer(start):
@@ -182,7 +183,7 @@ async def test_a_second_owner_of_one_database_is_refused(tmp_path: Path) -> None
     with pytest.raises(OperatorError) as caught:
         Store.open(tmp_path / "c.db")
     assert caught.value.code == "database-in-use"
-    script = "import sys, pathlib; from changeover.store.sqlite import Store; Store.open(pathlib.Path(sys.argv[1]))"
+    script = "import sys, pathlib; from changeover.store.opening import Store; Store.open(pathlib.Path(sys.argv[1]))"
     other = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -223,7 +224,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path,
 
 async def test_a_page_that_is_damaged_while_it_is_served_is_told_and_others_are_read(tmp_path: Path) -> None:
     file = tmp_path / "test.db"
-    database = Database(file)
+    database = SqliteDatabase(file)
     await database.write(lambda c: c.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY, data BLOB)") and None)
     for number in range(50):
         await database.write(insert(number, 3000))
@@ -232,7 +233,7 @@ async def test_a_page_that_is_damaged_while_it_is_served_is_told_and_others_are_
     with file.open("r+b") as opened:
         opened.seek(4096)
         opened.write(b"\xff" * (size - 4096))
-    database = Database(file)
+    database = SqliteDatabase(file)
     for _ in range(3):
         with pytest.raises(OperatorError) as caught:
             await numbers(database)

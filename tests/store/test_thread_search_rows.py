@@ -10,9 +10,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from changeover.store.containment import contains
+from changeover.store.opening import Store
 from changeover.store.records import ThreadId
-from changeover.store.sqlite import Store
-from changeover.store.thread_search import ThreadFilter, contains
+from changeover.store.thread_search import ThreadFilter
 from changeover.store.threads import NewThread
 
 KEYS = st.sampled_from(["a", "b", "a.b", 'q"', "back\\slash", "ü", "$", "", "graph_id", "x[0]", "\x00", "0"])

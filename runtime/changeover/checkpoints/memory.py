@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from math import fsum, sqrt
 from operator import mul, sub
 from typing import Any
 
 import aiosqlite
-from langgraph.store.base import Item, Op, PutOp, Result, SearchItem, TTLConfig
+from langgraph.store.base import GetOp, Item, Op, PutOp, Result, SearchItem, SearchOp, TTLConfig
 from langgraph.store.sqlite.aio import AsyncSqliteStore
 from langgraph.store.sqlite.base import SqliteIndexConfig
 
 EXPIRED = "expires_at IS NOT NULL AND expires_at <= strftime('%Y-%m-%d %H:%M:%f', 'now')"
+THAT_EXPIRE = "WHERE expires_at IS NOT NULL ORDER BY expires_at"
+BUSY_TIMEOUT_MS = 30_000  # as long as others write to the same file
 MADE_ANEW = "INSERT OR REPLACE INTO store ("
 WRITTEN_AGAIN = (
     " ON CONFLICT (prefix, key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at,"
@@ -40,6 +44,7 @@ class Memory(AsyncSqliteStore):
         **others: Any,
     ) -> None:
         self._renews_on_read = (ttl or {}).get("refresh_on_read", True)
+        self._writing: ContextVar[bool] = ContextVar("writing", default=True)
         # For LangGraph's class this decides whether a read may renew at all; which ones do is decided below.
         super().__init__(conn, index=index, ttl={**(ttl or {}), "refresh_on_read": True}, **others)
 
@@ -55,12 +60,35 @@ class Memory(AsyncSqliteStore):
             self.index_config = index
             await self._measure_without_extension()
         await self.conn.execute("PRAGMA foreign_keys = ON")  # vectors go with their item
+        await self.conn.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         wanted = list(ops)
-        if any(not isinstance(op, PutOp) for op in wanted):
-            await self._forget_expired()
-        return await super().abatch(wanted)
+        if any(not isinstance(op, PutOp) for op in wanted) and not await self._forget_expired():
+            wanted = [_without_renewal(op) for op in wanted]
+        before = self._writing.set(any(isinstance(op, PutOp) or getattr(op, "refresh_ttl", False) for op in wanted))
+        try:
+            return await super().abatch(wanted)
+        finally:
+            self._writing.reset(before)
+
+    @asynccontextmanager
+    async def _cursor(self, *, transaction: bool = True) -> AsyncIterator[aiosqlite.Cursor]:
+        """One that writes takes its turn when it begins: SQLite lets none wait that has read before it writes."""
+        if not transaction:
+            async with super()._cursor(transaction=False) as cursor:
+                yield cursor
+            return
+        await self.setup()
+        async with self.lock:
+            await self.conn.execute("BEGIN IMMEDIATE" if self._writing.get() else "BEGIN")
+            try:
+                async with self.conn.cursor() as cursor:
+                    yield cursor
+            except BaseException:
+                await self.conn.execute("ROLLBACK")
+                raise
+            await self.conn.execute("COMMIT")
 
     async def aget(self, namespace: tuple[str, ...], key: str, *, refresh_ttl: bool | None = None) -> Item | None:
         return await super().aget(namespace, key, refresh_ttl=self._renews(refresh_ttl))
@@ -73,12 +101,16 @@ class Memory(AsyncSqliteStore):
     def _renews(self, asked: bool | None) -> bool:
         return self._renews_on_read if asked is None else asked
 
-    async def _forget_expired(self) -> None:
+    async def _forget_expired(self) -> bool:
+        """Returns whether there are items that will expire."""
         async with self.lock:
-            async with self.conn.execute(f"SELECT 1 FROM store WHERE {EXPIRED} LIMIT 1") as found:
-                if await found.fetchone() is None:
-                    return
-            await self.conn.execute(f"DELETE FROM store WHERE {EXPIRED}")
+            async with self.conn.execute(f"SELECT {EXPIRED} FROM store {THAT_EXPIRE} LIMIT 1") as found:
+                first = await found.fetchone()
+            if first is None:
+                return False
+            if first[0]:
+                await self.conn.execute(f"DELETE FROM store WHERE {EXPIRED}")
+            return True
 
     def _prepare_batch_PUT_queries(self, put_ops: Sequence[tuple[int, PutOp]]) -> Any:
         queries, embedding = super()._prepare_batch_PUT_queries(put_ops)
@@ -125,6 +157,10 @@ DISTANCES: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
 def _of_vectors(distance: Callable[[Sequence[float], Sequence[float]], float]) -> Callable[[bytes, bytes], float]:
     """The distance of vectors as they are stored: 32-bit floats in a row."""
     return lambda one, other: distance(array("f", one), array("f", other))
+
+
+def _without_renewal(op: Op) -> Op:
+    return op._replace(refresh_ttl=False) if isinstance(op, (GetOp, SearchOp)) else op
 
 
 def _written_again(query: str) -> str:

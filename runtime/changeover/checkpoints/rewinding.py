@@ -6,23 +6,17 @@ to an interrupt, the results of tasks. So that head's writes are remembered when
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
+from changeover.checkpoints.opening import tables_of
+from changeover.checkpoints.tables import Tables
 from changeover.errors import Conflict
+from changeover.store.connection import Connection
 from changeover.store.database import Database
-
-HEADS = (
-    "SELECT checkpoint_ns AS namespace, max(checkpoint_id) AS id FROM checkpoints"
-    " WHERE thread_id = ? GROUP BY checkpoint_ns"
-)
-WRITES = "SELECT * FROM writes WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?"
-DELETE_WRITES = WRITES.replace("SELECT *", "DELETE", 1)
-DELETE_CHECKPOINT = DELETE_WRITES.replace("writes", "checkpoints", 1)
 
 
 @dataclass(frozen=True)
@@ -34,22 +28,27 @@ class Origin:
 
 
 class Rewinder:
-    """Rewinds threads that are kept in our database; for a saver of the user's own it asks that saver."""
+    """Rewinds threads that are kept in our database; a saver of the user's own is asked to do it."""
 
     def __init__(self, database: Database, given: BaseCheckpointSaver[Any] | None = None) -> None:
         self._database = database
         self._given = given
+        self._tables = tables_of(database)
 
     async def origin(self, thread_id: str, checkpoint: Mapping[str, Any] | None = None) -> Origin | None:
         """What a run that begins now finds; `checkpoint` is the one that it was told to begin from."""
         if self._given is not None:
             return None
-        return await self._database.read(lambda connection: _origin(connection, thread_id, checkpoint), small=True)
+        return await self._database.read(
+            lambda connection: _origin(connection, self._tables, thread_id, checkpoint), small=True
+        )
 
     async def rewind(self, thread_id: str, run_id: str, origin: Origin | None) -> None:
         """Take back what the run did. Raises `Conflict` where the saver that was given cannot."""
         if self._given is None:
-            await self._database.write(lambda connection: _rewind(connection, thread_id, run_id, origin))
+            await self._database.write(
+                lambda connection: rewind(connection, self._tables, thread_id, run_id, origin), repeatable=True
+            )
             return
         try:
             await self._given.adelete_for_runs([run_id])
@@ -58,26 +57,16 @@ class Rewinder:
             raise Conflict(f"{name} cannot delete the checkpoints of a run", code="cannot-roll-back") from None
 
 
-def _origin(connection: sqlite3.Connection, thread_id: str, checkpoint: Mapping[str, Any] | None) -> Origin:
-    heads = [(row["namespace"], row["id"]) for row in connection.execute(HEADS, (thread_id,))]
+def rewind(connection: Connection, tables: Tables, thread_id: str, run_id: str, origin: Origin | None) -> None:
+    """The same in an open transaction."""
+    tables.delete_for_runs(connection, [run_id], thread_id)
+    heads = origin.heads if origin else tables.heads(connection, thread_id)
+    tables.restore_writes(connection, thread_id, heads, origin.writes if origin else [])
+
+
+def _origin(connection: Connection, tables: Tables, thread_id: str, checkpoint: Mapping[str, Any] | None) -> Origin:
+    heads = tables.heads(connection, thread_id)
     if checkpoint and checkpoint.get("checkpoint_id"):
         heads.append((checkpoint.get("checkpoint_ns") or "", checkpoint["checkpoint_id"]))
-    writes = [tuple(row) for head in heads for row in connection.execute(WRITES, (thread_id, *head))]
+    writes = [row for head in heads for row in tables.rows_of_writes(connection, thread_id, head)]
     return Origin(heads, writes)
-
-
-def _rewind(connection: sqlite3.Connection, thread_id: str, run_id: str, origin: Origin | None) -> None:
-    mine = connection.execute(
-        "SELECT checkpoint_ns, checkpoint_id FROM checkpoints"
-        " WHERE thread_id = ? AND json_extract(CAST(metadata AS TEXT), '$.run_id') = ?",
-        (thread_id, run_id),
-    ).fetchall()
-    for place in mine:
-        connection.execute(DELETE_WRITES, (thread_id, *place))
-        connection.execute(DELETE_CHECKPOINT, (thread_id, *place))
-    heads = origin.heads if origin else [tuple(row) for row in connection.execute(HEADS, (thread_id,))]
-    for head in heads:
-        connection.execute(DELETE_WRITES, (thread_id, *head))
-    if origin and origin.writes:
-        marks = ", ".join("?" * len(origin.writes[0]))
-        connection.executemany(f"INSERT INTO writes VALUES ({marks})", origin.writes)

@@ -6,9 +6,9 @@ Then the rows go into one transaction together with what else must change with t
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,32 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     get_checkpoint_id,
+    get_checkpoint_metadata,
+    writes_sort_key,
 )
 
-from changeover.checkpoints.sqlite import PUT, checkpoint_row, checkpoint_tuple, write_rows
+from changeover.checkpoints.saver import OwnSaver, place_config
+from changeover.checkpoints.tables import Job, Place, replaces
+from changeover.store.connection import Connection
 
-Place = tuple[str, str]  # namespace, id of a checkpoint
+Typed = tuple[str, bytes]
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    thread_id: str
+    parent: str | None
+    value: Typed
+    metadata: CheckpointMetadata
+
+
+@dataclass(frozen=True)
+class _Write:
+    task: str
+    path: str
+    index: int
+    channel: str
+    value: Typed
 
 
 class StagedSaver(BaseCheckpointSaver[Any]):
@@ -34,15 +55,15 @@ class StagedSaver(BaseCheckpointSaver[Any]):
     def __init__(self, base: BaseCheckpointSaver[Any]) -> None:
         super().__init__(serde=base.serde)
         self._base = base
-        self._checkpoints: dict[Place, tuple[Any, ...]] = {}
-        self._writes: dict[Place, dict[tuple[str, int], tuple[Any, ...]]] = {}
-        self._statements: list[tuple[str, list[tuple[Any, ...]]]] = []
+        self._checkpoints: dict[Place, _Checkpoint] = {}
+        self._writes: dict[Place, dict[tuple[str, int], _Write]] = {}
+        self._jobs: list[Job] = []
         self._calls: list[Callable[[], Awaitable[Any]]] = []
 
-    def write_to(self, connection: sqlite3.Connection) -> None:
-        """Write what was staged as rows of LangGraph's tables, in the open transaction."""
-        for statement, rows in self._statements:
-            connection.executemany(statement, rows)
+    def write_to(self, connection: Connection) -> None:
+        """Write what was staged as rows of LangGraph's tables, in the open transaction of the base's database."""
+        for job in self._jobs:
+            job(connection)
 
     async def replay(self) -> None:
         """Write what was staged through the saver itself, a call for each."""
@@ -55,10 +76,16 @@ class StagedSaver(BaseCheckpointSaver[Any]):
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         namespace = config["configurable"].get("checkpoint_ns", "")
         wanted = get_checkpoint_id(config) or self._newest(namespace)
-        row = self._checkpoints.get((namespace, wanted)) if wanted else None
-        if row is None:
+        staged = self._checkpoints.get((namespace, wanted)) if wanted else None
+        if staged is None or wanted is None:
             return self._with_writes(await self._base.aget_tuple(config))
-        return checkpoint_tuple(self.serde, row, self._staged_writes((namespace, row[2])))
+        return CheckpointTuple(
+            place_config(staged.thread_id, namespace, wanted),
+            self.serde.loads_typed(staged.value),
+            staged.metadata,
+            place_config(staged.thread_id, namespace, staged.parent) if staged.parent else None,
+            [(write.task, write.channel, self._loaded(write)) for write in self._staged_writes((namespace, wanted))],
+        )
 
     async def aput(
         self,
@@ -67,32 +94,41 @@ class StagedSaver(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        row = checkpoint_row(self.serde, config, checkpoint, metadata)
-        thread_id, namespace, id_, _, type_, blob, _ = row
-        self._checkpoints[namespace, id_] = row
-        self._statements.append((PUT, [row]))
-        as_it_is = self.serde.loads_typed((type_, blob))  # the graph goes on to change the one it gave
-        self._calls.append(partial(self._base.aput, config, as_it_is, metadata, new_versions))
-        return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": id_}}
+        where = config["configurable"]
+        thread_id, namespace, id_ = str(where["thread_id"]), where["checkpoint_ns"], checkpoint["id"]
+        value = self.serde.dumps_typed(checkpoint)
+        described = get_checkpoint_metadata(config, metadata)
+        self._checkpoints[namespace, id_] = _Checkpoint(thread_id, where.get("checkpoint_id"), value, described)
+        if isinstance(self._base, OwnSaver):
+            self._jobs.append(self._base.putting(config, checkpoint, metadata, new_versions))
+        else:
+            as_it_is = self.serde.loads_typed(value)  # the graph goes on to change the one it gave
+            self._calls.append(partial(self._base.aput, config, as_it_is, metadata, new_versions))
+        return place_config(thread_id, namespace, id_)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        statement, rows = write_rows(self.serde, config, writes, task_id, task_path)
-        for row in rows:
-            known = self._writes.setdefault((row[1], row[2]), {})
-            if "REPLACE" in statement or (task_id, row[5]) not in known:
-                known[task_id, row[5]] = row
-        self._statements.append((statement, rows))
-        self._calls.append(partial(self._base.aput_writes, config, list(writes), task_id, task_path))
+        where = config["configurable"]
+        known = self._writes.setdefault((str(where["checkpoint_ns"]), str(where["checkpoint_id"])), {})
+        for position, (channel, value) in enumerate(writes):
+            index = WRITES_IDX_MAP.get(channel, position)
+            if replaces(writes) or (task_id, index) not in known:
+                known[task_id, index] = _Write(task_id, task_path, index, channel, self.serde.dumps_typed(value))
+        if isinstance(self._base, OwnSaver):
+            self._jobs.append(self._base.putting_writes(config, writes, task_id, task_path))
+        else:
+            self._calls.append(partial(self._base.aput_writes, config, list(writes), task_id, task_path))
 
     def _newest(self, namespace: str) -> str | None:
         return max((id_ for place, id_ in self._checkpoints if place == namespace), default=None)
 
-    def _staged_writes(self, place: Place) -> list[tuple[Any, ...]]:
-        """In the columns that LangGraph reads: task, channel, type, value, path, index."""
-        rows = self._writes.get(place, {}).values()
-        return [(row[3], row[6], row[7], row[8], row[4], row[5]) for row in rows]
+    def _staged_writes(self, place: Place) -> list[_Write]:
+        found = self._writes.get(place, {}).values()
+        return sorted(found, key=lambda write: writes_sort_key(write.path, write.task, write.index))
+
+    def _loaded(self, write: _Write) -> Any:
+        return self.serde.loads_typed(write.value)
 
     def _with_writes(self, found: CheckpointTuple | None) -> CheckpointTuple | None:
         """A stored checkpoint with the writes that were staged on it, as the saver would merge them.
@@ -105,12 +141,12 @@ class StagedSaver(BaseCheckpointSaver[Any]):
         staged = self._staged_writes((configurable.get("checkpoint_ns", ""), configurable["checkpoint_id"]))
         if not staged:
             return found
-        replaced = {(task, channel) for task, channel, *_, index in staged if index < 0}
+        replaced = {(write.task, write.channel) for write in staged if write.index < 0}
         kept = [write for write in found.pending_writes or [] if (write[0], write[1]) not in replaced]
         results = Counter(task for task, channel, _ in kept if channel not in WRITES_IDX_MAP)
         added = [
-            (task, channel, self.serde.loads_typed((type_, value)))
-            for task, channel, type_, value, _, index in staged
-            if index < 0 or index >= results[task]
+            (write.task, write.channel, self._loaded(write))
+            for write in staged
+            if write.index < 0 or write.index >= results[write.task]
         ]
         return found._replace(pending_writes=[*kept, *added])

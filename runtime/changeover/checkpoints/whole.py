@@ -6,7 +6,6 @@ A `Change` has two halves, of which one does nothing: `write` for the transactio
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +14,15 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from typing_extensions import TypeIs
 
-from changeover.checkpoints import sqlite
-from changeover.checkpoints.sqlite import SqliteSaver
+from changeover.checkpoints.saver import OwnSaver
 from changeover.checkpoints.staging import StagedSaver
 from changeover.errors import InvalidRequest
+from changeover.store.connection import Connection
 
 
-def _no_rows(connection: sqlite3.Connection) -> None:
+def _no_rows(connection: Connection) -> None:
     """The state is kept elsewhere."""
 
 
@@ -32,16 +32,16 @@ async def _no_call() -> None:
 
 @dataclass(frozen=True)
 class Change:
-    write: Callable[[sqlite3.Connection], None] = _no_rows
+    write: Callable[[Connection], None] = _no_rows
     follow: Callable[[], Awaitable[None]] = _no_call
 
 
 NOTHING = Change()
 
 
-def is_ours(saver: BaseCheckpointSaver[Any]) -> bool:
+def is_ours(saver: BaseCheckpointSaver[Any]) -> TypeIs[OwnSaver]:
     """Whether checkpoints can be written in one transaction with our rows."""
-    return isinstance(saver, SqliteSaver)
+    return isinstance(saver, OwnSaver)
 
 
 def update(saver: BaseCheckpointSaver[Any], staged: StagedSaver) -> Change:
@@ -52,20 +52,20 @@ def update(saver: BaseCheckpointSaver[Any], staged: StagedSaver) -> Change:
 def copy(saver: BaseCheckpointSaver[Any], source: str, target: str) -> Change:
     """All checkpoints and writes of one thread under the id of another, which has none."""
     if is_ours(saver):
-        return Change(lambda connection: sqlite.copy_thread(connection, source, target))
+        return Change(lambda connection: saver.tables.copy_thread(connection, source, target))
     return Change(follow=partial(_copy, saver, source, target))
 
 
 def delete(saver: BaseCheckpointSaver[Any], thread_id: str) -> Change:
     if is_ours(saver):
-        return Change(lambda connection: sqlite.delete_thread(connection, thread_id))
+        return Change(lambda connection: saver.tables.delete_thread(connection, thread_id))
     return Change(follow=partial(saver.adelete_thread, thread_id))
 
 
 def keep_latest(saver: BaseCheckpointSaver[Any], thread_id: str) -> Change:
     """Leave the newest state. Raises `InvalidRequest` for a saver that cannot prune."""
     if is_ours(saver):
-        return Change(lambda connection: sqlite.keep_latest(connection, thread_id))
+        return Change(lambda connection: saver.tables.keep_latest(connection, thread_id))
     if type(saver).aprune is BaseCheckpointSaver.aprune:
         raise InvalidRequest(
             f"keep_latest: {type(saver).__name__} cannot prune", code="unsupported", hint="use the strategy delete"

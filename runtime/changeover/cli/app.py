@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from changeover import __version__
-from changeover.cli import doctor, look, output, project, rollout, serve, use
+from changeover.cli import answering, backup, doctor, look, output, project, rollout, serve, threads, use
 from changeover.cli.options import Database, Output, Project, Token, Url, shared, with_shared
 from changeover.errors import ChangeoverError, ProjectError
 
@@ -20,7 +20,9 @@ EXIT_INTERRUPTED = 130
 START = "Start a project"
 ROLLOUT = "Change what is served"
 LOOK = "Look"
+THREADS = "Threads"
 USE = "Use"
+KEEP = "Keep"
 
 app = typer.Typer(
     name="changeover",
@@ -55,9 +57,13 @@ def everywhere(
 
 for panel, verbs in {
     START: (project.init, project.check, project.schema, doctor.doctor, serve.serve),
-    ROLLOUT: (rollout.build, rollout.switch, rollout.rollback, rollout.drain, rollout.retire, rollout.gc),
+    ROLLOUT: (
+        *(rollout.build, rollout.switch, rollout.ramp, rollout.rollback, rollout.drain, rollout.retire, rollout.gc),
+    ),
     LOOK: (look.status, look.versions, look.show, look.diff, look.history, look.events, look.holders),
-    USE: (use.run, use.chat),
+    THREADS: (threads.threads, threads.thread, threads.pin),
+    USE: (use.run, use.chat, answering.approve),
+    KEEP: (backup.backup, backup.restore),
 }.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(with_shared(verb))

@@ -40,6 +40,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 IN_PROCESS_URL = "http://localhost"
+BINARY_TYPE = "application/octet-stream"
 _KINDS: dict[int, type[ChangeoverError]] = {
     400: InvalidRequest,
     401: OperatorError,
@@ -107,6 +108,20 @@ class Client:
                     await response.aread()
                 _checked(response)
                 yield response, events(response.aiter_bytes())
+            finally:
+                await response.aclose()
+
+    async def download(self, path: str) -> AsyncIterator[bytes]:
+        """An answer that is no document, as it comes."""
+        request = self._request("GET", path, None, None, None, patient=True)
+        with _network(self._http):
+            response = await self._http.send(request, stream=True)
+            try:
+                if response.is_error or response.headers.get("content-type") != BINARY_TYPE:
+                    await response.aread()
+                    raise error_of(response.status_code, _problem(response))
+                async for chunk in response.aiter_bytes():
+                    yield chunk
             finally:
                 await response.aclose()
 

@@ -14,6 +14,7 @@ from changeover.cli import output
 from changeover.cli.client import Client, ask, connect
 from changeover.cli.options import Options
 from changeover.cli.rollout import VersionArgument
+from changeover.cli.threads import After, Page, tell_next
 from changeover.errors import NotFound
 
 REFRESH_S = 1.0
@@ -105,7 +106,7 @@ def history(options: Options, limit: Limit = 20) -> None:
         output.document(found)
         return
     output.table(
-        ("revision", "age", "action", "from", "to", "graphs", "by", "reason"),
+        ("revision", "age", "action", "from", "to", "ramp", "graphs", "by", "reason"),
         [
             (
                 entry.get("revision"),
@@ -113,6 +114,7 @@ def history(options: Options, limit: Limit = 20) -> None:
                 entry.get("action"),
                 entry.get("from"),
                 entry.get("to"),
+                _ramp(entry),
                 ", ".join(f"{graph}={id_}" for graph, id_ in (entry.get("graphs") or {}).items()),
                 entry.get("actor"),
                 entry.get("reason"),
@@ -144,9 +146,10 @@ def events(
     )
 
 
-def holders(options: Options, version: VersionArgument) -> None:
-    """Whatever still needs a version: runs, waiting threads, holds, graphs routed to it."""
-    found = ask(options, lambda client: client.get(f"/admin/versions/{quote(version, safe='')}/holders"))
+def holders(options: Options, version: VersionArgument, limit: Page = 100, after: After = None) -> None:
+    """Whatever still needs a version: runs, waiting and pinned threads, holds, graphs routed to it."""
+    path = f"/admin/versions/{quote(version, safe='')}/holders"
+    found = ask(options, lambda client: client.get(path, limit=limit, after=after))
     if options.json:
         output.document(found)
         return
@@ -157,6 +160,9 @@ def holders(options: Options, version: VersionArgument) -> None:
         ("kind", "id", "reason", "age"),
         [(one["kind"], one["id"], one["reason"], output.ago(one.get("since"))) for one in found["holders"]],
     )
+    kinds = ", ".join(f"{kind} {count}" for kind, count in (found.get("by_kind") or {}).items())
+    output.say(f"{found.get('count')} in all ({kinds})")
+    tell_next(f"holders {version}", found)
 
 
 async def _watch_status(options: Options) -> None:
@@ -189,6 +195,7 @@ def _show_status(now: Mapping[str, Any]) -> None:
     output.fields(
         [
             ("serves", routing.get("current") or "nothing yet"),
+            ("ramping", _ramp(routing)),
             ("apart", apart),
             ("revision", routing.get("revision")),
             ("folder", _folder(folder)),
@@ -200,6 +207,10 @@ def _show_status(now: Mapping[str, Any]) -> None:
     if now.get("versions"):
         output.line()
         _version_table(now["versions"])
+
+
+def _ramp(routing: Mapping[str, Any]) -> str:
+    return f"{routing['ramping']} at {routing.get('percent'):g} %" if routing.get("ramping") else ""
 
 
 def _folder(folder: Mapping[str, Any]) -> str:

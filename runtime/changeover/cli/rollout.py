@@ -26,6 +26,12 @@ class InFlight(StrEnum):
     cancel = "cancel"
 
 
+class ThreadPolicy(StrEnum):
+    auto = "auto"
+    pinned = "pinned"
+    eager = "eager"
+
+
 VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="Such as v7.", show_default=False)]
 Graphs = Annotated[
     list[str] | None,
@@ -79,17 +85,54 @@ def switch(
     ] = None,
     in_flight: InFlightOption = None,
     timeout: Timeout = None,
+    threads: Annotated[
+        ThreadPolicy | None,
+        typer.Option(
+            "--threads",
+            help="What becomes of threads until the next switch: auto moves them, pinned keeps them.",
+            show_default=False,
+        ),
+    ] = None,
     reason: Reason = None,
 ) -> None:
     """Send new work to a version: all of it, or that for some graphs."""
     body = _given(
-        to=version, graphs=graphs, drain=drain, in_flight=in_flight, timeout_s=seconds(timeout), reason=reason
+        to=version,
+        graphs=graphs,
+        drain=drain,
+        in_flight=in_flight,
+        timeout_s=seconds(timeout),
+        threads=threads,
+        reason=reason,
     )
 
     async def work(client: Client) -> Any:
         return await client.post("/admin/switch", body, patient=True)
 
     _show_receipt(options, ask(options, work, f"switching to {version}"), "switched")
+
+
+def ramp(
+    options: Options,
+    version: VersionArgument,
+    percent: Annotated[
+        float, typer.Argument(metavar="PERCENT", min=0, max=100, help="0 ends the ramp, 100 makes it current.")
+    ],
+    reason: Reason = None,
+) -> None:
+    """Give a version a share of the threads, beside what is current."""
+    body = _given(to=version, percent=percent, reason=reason)
+
+    async def work(client: Client) -> Any:
+        return await client.post("/admin/ramp", body, patient=True)
+
+    receipt = ask(options, work, f"ramping {version}")
+    if options.json or percent == 100:
+        _show_receipt(options, receipt, "switched")
+        return
+    share = f"gets {percent:g} % of the threads" if percent else "gets no more threads"
+    output.line(f"{version} {share}, beside {receipt['to']} (revision {receipt.get('revision')})")
+    _show_fates(receipt)
 
 
 def rollback(
@@ -205,5 +248,11 @@ def _show_receipt(options: Options, receipt: Mapping[str, Any], done: str) -> No
             ("run", "thread", "version", "fate"),
             [(run.get("run_id"), run.get("thread_id"), run.get("version"), run.get("fate")) for run in runs],
         )
+    if ramp := told.get("ramp"):
+        output.line(f"the ramp of {ramp.get('ended') or ramp['version']} has ended")
+    _show_fates(told)
+
+
+def _show_fates(told: Mapping[str, Any]) -> None:
     for fate, threads in (told.get("threads") or {}).items():
         output.line(f"threads, {fate}: {threads.get('count')}")

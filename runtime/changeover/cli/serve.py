@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,6 @@ from changeover import __version__
 from changeover.cli import output
 from changeover.cli.options import Options
 from changeover.cli.project import Folder
-from changeover.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from changeover.manager import GraphVersionManager
@@ -28,15 +28,11 @@ def serve(
     watch: Annotated[
         bool | None, typer.Option("--watch/--no-watch", help="Follow the folder; a save is served.", show_default=False)
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; one in this release.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that serve on one port.", show_default=False)
+    ] = None,
 ) -> None:
     """Serve a project: build it if it never was, follow its files, answer over HTTP."""
-    if workers > 1:
-        raise InvalidRequest(
-            f"--workers {workers}: this release serves with one process",
-            code="unsupported",
-            hint="leave it out; runs of one process work side by side",
-        )
     from changeover.manager import GraphVersionManager
     from changeover.server.logging import configure
     from changeover.server.serve import run
@@ -47,6 +43,7 @@ def serve(
             options.database,
             host=host,
             port=port,
+            workers=workers,
             token=options.token,
             watch_auto=watch_auto,
         )
@@ -56,21 +53,35 @@ def serve(
         chosen = manager("promote")
     configure(chosen.settings.log)
     output.say(f"changeover {__version__}, LangGraph {metadata.version('langgraph')}")
-    status = run(chosen, announce=_Announcer(chosen))
+    status = _with_workers(chosen) if chosen.settings.workers > 1 else run(chosen, announce=_announcer(chosen))
     if status:
         raise typer.Exit(status)
+
+
+def _announcer(manager: GraphVersionManager) -> _Announcer:
+    return _Announcer(lambda: manager.routing is not None, lambda: manager.watching)
+
+
+def _with_workers(manager: GraphVersionManager) -> int:
+    from changeover.server.workers import Workers
+
+    is_followed = manager.settings.watch_auto != "off"
+    announcer = _Announcer(lambda: workers.is_serving, lambda: is_followed)
+    workers = Workers(manager.project, manager.settings, announcer)
+    return workers.run()
 
 
 class _Announcer:
     """Says what the server says; the first time that something is served, what to do with it as well."""
 
-    def __init__(self, manager: GraphVersionManager) -> None:
-        self._manager = manager
+    def __init__(self, is_serving: Callable[[], bool], is_followed: Callable[[], bool]) -> None:
+        self._is_serving = is_serving
+        self._is_followed = is_followed
         self._hinted = False
 
     def __call__(self, text: str) -> None:
         output.say(text)
-        if self._manager.routing is not None and not self._hinted:
+        if self._is_serving() and not self._hinted:
             self._hinted = True
-            saved = "Save a file and the next answer uses it. " if self._manager.watching else ""
+            saved = "Save a file and the next answer uses it. " if self._is_followed() else ""
             output.say(f"{saved}`changeover status` shows what is served, Ctrl+C stops.")

@@ -62,12 +62,12 @@ def run(
     served_by, values = ask(options, wait, f"running {graph}")
     failure = values.get("__error__") if isinstance(values, dict) else None
     if failure:
-        raise _failed(failure, served_by)
+        raise failed(failure, served_by)
     if options.json:
         output.document({"version": served_by, "thread_id": thread, "output": values})
         return
-    output.line(_answer_text(values))
-    _footer(served_by, thread)
+    output.line(answer_text(values))
+    footer(served_by, thread)
 
 
 def chat(
@@ -120,13 +120,13 @@ async def _run_streamed(
     async with connect(options) as client:
         answer = await _stream(client, path, body, headers, None if options.json else Printer())
     if answer.error is not None:
-        raise _failed(answer.error, answer.version)
+        raise failed(answer.error, answer.version)
     if options.json:
         output.document({"version": answer.version, "thread_id": thread, "parts": answer.parts})
         return
     for interrupt in answer.interrupts:
         output.say(f"waits for an answer: {output.short(interrupt.get('value'), 500)}")
-    _footer(answer.version, thread)
+    footer(answer.version, thread)
 
 
 async def _stream(
@@ -161,13 +161,13 @@ async def _turn(client: Client, graph: str, thread: str, given: dict[str, Any], 
         body = {**_target(graph, thread), **given}
         answer = await _stream(client, _path(thread, "stream"), body, headers, printer)
         if answer.error is not None:
-            output.say(f"error: {_failed(answer.error, answer.version).message}")
+            output.say(f"error: {failed(answer.error, answer.version).message}")
         output.say(f"-- {graph} {answer.version}")
         if not answer.interrupts:
             return
         resume = {}
         for interrupt in answer.interrupts:
-            told = await _answer_interrupt(interrupt.get("value"))
+            told = await answer_interrupt(interrupt.get("value"))
             if told is None:
                 output.say("left waiting")
                 return
@@ -175,7 +175,7 @@ async def _turn(client: Client, graph: str, thread: str, given: dict[str, Any], 
         given = {"command": {"resume": resume if len(resume) > 1 else next(iter(resume.values()))}}
 
 
-async def _answer_interrupt(value: Any) -> Any:
+async def answer_interrupt(value: Any) -> Any:
     """What the person says to an interrupt: a decision for each action to approve, else free text or JSON."""
     requests = value.get("action_requests") if isinstance(value, dict) else None
     if not isinstance(requests, list):
@@ -221,7 +221,7 @@ async def _only_graph(client: Client) -> str:
     return str(graphs[0])
 
 
-def _answer_text(values: Any) -> str:
+def answer_text(values: Any) -> str:
     """The last message where there is one, else the values; what waits for a person comes after it."""
     interrupts = values.get("__interrupt__") if isinstance(values, dict) else None
     waiting = "".join(f"\nwaits for an answer: {output.short(one.get('value'), 2000)}" for one in interrupts or [])
@@ -233,11 +233,11 @@ def _answer_text(values: Any) -> str:
     return f"{json.dumps(values, ensure_ascii=False, indent=2)}{waiting}"
 
 
-def _footer(version: str, thread: str | None) -> None:
+def footer(version: str, thread: str | None) -> None:
     output.say(f"-- {version}{f', thread {thread}' if thread else ''}")
 
 
-def _failed(failure: Any, version: str) -> RunFailed:
+def failed(failure: Any, version: str) -> RunFailed:
     told = failure if isinstance(failure, dict) else {"message": failure}
     kind, text = told.get("error") or "error", told.get("message") or ""
     return RunFailed(

@@ -22,8 +22,8 @@ from changeover.project.environment import environment_of, langgraph_environment
 from changeover.project.langgraph import LANGGRAPH_FILE, StoreSettings
 from changeover.project.problems import Problem
 from changeover.settings import ProcessEnvironment, Settings
+from changeover.store.opening import Store
 from changeover.store.records import GraphEntry, NewVersion, Routing, Version
-from changeover.store.sqlite import Store
 from changeover.store.versions import contract_digest
 from changeover.versions.contract import FORMAT as CONTRACT_FORMAT
 from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, take, with_files

@@ -1,44 +1,49 @@
-"""Switch, rollback, drain: operations with a row in the journal, from request to receipt.
+"""Switch, ramp, rollback, drain: operations with a row in the journal, from request to receipt.
 
-A switch is one compare-and-set in the database and one assignment in memory. Runs in flight end on the version
-they began on; new ones are decided on the new routing. Operations that move the routing are made one after the
-other.
+A change of routing is one transaction of the database: the routing, what waits to run, what the runs on the version it
+leaves are asked for. What follows, draining that version and moving threads back, is written in the journal before it
+is begun, and done again from there by whoever finds it when its server is dead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from changeover.errors import Conflict, PreconditionFailed, TimedOut
-from changeover.rollout.plan import plan_rollback, plan_switch
+from changeover.errors import ChangeoverError, Conflict, InvalidRequest, PreconditionFailed, TimedOut
+from changeover.rollout.draining import CANCELLED, Draining, InFlightChoice, Step, steps
+from changeover.rollout.plan import plan_ramp, plan_rollback, plan_switch
 from changeover.runs.engine import Engine
-from changeover.runs.inflight import Flight, InFlight
-from changeover.store.records import Routing, RoutingChange, VersionId, timestamp
-from changeover.store.sqlite import Store
+from changeover.runs.inflight import InFlight
+from changeover.runs.routing import decide
+from changeover.settings import Settings
+from changeover.store.opening import Store
+from changeover.store.records import Operation, Routing, RoutingChange, Run, VersionId, timestamp
+from changeover.store.routing import Moved
 
 log = logging.getLogger(__name__)
 
 HISTORY_LIMIT = 10_000
-CANCEL_WAIT_S = 10.0
 THREADS_LISTED = 100
+LOOK_EVERY_S = 0.05
+GATE_GRACE_S = 5.0  # the gate outlasts the wait behind it, so that it is opened by what was waited for
 
 Drain = Literal["after", "before"]
-InFlightChoice = Literal["finish", "cancel"]
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """How a change of routing is to be made. `timeout_s` bounds the wait of `before` and of `cancel`."""
+    """How a change of routing is to be made. `timeout_s` bounds the wait of `before` and of a drain."""
 
     drain: Drain = "after"
     in_flight: InFlightChoice = "finish"
-    timeout_s: float = 900.0
+    timeout_s: float | None = None
     threads: str | None = None
     reason: str = ""
     actor: str = "library"
@@ -57,6 +62,7 @@ class Receipt:
     threads: dict[str, Any]
     at: float
     graphs: dict[str, VersionId] = field(default_factory=dict)
+    ramp: dict[str, Any] | None = None  # of a change that began, changed or ended one: version, percent, was
 
     def __getitem__(self, name: str) -> Any:
         """A field by its name in JSON: `receipt["from"]`."""
@@ -71,16 +77,18 @@ class Receipt:
             "revision": self.revision,
             "runs": list(self.runs),
             "threads": self.threads,
+            "ramp": self.ramp,
             "at": timestamp(self.at),
         }
 
 
 @dataclass
 class _Entry:
-    """The journal's row of an operation under way."""
+    """The journal's row of an operation under way. With `follows`, something is left to do after its answer."""
 
     id: str
     result: dict[str, Any] = field(default_factory=dict)
+    follows: bool = False
 
     def done(self, receipt: Receipt) -> Receipt:
         self.result = receipt.to_json()
@@ -88,23 +96,41 @@ class _Entry:
 
 
 class Rollout:
-    """Moves the routing. `loaded` makes sure that a version can serve before anything moves."""
+    """Moves the routing. `load` makes sure that a version can serve before anything moves."""
 
     def __init__(
         self,
         store: Store,
         in_flight: InFlight,
         engine: Engine,
+        settings: Settings,
         load: Callable[[VersionId], Awaitable[object]],
         moved: Callable[[Routing], None],
+        routing: Callable[[], Routing | None],
+        give_turns: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
-        self._in_flight = in_flight
-        self._engine = engine
+        self._settings = settings
         self._load = load
         self._moved = moved
+        self._give_turns = give_turns
+        self._draining = Draining(store, in_flight, engine, routing)
         self._one_at_a_time = asyncio.Lock()
-        self._overtaken = asyncio.Event()
+        self._following: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Stop following what drains; its row in the journal says how far it came."""
+        for task in self._following:
+            task.cancel()
+        await asyncio.gather(*self._following, return_exceptions=True)
+
+    async def adopt(self) -> None:
+        """Carry on what servers that are dead had begun; what had moved nothing has failed."""
+        for operation in await self._store.journal.adopt():
+            log.info("operation_adopted", extra={"operation": operation.id, "kind": operation.kind})
+            left = [VersionId(id_) for id_ in operation.progress.get("left", [])]
+            plan = [Step(step["does"], step["until_s"]) for step in operation.progress.get("steps", [])]
+            self._follow(operation.id, left, plan, None, operation)
 
     async def switch(
         self, to: str, graphs: Sequence[str] | None, wishes: Wishes, *, keep: Collection[str] = ()
@@ -134,14 +160,26 @@ class Rollout:
                 threads=wishes.threads,
                 keep=keep,
             )
-            return entry.done(await self._make(change, routing, wishes))
+            return entry.done(await self._make(change, routing, wishes, entry))
+
+    async def ramp(self, to: str, percent: float, wishes: Wishes) -> Receipt:
+        """Give a version a share of the threads beside what is current; 0 ends its ramp, 100 makes it current."""
+        async with self._operation("ramp", wishes, {"to": to, "percent": percent}) as entry:
+            target = await self._store.versions.get(to)
+            routing = await self._routing(wishes)
+            change = plan_ramp(routing, target, percent, operation=entry.id, actor=wishes.actor, reason=wishes.reason)
+            if target.status == "rejected":
+                raise Conflict(f"{target.id} was rejected and cannot serve", code="version-rejected")
+            if percent > 0:
+                await self._load(target.id)
+            return entry.done(await self._make(change, routing, wishes, entry))
 
     async def rollback(self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes) -> Receipt:
         """Go back to the last good version and mark the one that is left.
 
         It does not wait for a switch that waits for runs to end: that one is given up.
         """
-        self._overtaken.set()
+        await self._store.gate.open()
         async with self._operation("rollback", wishes, {"to": to, "graphs": graphs}) as entry:
             routing = await self._routing(wishes)
             history = await self._store.routing.history(limit=HISTORY_LIMIT)
@@ -158,130 +196,198 @@ class Rollout:
                 actor=wishes.actor,
                 reason=wishes.reason,
             )
+            if wishes.threads is not None:
+                change = replace(change, threads=wishes.threads)
             for id_ in {change.current, *change.graphs.values()}:
                 await self._load(id_)
-            return entry.done(await self._make(change, routing, wishes))
+            return entry.done(await self._make(change, routing, wishes, entry))
 
     async def drain(self, version: str, wishes: Wishes) -> dict[str, Any]:
-        """Wait until no run is in flight on a version that serves no more. Says what still holds it.
+        """Bring what runs on a version that serves no more to its end. Says what still holds it.
 
         Raises `TimedOut` with what it waited for; the runs go on.
         """
         async with self._journalled("drain", {"version": version, "in_flight": wishes.in_flight}) as entry:
             target = await self._store.versions.get(version)
             routing = await self._store.routing.head()
-            if routing and version in (routing.current, *routing.graphs.values()):
+            if routing and version in routing.versions:
                 raise Conflict(f"{version} is serving", code="version-serves", hint="switch to another version first")
-            flights = self._in_flight.on(target.id)
-            await self._store.journal.add_event("drain_started", version=version, runs=len(flights), operation=entry.id)
-            await self._settle_flights(flights, wishes)
-            landed = await self._in_flight.landed(flights, wishes.timeout_s)
-            result = await self._drain_report(version, entry.id)
-            if not landed:
-                await self._store.journal.add_event("drain_stalled", version=version, waiting_for=result["holders"])
-                raise TimedOut(
-                    f"{version} still has {len(self._in_flight.on(target.id))} runs in flight",
-                    code="drain-timed-out",
-                    hint="wait longer, or drain with in_flight=cancel",
-                    **result,
-                )
-            entry.result = result
-            return result
+            plan = steps(wishes.in_flight, self._settings, time.time(), wishes.timeout_s)
+            await self._write_plan(entry.id, [target.id], plan)
+            await self._store.journal.add_event(
+                "drain_started", version=version, operation=entry.id, steps=[step.to_json() for step in plan]
+            )
+            ended = await self._draining.drain(target.id, entry.id, plan)
+            entry.result = await self._drain_report(version, entry.id)
+            if ended:
+                return entry.result
+            await self._stalled(target.id, entry.result)
+            raise TimedOut(
+                f"{version} still has {await self._store.runs.running_on(version)} runs",
+                code="drain-timed-out",
+                hint="wait longer, or drain with in_flight=cancel",
+                **entry.result,
+            )
 
     # --- steps -----------------------------------------------------------------------------------
 
-    async def _make(self, change: RoutingChange, routing: Routing | None, wishes: Wishes) -> Receipt:
+    async def _make(self, change: RoutingChange, routing: Routing | None, wishes: Wishes, entry: _Entry) -> Receipt:
+        change = replace(change, in_flight=wishes.in_flight, reason_for_runs=CANCELLED)
+        left = routing.versions if routing else []
+        plan = steps(wishes.in_flight, self._settings, time.time())
+        await self._write_plan(entry.id, left, plan)
         if wishes.drain == "before":
-            return await self._drained_first(change, routing, wishes)
-        after = await self._move(change)
-        flights = self._left_behind(routing, after)
-        await self._settle_flights(flights, wishes)
-        return await self._receipt(routing, after, flights, wishes)
+            moved = await self._drained_first(change, wishes)
+        else:
+            moved = await self._move(change)
+            asked = [run for run, fate in moved.runs if not fate.startswith("ends")]
+            if wishes.in_flight != "finish":
+                self._draining.ask(asked, wishes.in_flight, CANCELLED)
+        if wishes.in_flight == "cancel":
+            for run in {run.version for run, _ in moved.runs}:
+                await self._draining.emptied(run, plan[-1].until)
+        receipt = await self._receipt(routing, moved, wishes)
+        entry.done(receipt)
+        versions = sorted({run.version for run, _ in moved.runs})
+        if versions and wishes.in_flight != "cancel":
+            entry.follows = True
+            await self._store.journal.result(entry.id, entry.result)
+            self._follow(entry.id, versions, plan, wishes.in_flight, None)
+        return receipt
 
-    async def _drained_first(self, change: RoutingChange, routing: Routing | None, wishes: Wishes) -> Receipt:
-        """Hold new runs at the door, let those in flight end, move, let the held ones in."""
-        self._in_flight.hold()
+    async def _drained_first(self, change: RoutingChange, wishes: Wishes) -> Moved:
+        """Let no run begin, let those in flight end, move, let the held ones in."""
+        if wishes.in_flight == "handover":
+            raise InvalidRequest(
+                "a run cannot be handed over before there is somewhere to go",
+                code="handover-before",
+                hint="use drain=after, or in_flight=finish or cancel",
+            )
+        timeout_s = self._settings.rollout_finish_s if wishes.timeout_s is None else wishes.timeout_s
+        await self._store.gate.close(change.operation, timeout_s + GATE_GRACE_S)
         try:
-            flights = self._in_flight.on()
-            await self._settle_flights(flights, wishes)
-            if not await self._emptied(wishes.timeout_s):
-                waiting = [flight.to_json() for flight in self._in_flight.on()]
+            if wishes.in_flight == "cancel":
+                await self._cancel_all()
+            await self._emptied(change.operation, timeout_s)
+            return await self._move(change)
+        finally:
+            await asyncio.shield(self._open_gate(change.operation))
+
+    async def _cancel_all(self) -> None:
+        for version in await self._store.versions.in_use():
+            fates = await self._store.runs.ask(version.id, "cancel", CANCELLED, whole=True)
+            self._draining.ask([run for run, _ in fates], "cancel", CANCELLED)
+
+    async def _open_gate(self, operation: str) -> None:
+        await self._store.gate.open(operation)
+        await self._give_turns()
+
+    async def _emptied(self, operation: str, timeout_s: float) -> None:
+        """Wait until nothing runs anywhere. Raises `TimedOut`, and `Conflict` when a rollback cannot wait."""
+        until = time.monotonic() + timeout_s
+        while await self._store.runs.running_on():
+            if not await self._store.gate.is_closed(operation):
+                raise Conflict("a rollback overtook this switch; nothing was switched", code="overtaken")
+            if time.monotonic() >= until:
+                running = [run.to_json() for run in await self._store.runs.list(status="running")]
                 raise TimedOut(
-                    f"{len(waiting)} runs did not end within {wishes.timeout_s:g} s; nothing was switched",
+                    f"{len(running)} runs did not end within {timeout_s:g} s; nothing was switched",
                     code="drain-timed-out",
                     hint="wait longer, cancel them, or switch with drain=after",
-                    runs=waiting,
+                    runs=running,
                 )
-            after = await self._move(change)
-            return await self._receipt(routing, after, flights, wishes)
-        finally:
-            self._in_flight.release()
+            await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _emptied(self, timeout_s: float) -> bool:
-        """Wait until nothing runs; False after the deadline. Raises `Conflict` when a rollback cannot wait."""
-        self._overtaken.clear()
-        empty = asyncio.ensure_future(self._in_flight.empty(None, timeout_s))
-        overtaken = asyncio.ensure_future(self._overtaken.wait())
+    def _follow(
+        self,
+        operation: str,
+        versions: Sequence[VersionId],
+        plan: Sequence[Step],
+        asked: InFlightChoice | None,
+        adopted: Operation | None,
+    ) -> None:
+        """Drain what an operation left, after its answer was given."""
+        following = asyncio.create_task(
+            self._drain_left(operation, versions, plan, asked, adopted), name=f"operation-{operation}"
+        )
+        self._following.add(following)
+        following.add_done_callback(self._following.discard)
+
+    async def _drain_left(
+        self,
+        operation: str,
+        versions: Sequence[VersionId],
+        plan: Sequence[Step],
+        asked: InFlightChoice | None,
+        adopted: Operation | None,
+    ) -> None:
         try:
-            await asyncio.wait({empty, overtaken}, return_when=asyncio.FIRST_COMPLETED)
-            if empty.done():
-                return empty.result()
-            raise Conflict("a rollback overtook this switch; nothing was switched", code="overtaken")
-        finally:
-            for waiter in (empty, overtaken):
-                waiter.cancel()
-            await asyncio.gather(empty, overtaken, return_exceptions=True)
+            if adopted is not None and adopted.kind == "rollback":
+                await self._move_threads_back(operation, versions)
+            ended = [await self._draining.drain(version, operation, plan, asked) for version in versions]
+            for version, has_ended in zip(versions, ended, strict=True):
+                if not has_ended:
+                    await self._stalled(version, await self._drain_report(version, operation))
+            row = await self._store.journal.operation(operation)
+            await self._store.journal.end(operation, "done" if all(ended) else "timed_out", row.result or {})
+        except ChangeoverError as error:
+            log.error("operation_not_followed", extra={"operation": operation, "reason": error.message})
+        except Exception:  # root of a task
+            log.exception("operation_not_followed", extra={"operation": operation})
 
-    async def _move(self, change: RoutingChange) -> Routing:
-        """One compare-and-set in the database, one assignment in memory; the second also if the caller has left."""
-        moving = asyncio.ensure_future(self._store.routing.apply(change))
+    async def _stalled(self, version: VersionId, report: dict[str, Any]) -> None:
+        await self._store.journal.add_event("drain_stalled", version=version, waiting_for=report["holders"])
+
+    async def _write_plan(self, operation: str, left: Sequence[VersionId], plan: Sequence[Step]) -> None:
+        """What is to follow, before it is begun: whoever finds this row goes on from it."""
+        await self._store.journal.progress(operation, {"left": list(left), "steps": [step.to_json() for step in plan]})
+
+    async def _move_threads_back(self, operation: str, versions: Sequence[VersionId]) -> dict[str, Any]:
+        """Threads that had moved go where the routing leads now, those whose state fits."""
+        moved: list[str] = []
+        count = 0
+        for version in versions:
+            while True:
+                some, ids = await self._store.runs.move_back(version, THREADS_LISTED, f"rolled back from {version}")
+                count += some
+                moved = [*moved, *ids][:THREADS_LISTED]
+                if not some:
+                    break
+        return {"moved back": {"count": count, "ids": moved}} if count else {}
+
+    async def _move(self, change: RoutingChange) -> Moved:
+        """One transaction in the database, one assignment in memory; the second also if the caller has left."""
+        moving = asyncio.ensure_future(self._store.routing.apply(change, decide))
         moving.add_done_callback(self._note_move)
         return await asyncio.shield(moving)
 
-    def _note_move(self, moving: asyncio.Future[Routing]) -> None:
+    def _note_move(self, moving: asyncio.Future[Moved]) -> None:
         if moving.cancelled() or moving.exception() is not None:
             return
-        after = moving.result()
+        after = moving.result().routing
         self._moved(after)
         log.info(
             "routing_changed",
             extra={"action": after.action, "from": after.previous, "to": after.current, "revision": after.revision},
         )
 
-    async def _settle_flights(self, flights: Sequence[Flight], wishes: Wishes) -> None:
-        if wishes.in_flight == "cancel":
-            for flight in flights:
-                self._engine.cancel(flight.run.id, "cancelled while its version was drained")
-            await self._in_flight.landed(flights, min(wishes.timeout_s, CANCEL_WAIT_S))
-
-    def _left_behind(self, before: Routing | None, after: Routing) -> list[Flight]:
-        """Runs in flight whose graph is routed elsewhere now."""
-        if before is None:
-            return []
-        return [f for f in self._in_flight.on() if after.version_for(f.run.graph) != f.run.version]
-
-    async def _receipt(
-        self, before: Routing | None, after: Routing, flights: Sequence[Flight], wishes: Wishes
-    ) -> Receipt:
-        fate = (
-            "cancelled"
-            if wishes.in_flight == "cancel"
-            else f"ends on its version{'' if wishes.drain == 'after' else ', before'}"
-        )
-        runs = tuple(
-            {"run_id": f.run.id, "thread_id": f.run.thread_id, "version": f.run.version, "fate": fate} for f in flights
-        )
-        left = sorted({before.current, *before.graphs.values()}) if before else []
-        threads = await self._store.runs.fate_of_threads(left, THREADS_LISTED)
+    async def _receipt(self, before: Routing | None, moved: Moved, wishes: Wishes) -> Receipt:
+        after = moved.routing
+        left = before.versions if before else []
+        threads: dict[str, Any] = {}
+        if after.action == "rollback" and wishes.threads != "pinned":
+            gone = [version for version in left if version != after.current]
+            threads = await self._move_threads_back(after.operation, gone)
         return Receipt(
             after.operation,
-            before.current if before else None,
+            _left(before, after),
             after.current,
             after.revision,
-            runs,
-            threads,
+            tuple(_run_json(run, fate) for run, fate in moved.runs),
+            {**threads, **await self._store.runs.fate_of_threads(left, THREADS_LISTED)},
             after.at,
             dict(after.graphs),
+            _ramp(before, after),
         )
 
     async def _drain_report(self, version: str, operation: str) -> dict[str, Any]:
@@ -325,4 +431,26 @@ class Rollout:
             status = "timed_out" if isinstance(error, TimedOut) else "failed"
             await asyncio.shield(self._store.journal.end(entry.id, status, {"error": f"{error}"[:2000]}))
             raise
-        await self._store.journal.end(entry.id, "done", entry.result)
+        if not entry.follows:
+            await self._store.journal.end(entry.id, "done", entry.result)
+
+
+def _run_json(run: Run, fate: str) -> dict[str, Any]:
+    return {"run_id": run.id, "thread_id": run.thread_id, "version": run.version, "fate": fate}
+
+
+def _left(before: Routing | None, after: Routing) -> VersionId | None:
+    """The version that new work leaves: of a rollback that ends a ramp, the one that ramped."""
+    if before is None:
+        return None
+    return before.ramping if after.action == "rollback" and after.current == before.current else before.current
+
+
+def _ramp(before: Routing | None, after: Routing) -> dict[str, Any] | None:
+    was = (before.ramping, before.percent) if before else (None, 0)
+    version = after.ramping or was[0] or (after.current if after.action == "ramp" else None)
+    if version is None or (after.ramping, after.percent) == was:
+        return None
+    percent = 100 if version == after.current else after.percent
+    ramp: dict[str, Any] = {"version": version, "percent": percent, "was": was[1] if was[0] == version else 0}
+    return {**ramp, "ended": was[0]} if was[0] not in (None, version) else ramp

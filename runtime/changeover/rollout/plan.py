@@ -1,11 +1,18 @@
-"""What a switch or a rollback would write. Pure: takes rows, returns a change or says why there is none."""
+"""What a switch, a ramp or a rollback would write. Pure: takes rows, returns a change or says why there is none.
+
+There is one ramp at most, and every change that is no ramp ends it.
+"""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
-from changeover.errors import Conflict, NotFound
+from changeover.errors import Conflict, InvalidRequest, NotFound
 from changeover.store.records import Routing, RoutingChange, Version, VersionId
+
+SALT_BYTES = 16
 
 
 def plan_switch(
@@ -54,10 +61,13 @@ def plan_rollback(
     """Back to the last version that served and is not bad. `history` is newest first, its head the routing.
 
     With `graphs`, each of them goes back to what served it before; they must agree on one version to leave.
+    While a version ramps it is the one to go back from: the ramp ends, and what is current stays.
     """
     if not history:
         raise Conflict("nothing is current yet", code="nothing-current")
     head = history[0]
+    if head.ramping is not None and (graphs or to in (None, head.current)):
+        return _end_of_bad_ramp(head, graphs, operation, actor, reason)
     if not graphs:
         target = to or _previous(history, versions, None)
         if target == head.current:
@@ -86,6 +96,62 @@ def plan_rollback(
         reason,
         mark_bad=left.pop(),
         bad_graphs=tuple(graphs),
+    )
+
+
+def plan_ramp(
+    routing: Routing | None, target: Version, percent: float, *, operation: str, actor: str, reason: str = ""
+) -> RoutingChange:
+    """A share of the threads to `target`, beside what is current: 0 ends its ramp, 100 makes it current.
+
+    The salt stays while the same version ramps, so that a share that grows keeps whom it had.
+    """
+    if not 0 <= percent <= 100:
+        raise InvalidRequest(f"percent is {percent:g}, expected 0 to 100", code="invalid-percent")
+    if routing is None:
+        raise Conflict("nothing is current yet", code="nothing-current", hint="switch to a version first")
+    if target.id == routing.current:
+        raise Conflict(f"{target.id} is current already", code="already-current", hint="name another version")
+    is_ramping = routing.ramping == target.id
+    if percent == 0 and not is_ramping:
+        raise Conflict(f"{target.id} is not ramping", code="not-ramping", hint="see `changeover status`")
+    change = RoutingChange(
+        routing.revision,
+        routing.current,
+        dict(routing.graphs),
+        "ramp",
+        operation,
+        actor,
+        reason,
+        routing.threads,
+    )
+    if percent == 0:
+        return change
+    if percent == 100:
+        return replace(change, current=target.id, graphs={}, named=target.id)
+    salt = routing.salt if is_ramping else secrets.token_hex(SALT_BYTES)
+    return replace(change, ramping=target.id, percent=percent, salt=salt)
+
+
+def _end_of_bad_ramp(
+    head: Routing, graphs: Sequence[str] | None, operation: str, actor: str, reason: str
+) -> RoutingChange:
+    if graphs:
+        raise Conflict(
+            f"{head.ramping} is ramping, for all graphs",
+            code="ramp-under-way",
+            hint=f"roll back without naming graphs, or end the ramp first: `changeover ramp {head.ramping} 0`",
+        )
+    return RoutingChange(
+        head.revision,
+        head.current,
+        dict(head.graphs),
+        "rollback",
+        operation,
+        actor,
+        reason,
+        head.threads,
+        mark_bad=head.ramping,
     )
 
 

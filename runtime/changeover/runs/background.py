@@ -21,16 +21,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import aclosing
 from typing import Any
 
-from changeover.errors import Conflict
+from changeover.errors import Conflict, RunLost
 from changeover.runs.encoding import dumps
-from changeover.runs.engine import STOPS, Engine
+from changeover.runs.engine import STOPS, TAKEN, Engine, Released
 from changeover.runs.events import Events, error_json
 from changeover.runs.inflight import Flight
-from changeover.runs.kwargs import modes_of, outlives_the_process
+from changeover.runs.kwargs import modes_of
 from changeover.runs.live import LiveRun
 from changeover.runs.log import Entry, RunLog, events_lost
 from changeover.runs.request import RunRequest
+from changeover.store.endings import lost
 from changeover.store.records import Run
+from changeover.store.runs import Runs
 from changeover.store.streams import Streams
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 ENDED_RUNS_KEPT = 128
 ENDED_BYTES_KEPT = 32 * 1024 * 1024
 PAGE = 500  # events read from disk at a time
+ASK_EVERY_S = 0.1  # how often a run of another process is looked at
 
 Forget = Callable[[str], Awaitable[None]]
 Feedback = Callable[[RunRequest, Sequence[str]], Awaitable[Mapping[str, str]]]  # addresses, by key
@@ -103,8 +106,9 @@ class BackgroundRun:
 class BackgroundRuns:
     """The tasks of a manager's runs, and the streams of those that ended a little while ago."""
 
-    def __init__(self, engine: Engine, streams: Streams, forget_thread: Forget, feedback: Feedback) -> None:
+    def __init__(self, engine: Engine, rows: Runs, streams: Streams, forget_thread: Forget, feedback: Feedback) -> None:
         self._engine = engine
+        self._rows = rows
         self._feedback = feedback
         self._streams = streams
         self._forget_thread = forget_thread
@@ -116,16 +120,21 @@ class BackgroundRuns:
         """Start a run. With `keep_stream` its events are kept from the first, else from when somebody follows them."""
         return self._begin(BackgroundRun(request, keep_stream=keep_stream), None)
 
-    async def take_up(self, request: RunRequest, run: Run, *, is_next: bool) -> BackgroundRun:
-        """Begin with a pending row that an earlier process left."""
+    async def take_up(self, request: RunRequest, run: Run) -> BackgroundRun:
+        """Go on with a row that another process left: a pending one once it is given its turn, a running one now."""
         background = BackgroundRun(request, keep_stream=True, first=await self._streams.last(run.id) + 1)
         background.was_accepted(run)
-        self._engine.may_begin(run, is_next)
+        if run.status == "pending":
+            self._engine.may_begin(run, now=False)
         return self._begin(background, run)
 
     def get(self, run_id: str) -> BackgroundRun | None:
         """A run that is active here, or ended a little while ago."""
         return self._active.get(run_id) or self._ended.get(run_id)
+
+    def is_active(self, run_id: str) -> bool:
+        """Whether a run is executed here, or waits here for its turn."""
+        return run_id in self._active
 
     def announce(self, call: Callable[[BackgroundRun], object]) -> Callable[[], None]:
         """Call with each run that begins from now on, before its first event; returns how to end that."""
@@ -150,20 +159,18 @@ class BackgroundRuns:
         `Conflict` (`events-lost`) where events are kept no more.
         """
         here = self.get(run.id)
+        if here is None:
+            async for new in self._events_elsewhere(run, after, quiet_s):
+                yield new
+            return
         is_on_disk = bool(run.kwargs and run.kwargs.get("stream_resumable"))
         if after is None:
-            after = here.log.last if here else await self._streams.last(run.id)
-        while is_on_disk and not (here and here.log.keeps(after)):
-            page = [Entry(*event) for event in await self._streams.after(run.id, after, PAGE)]
+            after = here.log.last
+        while is_on_disk and not here.log.keeps(after):
+            page = await self._page(run.id, after)
             if page:
                 after = page[-1].seq
                 yield page
-            if len(page) < PAGE and here is None:
-                return
-        if here is None:
-            if after > 0:
-                raise events_lost(after)
-            return
         async with aclosing(here.log.follow(after, None if is_on_disk else lost, quiet_s)) as entries:  # type: ignore[type-var]
             try:
                 async for new in entries:
@@ -176,16 +183,45 @@ class BackgroundRuns:
         async for new in self.events(run, after, lost, quiet_s):
             yield new
 
+    async def _events_elsewhere(
+        self, run: Run, after: int | None, quiet_s: float | None
+    ) -> AsyncIterator[Sequence[Entry]]:
+        """The events of a run that is another process's, or has ended: those on disk, to its end."""
+        is_on_disk = bool(run.kwargs and run.kwargs.get("stream_resumable"))
+        if not is_on_disk and not run.is_active and (after or 0) > 0:
+            raise events_lost(after or 0)
+        seq = await self._streams.last(run.id) if after is None else after
+        quiet = asyncio.get_running_loop().time()
+        while True:
+            has_ended = not (await self._rows.get(run.id)).is_active
+            page = await self._page(run.id, seq) if is_on_disk else []
+            if page:
+                seq = page[-1].seq
+                yield page
+            if has_ended and len(page) < PAGE:
+                return
+            if self.get(run.id) is not None:  # this process has taken it over
+                async for new in self.events(run, seq if is_on_disk else 0, None, quiet_s):
+                    yield new
+                return
+            now = asyncio.get_running_loop().time()
+            if quiet_s is not None and now - quiet >= quiet_s:
+                quiet = now
+                yield ()
+            await asyncio.sleep(ASK_EVERY_S)
+
+    async def _page(self, run_id: str, after: int) -> list[Entry]:
+        return [Entry(*event) for event in await self._streams.after(run_id, after, PAGE)]
+
     async def close(self, timeout_s: float) -> None:
-        """Let runs end within the time, then cancel what is left. What did not begin is left to the next process."""
-        for run in list(self._active.values()):
-            if not run.begun.is_set() and run.task is not None and outlives_the_process(run.request.kwargs):
-                run.task.cancel(STOPS)
+        """Let runs end, or stop where they can be gone on with, within the time; then cut off what is left."""
+        self._engine.stop()
         tasks = {run.task for run in self._active.values() if run.task is not None}
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=timeout_s)
-            for task in left:
-                task.cancel(STOPS)
+            for run in [run for run in self._active.values() if run.task in left]:
+                if not self._engine.cancel(run.request.id, STOPS) and run.task is not None:
+                    run.task.cancel(STOPS)
             await asyncio.gather(*left, return_exceptions=True)
 
     def _begin(self, run: BackgroundRun, taken_up: Run | None) -> BackgroundRun:
@@ -203,15 +239,24 @@ class BackgroundRuns:
                 await self._follow(run, live)
         except asyncio.CancelledError as error:
             because = run.flight.cancelled_because if run.flight else None
-            run.error = RunCancelled(str(because or next(iter(error.args), STOPS)))
+            run.error = self._why_cancelled(run, str(because or next(iter(error.args), STOPS)))
         except Exception as error:  # root of a task: whoever listens is told
             run.error = error
         finally:
             await self._end(run)
 
+    def _why_cancelled(self, run: BackgroundRun, because: str) -> Exception:
+        row = run.flight.run if run.flight else run.accepted.result() if run.accepted.done() else None
+        if because == TAKEN and row is not None:
+            return lost(row.id)
+        if row is not None and (run.flight.released if run.flight else because == STOPS):
+            return Released(row)
+        return RunCancelled(because)
+
     async def _follow(self, run: BackgroundRun, live: LiveRun) -> None:
         """Keep the values, and the events if they may be read."""
-        await self._say(run, "metadata", {"run_id": live.run.id, "attempt": 1, "changeover_version": live.run.version})
+        told = live.run.version
+        await self._say_version(run, live)
         if keys := (run.request.kwargs or {}).get("feedback_keys"):
             await self._say(run, "feedback", await self._feedback(run.request, keys))
         async with aclosing(live.parts()) as parts:
@@ -219,15 +264,24 @@ class BackgroundRuns:
                 if not (run.keep_stream or run.log.is_followed):
                     continue
                 run.keep_stream = True
+                if live.run.version != told:
+                    told = live.run.version
+                    await self._say_version(run, live)
                 for name, data in run.events.of(part):
                     await self._say(run, name, data)
+
+    async def _say_version(self, run: BackgroundRun, live: LiveRun) -> None:
+        """Which version the events that follow are of."""
+        row = live.run
+        data = {"run_id": row.id, "attempt": max(1, row.attempts), "changeover_version": row.version}
+        await self._say(run, "metadata", data)
 
     async def _say(self, run: BackgroundRun, name: str, data: Any) -> None:
         if not (run.keep_stream or run.log.is_followed):
             return
         entry = run.log.entry(name, dumps(data))
         if run.request.resumable:
-            await self._streams.append(run.request.id, [entry])
+            await self._streams.append(run.run, [entry])
         run.log.append(entry.event, entry.data)
 
     async def _end(self, run: BackgroundRun) -> None:
@@ -235,6 +289,8 @@ class BackgroundRuns:
             if not run.accepted.done():
                 self._refuse(run)
                 return
+            if isinstance(run.error, (Released, RunLost)):
+                return  # whoever goes on with it says what follows
             if run.error is not None:
                 await self._say(run, "error", error_json(run.error))
             if run.request.temporary and run.request.thread_id is not None:

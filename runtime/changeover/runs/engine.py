@@ -8,8 +8,9 @@ async with engine.run(request) as live:     # accepted, its turn come, bound to 
 Owns the life of a run between those lines. It does not decide the version (`routing`), does not load it (the
 manager does), and knows no HTTP.
 
-Invariants: a run executes only while its row is `running`; whatever ends it (answer, error, cancellation, a
-caller that walks away), its row is ended and the next run of its thread is let in.
+Invariants: a run executes only while its row is `running` and this process's; whatever ends it (answer, error,
+cancellation, a caller that walks away), its row is ended and the next run of its thread is let in. Where the process
+stops, a run that can be gone on with is let go of at a boundary instead, and its row waits for who comes next.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,31 +29,51 @@ from langgraph.errors import GraphRecursionError
 
 from changeover.build.loaded import LoadedGraph
 from changeover.checkpoints.rewinding import Rewinder
-from changeover.errors import ChangeoverError, Conflict, OperatorError
+from changeover.errors import ChangeoverError, Conflict, OperatorError, Unavailable
 from changeover.runs.encoding import dumps
 from changeover.runs.inflight import Flight, InFlight
 from changeover.runs.kwargs import outlives_the_process
-from changeover.runs.live import LiveRun, Observer, run_config
+from changeover.runs.live import LiveRun, Observer, Opened, run_config
 from changeover.runs.request import RunRequest
+from changeover.runs.resuming import what_is_left
 from changeover.runs.routing import decide
+from changeover.store.acceptance import Cancelled
 from changeover.store.records import Accepted, Outcome, Run, RunId, RunStatus, Thread, VersionId, Waiting
 from changeover.store.runs import Runs
+from changeover.store.servers import Wished
 
 log = logging.getLogger(__name__)
 
 STOPS = "the server stops"
+TAKEN = "another process took it over"
+HANDOVER = "it is handed over"
 CANCEL_WAIT_S = 10.0
+LOOK_S = 5.0
+REASON_LIMIT = 2000
 WRITE_AGAIN_S = 0.5  # pause before the end of a run is written again, after the disk was full or failed
 T = TypeVar("T")
 LoadGraph = Callable[[VersionId, str], Awaitable[LoadedGraph]]
 OnAccepted = Callable[[Run], None]
 
 
+class Released(Unavailable):
+    """The process stops, and let go of the run where it can be gone on with."""
+
+    default_code = "stopping"
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(
+            f"the server stops; run {run.id} goes on when it, or another one, is up", hint="join the run then"
+        )
+
+
 @dataclass(slots=True)
 class _Waiter:
-    """Who waits for the turn of a pending run. `undo`: if it is cancelled, it was never there."""
+    """Who waits for the turn of a pending run. `outlives`: another process may begin it; `undo`: if it is cancelled, it
+    was never there."""
 
     task: asyncio.Task[Any] | None
+    outlives: bool
     undo: bool = False
 
 
@@ -67,7 +88,6 @@ class Engine:
         rewinder: Rewinder,
         *,
         concurrency: int,
-        door_timeout_s: float,
     ) -> None:
         self._rows = rows
         self._in_flight = in_flight
@@ -75,7 +95,7 @@ class Engine:
         self._rewinder = rewinder
         self._observers: list[Observer] = []
         self._slots = asyncio.Semaphore(concurrency)
-        self._door_timeout_s = door_timeout_s
+        self._stops = False
         self._turns: dict[RunId, asyncio.Event] = {}
         self._waiters: dict[RunId, _Waiter] = {}  # who waits for the turn of a pending run
         self._unwritten: set[asyncio.Task[None]] = set()  # ends that could not be written yet
@@ -90,10 +110,11 @@ class Engine:
     ) -> AsyncIterator[LiveRun]:
         """A run from its acceptance to the commit of its end.
 
-        `on_accepted` is called with its row, pending or running. `taken_up` is a pending row to begin with, that
-        `may_begin` was told of.
+        `on_accepted` is called with its row, pending or running. `taken_up` is the row of another process that is
+        this one's now: a pending one that `may_begin` was told of, or a running one, that is gone on with. Raises
+        `Released` if the process stops before it has ended.
         """
-        flight = await (self._wait_for_turn(taken_up) if taken_up else self._enter(request, on_accepted))
+        flight = await (self._take_up(taken_up) if taken_up else self._enter(request, on_accepted))
         live: LiveRun | None = None
         outcome = Outcome("error", "it ended before it began")
         token = structlog.contextvars.bind_contextvars(
@@ -102,13 +123,17 @@ class Engine:
         try:
             log.debug("run_started", extra={"reason": flight.run.reason})
             await self._remember_origin(flight, request)
-            graph = await self._load(flight.run.version, request.graph)
-            async with graph.opened(run_config(request, flight.run, None), context=request.context) as runnable:
-                live = LiveRun(request, flight, runnable, graph.tree, self._observers)
+            opened = LiveRun(
+                request, flight, partial(self._opened, request, flight), self._observers, self._at_boundary
+            )
+            async with opened:
+                live = opened
+                if taken_up is not None and taken_up.status == "running":
+                    await self._find_what_is_left(live)
                 yield live
                 outcome = Outcome("interrupted" if live.waiting else "success", "", live.waiting)
         except BaseException as error:
-            outcome = self._failure(flight, live, error)
+            outcome = await self._failure(flight, live, error)
             raise
         finally:
             if request.webhook and live is not None:
@@ -123,7 +148,7 @@ class Engine:
         With `undo` its checkpoints and its row go too, and its thread is as it was before.
         """
         if waiter := self._waiters.get(RunId(run_id)):
-            waiter.undo = undo
+            waiter.undo = undo or waiter.undo
             if waiter.task is not None:
                 waiter.task.cancel(because)
             return True
@@ -131,9 +156,24 @@ class Engine:
         if flight is None or flight.task is None:
             return False
         flight.cancelled_because = because
-        flight.undo = undo
+        flight.undo = undo or flight.undo
         flight.task.cancel(because)
         return True
+
+    def heed(self, wished: Wished) -> None:
+        """Do what somebody wants done with a run of this process."""
+        if wished.wish != "handover":
+            self.cancel(wished.run_id, wished.reason, undo=wished.wish == "undo")
+        elif (flight := self._in_flight.get(wished.run_id)) is not None and flight.stops is None:
+            flight.stop_at_boundary(HANDOVER)
+
+    def keep_only(self, mine: Mapping[RunId, int]) -> None:
+        """Give up what another process took over: only these runs, with their fences, are this one's."""
+        for flight in self._in_flight.on():
+            if mine.get(flight.run.id) != flight.run.fence:
+                self.cancel(flight.run.id, TAKEN)
+        for run_id in [id_ for id_ in self._waiters if id_ not in mine]:
+            self.cancel(run_id, TAKEN)
 
     def may_begin(self, run: Run, now: bool) -> None:
         """A pending row of an earlier process will be taken up; `now`: it is the next of its thread."""
@@ -147,9 +187,22 @@ class Engine:
         if turn is not None:
             turn.set()
 
-    async def close(self, timeout_s: float) -> None:
-        """Take no more runs, let those that were accepted end within the time, then cancel what is left."""
+    def stop(self) -> None:
+        """Take no more runs. Those that can be gone on with by another process stop at their next boundary."""
+        if self._stops:
+            return
+        self._stops = True
         self._in_flight.shut()
+        for run_id, waiter in list(self._waiters.items()):
+            if waiter.outlives:
+                self.cancel(run_id, STOPS)
+        for flight in self._in_flight.on():
+            if outlives_the_process(flight.run.kwargs):
+                flight.stop_at_boundary(STOPS)
+
+    async def close(self, timeout_s: float) -> None:
+        """Stop, let what goes on end within the time, then cut off what is left."""
+        self.stop()
         for flight in self._in_flight.on():
             if flight.task is asyncio.current_task():  # a stream that its reader left open, and who closes now
                 await self._leave(flight, Outcome("interrupted", "the manager was closed", "failure"))
@@ -187,7 +240,7 @@ class Engine:
         return await self._wait_for_turn(accepted.run)
 
     async def _accept(self, request: RunRequest, has_slot: bool) -> Accepted:
-        await self._in_flight.enter(self._door_timeout_s)
+        self._in_flight.enter()
         self._turns[request.id] = asyncio.Event()  # before its row: whoever ends before it may give it its turn at once
         accepting = self._rows.accept(request.row(), decide, at_once=has_slot)
         try:
@@ -220,10 +273,27 @@ class Engine:
         for run_id in accepted.superseded:
             self.cancel(run_id, because)
         if accepted.displaced is not None:
-            self.cancel(accepted.displaced, because, undo=accepted.run.multitask_strategy == "rollback")
+            undo = accepted.run.multitask_strategy == "rollback"
+            if not self.cancel(accepted.displaced, because, undo=undo):  # another process executes it
+                self._rows.ask_one(accepted.displaced, "undo" if undo else "cancel", because)
+
+    async def _take_up(self, run: Run) -> Flight:
+        """Go on with a row that another process left."""
+        if run.status == "pending":
+            return await self._wait_for_turn(run)
+        await self._slots.acquire()
+        try:
+            self._in_flight.enter()
+        except BaseException:
+            self._slots.release()
+            raise
+        flight = self._in_flight.claim(run)
+        if run.wish == "handover":
+            flight.stop_at_boundary(HANDOVER)
+        return flight
 
     async def _wait_for_turn(self, waiting: Run) -> Flight:
-        waiter = self._waiters[waiting.id] = _Waiter(asyncio.current_task())
+        waiter = self._waiters[waiting.id] = _Waiter(asyncio.current_task(), outlives_the_process(waiting.kwargs))
         try:
             while True:
                 await self._turn(waiting)
@@ -252,7 +322,7 @@ class Engine:
     async def _start(self, waiting: Run) -> Accepted | None:
         """Start a run whose turn has come; None if somebody else has its thread after all. The slot is taken."""
         try:
-            await self._in_flight.enter(self._door_timeout_s, accepted=True)
+            self._in_flight.enter(accepted=True)
         except BaseException:
             self._slots.release()
             raise
@@ -267,22 +337,81 @@ class Engine:
 
     async def _give_up_turn(self, waiting: Run, error: BaseException, undo: bool) -> None:
         because = next(iter(error.args), "the caller left before it began")
-        if because == STOPS and outlives_the_process(waiting.kwargs):
+        if because == TAKEN or (because == STOPS and outlives_the_process(waiting.kwargs)):
             return  # its row waits for the next process
-        outcome = Outcome("interrupted", str(because), began=False, undone=undo)
-        if isinstance(error, Exception):
-            outcome = Outcome("error", f"it could not begin: {error}"[:2000], began=False)
+        outcome = Outcome("interrupted", clean(because), began=False, undone=undo)
+        if isinstance(error, Cancelled):
+            outcome = replace(outcome, undone=error.undo)
+        elif isinstance(error, Exception):
+            outcome = Outcome("error", clean(f"it could not begin: {said(error)}"), began=False)
         with suppress(Conflict):  # who took its place has ended its row
             await asyncio.shield(self._end(waiting, outcome))
+
+    @asynccontextmanager
+    async def _opened(self, request: RunRequest, flight: Flight) -> AsyncIterator[Opened]:
+        """The graph of the version that a run is on."""
+        loaded = await self._load(flight.run.version, request.graph)
+        async with loaded.opened(run_config(request, flight.run, None), context=request.context) as graph:
+            yield Opened(graph, loaded.tree)
+
+    # --- at a boundary ---------------------------------------------------------------------------
+
+    async def _at_boundary(self, live: LiveRun) -> None:
+        """A run has stopped because it should: it is let go of, or handed over, or was not meant after all."""
+        flight = live.flight
+        if self._stops:
+            raise Released(flight.run)
+        flight.stops = None
+        await self._hand_over(flight)
+        await self._find_what_is_left(live)
+
+    async def _hand_over(self, flight: Flight) -> None:
+        """Move a run to where the routing leads; it ends where it is if that cannot be, and an event says why."""
+        moved: Run | None = None
+        while moved is None:
+            run = flight.run
+            decided = await self._rows.successor(run)
+            because = decided.reason
+            if decided.version != run.version:
+                try:
+                    await self._load(decided.version, run.graph)
+                except ChangeoverError as error:
+                    because = f"{decided.version} cannot be loaded: {error.message}"
+                else:
+                    moved = await self._rows.hand_over(run, decided.version)
+                    continue
+            await self._rows.stay(run, because)
+            return
+        log.info("run_handed_over", extra={"from": flight.run.version, "to": moved.version})
+        self._in_flight.moved(flight, moved)
+
+    async def _find_what_is_left(self, live: LiveRun) -> None:
+        left = await what_is_left(live.request, live.run, live.graph, live.config)
+        live.go_on_with(left.request)
+        live.waiting = left.waiting
+
+    # --- out -------------------------------------------------------------------------------------
 
     def _leave(self, flight: Flight, outcome: Outcome) -> asyncio.Future[RunId | None]:
         if self._in_flight.get(flight.run.id) is not flight:  # it was ended when the manager was closed
             return _nothing()
+        if flight.released:
+            return asyncio.ensure_future(self._release(flight))
         if flight.undo and outcome.status == "interrupted":
             return asyncio.ensure_future(self._undo(flight, outcome))
         ending = self._end(flight.run, outcome)
         _then(ending, partial(self._left, flight, outcome))
         return ending
+
+    async def _release(self, flight: Flight) -> RunId | None:
+        """Let go of a run, so that another process goes on with it."""
+        try:
+            await self._rows.release(flight.run)
+        finally:  # where that could not be written, its lease runs out
+            self._slots.release()
+            self._in_flight.land(flight)
+            log.info("run_released", extra={"run_id": flight.run.id})
+        return None
 
     async def _undo(self, flight: Flight, outcome: Outcome) -> RunId | None:
         """Take back what a run did to its thread, then forget it."""
@@ -330,21 +459,52 @@ class Engine:
         with suppress(ChangeoverError):  # it failed again and is tried again, or somebody else has ended the run
             await self._end(run, outcome)
 
-    def _failure(self, flight: Flight, live: LiveRun | None, error: BaseException) -> Outcome:
-        status: RunStatus = "error"
-        place = live.place_of(error) if live else None
-        reason = f"{type(error).__name__}: {error}"[:2000] + (f" ({place})" if place else "")
+    async def _failure(self, flight: Flight, live: LiveRun | None, error: BaseException) -> Outcome:
+        because = flight.cancelled_because
+        if isinstance(error, Released) or (
+            isinstance(error, asyncio.CancelledError) and because == STOPS and outlives_the_process(flight.run.kwargs)
+        ):
+            flight.released = True
+            return Outcome("interrupted", STOPS, "failure")
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-            status, reason = "interrupted", flight.cancelled_because or "the caller left"
-        elif isinstance(error, TimeoutError):
-            status = "timeout"
-        elif isinstance(error, GraphRecursionError):
-            reason = f"recursion limit reached: {error}"[:2000]
+            # one that was to continue and was stopped before its first step leaves what waits as it was
+            untouched = live is None or (flight.run.continues and flight.node is None)
+            waiting = None if untouched or flight.undo or live is None else await _left_to_do(live)
+            return Outcome("interrupted", clean(because or "the caller left"), waiting, began=not untouched)
+        status: RunStatus = "timeout" if isinstance(error, TimeoutError) else "error"
+        place = live.place_of(error) if live else None
+        reason = f"{type(error).__name__}: {said(error)}"
+        if isinstance(error, GraphRecursionError):
+            reason = f"recursion limit reached: {said(error)}"
         if status == "error":  # what it says may quote what a user said: it is on the run's row, not in the log
             log.warning("run_failed", extra={"error": type(error).__name__, "place": place})
-        # a run that was to continue and was stopped before its first step leaves what waits on the thread as it was
-        untouched = status == "interrupted" and flight.run.continues and flight.node is None
-        return Outcome(status, reason, "failure", began=live is not None and not untouched)
+        return Outcome(status, clean(reason) + (f" ({place})" if place else ""), "failure", began=live is not None)
+
+
+async def _left_to_do(live: LiveRun) -> Waiting | None:
+    """Whether a cancelled run has left nodes that were to run."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            state = await live.graph.aget_state(live.config)
+            return "cancelled" if state.next else None
+    except (
+        Exception,
+        asyncio.CancelledError,
+    ):  # border: code of the project takes part
+        return "cancelled"  # nobody knows, and the next run on the thread finds out
+
+
+def said(error: BaseException) -> str:
+    """What an error says; the project's own may fail at that."""
+    try:
+        return str(error)
+    except Exception:  # border: code of the project
+        return "(it cannot be shown)"
+
+
+def clean(text: object) -> str:
+    """Text that can be stored: no halves of characters, not without end."""
+    return str(text)[:REASON_LIMIT].encode("utf-8", "replace").decode()
 
 
 def _values(live: LiveRun) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What is running in this process right now, on which version, and the door that holds new runs back.
+"""What is running in this process right now, and on which version.
 
 In memory only and rebuilt by starting; the durable truth is the `runs` table. No method that changes
 state awaits, so no other task sees it half done.
@@ -12,26 +12,39 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from langgraph.runtime import RunControl
-
 from changeover.checkpoints.rewinding import Origin
-from changeover.errors import TimedOut, Unavailable
+from changeover.errors import Unavailable
+from changeover.runs.control import Boundary
 from changeover.store.records import Run, RunId, Thread, VersionId
 
 
 @dataclass(slots=True)
 class Flight:
-    """A run in flight. `node` is the last node that finished; `control` stops it at its next superstep."""
+    """A run in flight. `node` is the last node that finished; `control` stops it at its next boundary."""
 
     run: Run
-    control: RunControl = field(default_factory=RunControl)
+    control: Boundary | None = None
+    stops: str | None = None  # why it is to stop at its next boundary
     task: asyncio.Task[Any] | None = None
     node: str | None = None
     cancelled_because: str | None = None
     undo: bool = False  # when it is cancelled, what it did is taken back
+    released: bool = False  # the process stops, and another one goes on with it
     before: Thread | None = None  # its thread as it was
     origin: Origin | None = None  # what its thread waited with
     since: float = field(default_factory=time.monotonic)
+
+    def stop_at_boundary(self, because: str) -> None:
+        """Let it stop where nothing that is finished would run again."""
+        self.stops = because
+        if self.control is not None:
+            self.control.request_drain(because)
+
+    def goes_on(self, control: Boundary) -> None:
+        """It is run, or run on, under this control."""
+        self.control = control
+        if self.stops is not None:
+            control.request_drain(self.stops)
 
     def to_json(self) -> dict[str, Any]:
         age = round(time.monotonic() - self.since, 3)
@@ -44,41 +57,20 @@ class InFlight:
     def __init__(self) -> None:
         self._flights: dict[RunId, Flight] = {}
         self._entering = 0
-        self._held = False
         self._shut = False
         self._changed: asyncio.Event | None = None  # made by who waits; most changes nobody waits for
 
     # --- the door --------------------------------------------------------------------------------
-
-    def hold(self) -> None:
-        """Keep new runs at the door. Those already inside go on."""
-        self._held = True
-
-    @property
-    def is_held(self) -> bool:
-        return self._held
-
-    def release(self) -> None:
-        self._held = False
-        self.notify()
 
     def shut(self) -> None:
         """Take no more runs, for good. Those that were accepted before may still pass."""
         self._shut = True
         self.notify()
 
-    async def enter(self, timeout_s: float, *, accepted: bool = False) -> None:
-        """Pass the door, waiting while it is held; from here until `claim` the run counts as entering."""
+    def enter(self, *, accepted: bool = False) -> None:
+        """Pass the door; from here until `claim` the run counts as entering."""
         if self._shut and not accepted:
-            raise _closed()
-        if self._held:
-            inside = await self.wait(lambda: not self._held, timeout_s)
-            if not inside:
-                raise TimedOut(
-                    "runs are held back while a version is drained", code="held", hint="try again in a moment"
-                )
-        if self._shut and not accepted:  # while it waited
-            raise _closed()
+            raise Unavailable("the manager is closed", code="stopping", hint="open it again")
         self._entering += 1
 
     def turn_back(self) -> None:
@@ -98,6 +90,11 @@ class InFlight:
         flight = Flight(run, task=asyncio.current_task(), before=before)
         self._flights[run.id] = flight
         return flight
+
+    def moved(self, flight: Flight, run: Run) -> None:
+        """The flight goes on as this row says, on another version."""
+        flight.run = run
+        self.notify()
 
     def land(self, flight: Flight) -> None:
         self._flights.pop(flight.run.id, None)
@@ -121,10 +118,6 @@ class InFlight:
         ids = [flight.run.id for flight in flights]
         return await self.wait(lambda: not any(id_ in self._flights for id_ in ids), timeout_s)
 
-    async def empty(self, version: str | None, timeout_s: float | None) -> bool:
-        """Wait until nothing runs, or is about to, on the version (or at all); False if the deadline came first."""
-        return await self.wait(lambda: not self._entering and not self.on(version), timeout_s)
-
     def notify(self) -> None:
         """Let everybody who waits look again."""
         if self._changed is not None:
@@ -140,7 +133,3 @@ class InFlight:
         except TimeoutError:
             return False
         return True
-
-
-def _closed() -> Unavailable:
-    return Unavailable("the manager is closed", code="stopping", hint="open it again")

@@ -1,21 +1,31 @@
-"""A run that is executing: LangGraph's stream of one graph, as parts."""
+"""A run that is executing: LangGraph's stream of one graph, as parts.
+
+Its stream may have several legs. At a boundary whoever asked for it decides: the run goes on, with the graph of
+another version if it was handed over, in the same stream; or it is let go of.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from contextlib import aclosing, suppress
-from typing import Any, Protocol, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Protocol, Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphDrained
 from langgraph.types import StreamMode
 
 from changeover.build.loaded import CompiledGraph
 from changeover.build.modules import CodeTree
+from changeover.checkpoints.fence import FENCE, Fence
+from changeover.runs.control import Boundary
 from changeover.runs.inflight import Flight
 from changeover.runs.request import Part, RunRequest
+from changeover.runs.seams import Seams
 from changeover.runs.transformers import Transformers
 from changeover.store.records import Outcome, Run, Waiting
 
@@ -39,21 +49,42 @@ class Observer(Protocol):
         """Its end is committed; it may never have begun."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A graph of the run's version, ready to be run, and the code that it came from."""
+
+    graph: CompiledGraph
+    tree: CodeTree | None
+
+
+Open = Callable[[], AbstractAsyncContextManager[Opened]]
+
+
 class LiveRun:
-    """The row of a run that executes, and the stream of its parts, which is read once."""
+    """The row of a run that executes, and the stream of its parts, which is read once.
+
+    `open_` opens the graph of the version that the run is on. `at_boundary` is asked where the run has stopped because
+    it should, and changes its version or raises what ends it here.
+    """
+
+    graph: CompiledGraph
 
     def __init__(
         self,
         request: RunRequest,
         flight: Flight,
-        graph: CompiledGraph,
-        tree: CodeTree | None,
+        open_: Open,
         observers: Sequence[Observer],
+        at_boundary: Callable[[LiveRun], Awaitable[None]],
     ) -> None:
         self.request = request
         self.flight = flight
-        self.graph = graph
-        self._tree = tree
+        self._open = open_
+        self._at_boundary = at_boundary
+        self._stack = AsyncExitStack()
+        self._tree: CodeTree | None = None
+        self._seams = Seams()
+        self._has_begun = False  # its first event was told
         self._observers: list[Observer] = []
         self._extra: set[str] = set()
         for observer in observers:
@@ -66,6 +97,24 @@ class LiveRun:
         self.values: Any = None  # the last that it streamed
         self.waiting: Waiting | None = None
         self.interrupts: list[Any] = []
+
+    async def __aenter__(self) -> Self:
+        await self._enter_graph()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _enter_graph(self) -> None:
+        opened = await self._stack.enter_async_context(self._open())
+        self.graph, self._tree = opened.graph, opened.tree
+        self.flight.goes_on(Boundary(self.graph))
+
+    def go_on_with(self, request: RunRequest) -> None:
+        """Run this instead of what was asked for first: what is left of it."""
+        self.request = request
 
     @property
     def run(self) -> Run:
@@ -85,7 +134,7 @@ class LiveRun:
     async def parts(self) -> AsyncGenerator[Part, None]:
         """LangGraph's stream in the modes that were asked for, in its order."""
         wanted = set(self.request.stream_modes)
-        async with aclosing(self._stream()) as parts:
+        async with aclosing(self._legs()) as parts:
             async for part in parts:
                 if part.mode == "updates":
                     self._note(part)
@@ -95,6 +144,30 @@ class LiveRun:
                     observer.part(self.run, part)
                 if part.mode in wanted:
                     yield part
+
+    async def _legs(self) -> AsyncGenerator[Part, None]:
+        """The stream from boundary to boundary at which the run was asked to stop, as one."""
+        while self.waiting is None:
+            try:
+                async with aclosing(self._stream()) as parts:
+                    async for part in parts:
+                        if not self._seams.is_repeated(part):
+                            yield part
+                return
+            except GraphDrained:
+                await self._go_on()
+
+    async def _go_on(self) -> None:
+        """Continue from the boundary, on whatever version the run is on after it."""
+        version = self.run.version
+        await self._at_boundary(self)
+        self._seams.went_on()
+        self.request = replace(self.request, input=None, checkpoint=None)
+        if self.run.version != version:
+            await self._stack.aclose()
+            await self._enter_graph()
+        else:
+            self.flight.goes_on(Boundary(self.graph))
 
     async def answer(self) -> Any:
         """What `ainvoke` gives: the last values, with open interrupts under `__interrupt__`."""
@@ -161,7 +234,10 @@ class LiveRun:
         stream = self.graph.astream_events(self.request.input, config, version="v2", **options)
         async with aclosing(cast("AsyncGenerator[Any, None]", stream)) as events:
             async for event in events:
-                yield Part((), EVENTS, event)
+                begins = event["event"] == "on_chain_start" and event["run_id"] == root
+                if not (begins and self._has_begun):
+                    yield Part((), EVENTS, event)
+                self._has_begun = self._has_begun or begins
                 if event["event"] == "on_chain_stream" and event["run_id"] == root:
                     part = Part(*event["data"]["chunk"])
                     if self.request.subgraphs or not part.namespace:
@@ -222,6 +298,7 @@ def run_config(request: RunRequest, run: Run, saver: Any) -> RunnableConfig:
         "thread_id": request.thread_id or run.id,
         **_place(request.checkpoint),
         "__pregel_checkpointer": saver,
+        FENCE: Fence(run.id, run.fence),
     }
     if request.strict_resume:
         configurable[STRICT_RESUME] = True

@@ -6,9 +6,21 @@ Its answer and its reason are stored on the run. The order of the rules is the o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from changeover.errors import Conflict, NotFound, Unavailable
-from changeover.store.records import Decision, Facts, Thread, VersionId, thread_policy
+from changeover.store.records import Decision, Facts, GraphEntry, Routing, Thread, VersionId, thread_policy
 from changeover.versions.lifecycle import Status
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where the routing leads: a version, the graph as it has it, and what the ramp had to do with it."""
+
+    version: VersionId
+    entry: GraphEntry | None
+    is_ramped: bool = False
+    ramp: str = ""
 
 
 def decide(facts: Facts) -> Decision:
@@ -21,13 +33,27 @@ def decide(facts: Facts) -> Decision:
         raise Unavailable(
             "no version is current yet", code="nothing-current", hint="build the project and switch to it"
         )
-    target = facts.routing.version_for(facts.run.graph)
+    target = _target(facts, facts.routing)
     thread = facts.thread
     if thread is None or thread.version is None:
         return _new_thread(facts, target)
     if thread.graph != facts.run.graph:
-        return _taken_thread(facts, thread, target)
+        return _taken_thread(facts, thread, thread.version, target)
     return _existing_thread(facts, thread, thread.version, target)
+
+
+def _target(facts: Facts, routing: Routing) -> _Target:
+    """The ramping version for its share of the threads, the one that is current for the graph for the others.
+
+    A graph that the ramping version does not have is not part of the ramp.
+    """
+    current = routing.version_for(facts.run.graph)
+    if routing.ramping is None or facts.on_ramping is None:
+        return _Target(current, facts.on_target)
+    ramp = f"the ramp to {routing.ramping} at {routing.percent:g} %"
+    if routing.ramps(facts.run.thread_id or facts.run.id):
+        return _Target(routing.ramping, facts.on_ramping, True, f"; in {ramp}")
+    return _Target(current, facts.on_target, False, f"; not in {ramp}")
 
 
 def _named(facts: Facts, version: VersionId) -> Decision:
@@ -40,7 +66,8 @@ def _named(facts: Facts, version: VersionId) -> Decision:
     thread = facts.thread
     if thread and thread.graph not in (None, facts.run.graph) and thread.waiting in ("interrupt", "breakpoint"):
         raise _waits_for_another(facts, thread)
-    if thread and thread.version not in (None, version) and thread.graph == facts.run.graph and not _fits(facts):
+    is_moved = thread and thread.version not in (None, version) and thread.graph == facts.run.graph
+    if thread and is_moved and not _fits(facts, facts.on_target):
         raise Conflict(
             f"the state of thread {thread.id} was saved by {thread.version} and does not fit {version}",
             code="contract-differs",
@@ -49,40 +76,48 @@ def _named(facts: Facts, version: VersionId) -> Decision:
     return Decision(version, "the request names it")
 
 
-def _new_thread(facts: Facts, target: VersionId) -> Decision:
-    if facts.on_target is None:
-        raise _unknown_graph(facts, target)
-    return Decision(target, "current for new threads" if facts.run.thread_id else "current for runs without a thread")
+def _new_thread(facts: Facts, target: _Target) -> Decision:
+    if target.entry is None:
+        raise _unknown_graph(facts, target.version)
+    word = "ramping" if target.is_ramped else "current"
+    whom = "new threads" if facts.run.thread_id else "runs without a thread"
+    return Decision(target.version, f"{word} for {whom}{target.ramp}")
 
 
-def _taken_thread(facts: Facts, thread: Thread, target: VersionId) -> Decision:
+def _taken_thread(facts: Facts, thread: Thread, own: VersionId, target: _Target) -> Decision:
+    """Another graph runs on the thread. A pin ties the thread to its version, whichever graph runs on it."""
     if thread.waiting in ("interrupt", "breakpoint"):
         raise _waits_for_another(facts, thread)
-    if facts.on_target is None:
-        raise _unknown_graph(facts, target)
-    return Decision(target, f"graph '{facts.run.graph}' takes the thread over from '{thread.graph}'")
+    if thread_policy(thread, None, None, facts.now) == "pinned":
+        if facts.on_thread is None:
+            raise _unknown_graph(facts, own)
+        return Decision(own, "the thread is pinned")
+    if target.entry is None:
+        raise _unknown_graph(facts, target.version)
+    taken = f"graph '{facts.run.graph}' takes the thread over from '{thread.graph}'"
+    return Decision(target.version, f"{taken}{target.ramp}")
 
 
-def _existing_thread(facts: Facts, thread: Thread, own: VersionId, target: VersionId) -> Decision:
-    policy = thread_policy(thread, facts.routing, facts.on_thread or facts.on_target, facts.now)
+def _existing_thread(facts: Facts, thread: Thread, own: VersionId, target: _Target) -> Decision:
+    policy = thread_policy(thread, facts.routing, facts.on_thread or target.entry, facts.now)
     if policy == "pinned":
         return Decision(own, "the thread is pinned")
     continues = thread.waiting is not None and facts.run.continues
     if continues and policy != "eager":
         return Decision(own, f"continues what waits on it ({thread.waiting})")
-    if own == target:
-        return Decision(own, "current")
-    if _fits(facts):
-        return Decision(target, f"moves from {own}: its saved state fits")
+    if own == target.version:
+        return Decision(own, f"{'ramping' if target.is_ramped else 'current'}{target.ramp}")
+    if _fits(facts, target.entry):
+        return Decision(target.version, f"moves from {own}: its saved state fits{target.ramp}")
     if continues:
         raise Conflict(
-            f"thread {thread.id} waits on {own} and its state does not fit {target}",
+            f"thread {thread.id} waits on {own} and its state does not fit {target.version}",
             code="contract-differs",
             hint="give the thread the policy 'auto' to continue it where it is",
         )
-    if facts.on_target is None:
-        return Decision(own, f"stays: {target} has no graph '{facts.run.graph}'")
-    return Decision(own, f"stays: its saved state does not fit {target}")
+    if target.entry is None:
+        return Decision(own, f"stays: {target.version} has no graph '{facts.run.graph}'")
+    return Decision(own, f"stays: its saved state does not fit {target.version}{target.ramp}")
 
 
 def _refuse_answer_to_nothing(facts: Facts) -> None:
@@ -102,11 +137,11 @@ def _refuse_answer_to_nothing(facts: Facts) -> None:
         )
 
 
-def _fits(facts: Facts) -> bool:
-    """Whether saved state can be read by the target: its contract is equal."""
-    if facts.on_thread is None or facts.on_target is None:
+def _fits(facts: Facts, entry: GraphEntry | None) -> bool:
+    """Whether saved state can be read by the version that has the graph so: its contract is equal."""
+    if facts.on_thread is None or entry is None:
         return False
-    return facts.on_thread.contract_digest == facts.on_target.contract_digest
+    return facts.on_thread.contract_digest == entry.contract_digest
 
 
 def _unknown_graph(facts: Facts, version: VersionId) -> NotFound:

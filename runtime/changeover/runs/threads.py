@@ -14,8 +14,8 @@ import asyncio
 import copy
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
 from weakref import WeakValueDictionary
@@ -105,7 +105,8 @@ class Threads:
         if thread.version is not None and thread.graph is not None:
             config = place.config(thread.id)
             async with self._opened(thread.version, thread.graph, config, "threads.read") as graph:
-                snapshot = await graph.aget_state(config, subgraphs=subgraphs)
+                with _reading(thread.id, thread.version):
+                    snapshot = await graph.aget_state(config, subgraphs=subgraphs)
         if place.checkpoint_id is not None and (snapshot is None or snapshot.metadata is None):
             raise _unknown_checkpoint(thread.id, place)
         return snapshot
@@ -125,8 +126,9 @@ class Threads:
         config = place.config(thread.id)
         earlier: RunnableConfig | None = {"configurable": {"checkpoint_id": before}} if before else None
         async with self._opened(thread.version, thread.graph, config, "threads.read") as graph:
-            states = graph.aget_state_history(config, filter=dict(metadata or {}), before=earlier, limit=limit)
-            return [state async for state in states]
+            with _reading(thread.id, thread.version):
+                states = graph.aget_state_history(config, filter=dict(metadata or {}), before=earlier, limit=limit)
+                return [state async for state in states]
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -250,7 +252,8 @@ class Threads:
             if place.checkpoint_id is not None and await staged.aget_tuple(config) is None:
                 raise _unknown_checkpoint(thread_id, place)
             written = await _apply(runnable, config, supersteps)
-            snapshot = await runnable.aget_state(HEAD.config(thread_id))
+            with _reading(thread_id, decision.version):
+                snapshot = await runnable.aget_state(HEAD.config(thread_id))
         return NewState(graph, decision, waits_for(snapshot)), whole.update(self._saver, staged), written
 
     async def _put_away(
@@ -303,6 +306,22 @@ async def _apply(graph: CompiledGraph, config: RunnableConfig, supersteps: Super
             raise TimedOut(f"the graph's code took longer than {UPDATE_TIMEOUT_S:g} s", code="update-timeout") from None
         said = f"{type(error).__name__}: {error}"[:2000]
         raise InvalidRequest(f"the graph refuses the update: {said}", code="update-refused") from error
+
+
+@contextmanager
+def _reading(thread_id: str, version: str) -> Iterator[None]:
+    """Border of project code: types and routes take part in reading a state, and may refuse what is stored."""
+    try:
+        yield
+    except ChangeoverError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"[:2000]
+        raise Conflict(
+            f"version {version} cannot read the state of thread {thread_id}: {said}",
+            code="state-unreadable",
+            hint="correct the state with an update, or read it with the version that wrote it",
+        ) from error
 
 
 def _new(row: ThreadRow, created: bool, or_get: bool) -> tuple[ThreadRow, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from importlib.metadata import version
 from typing import Any
 
@@ -70,5 +71,5 @@ def _info(manager: GraphVersionManager) -> dict[str, Any]:
         "server": "changeover",
         "flags": flags,
         "current": current,
-        "metadata": {"server": "changeover", "changeover_version": current},
+        "metadata": {"server": "changeover", "changeover_version": current, "pid": os.getpid()},
     }

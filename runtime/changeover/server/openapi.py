@@ -84,6 +84,7 @@ ANSWERED: dict[tuple[str, str], tuple[str, ...]] = {
     ("get", "/threads/{thread_id}/runs/{run_id}"): ("Changeover-Version",),
     ("get", "/admin/routing"): ("ETag",),
     ("post", "/admin/switch"): ("ETag", "Idempotency-Replayed"),
+    ("post", "/admin/ramp"): ("ETag", "Idempotency-Replayed"),
     ("post", "/admin/rollback"): ("ETag", "Idempotency-Replayed"),
     ("post", "/runs/crons/search"): ("X-Pagination-Next",),
     ("post", "/assistants/search"): ("X-Pagination-Next",),
@@ -141,7 +142,7 @@ SUCCESSES: dict[tuple[str, str], dict[str, Json]] = {
 NAMING_PATHS = frozenset(
     (
         "/runs", "/runs/batch", "/runs/wait", "/runs/stream", "/runs/cancel", "/runs/crons", "/threads", "/assistants",
-        "/admin/switch", "/admin/rollback", "/admin/diff", "/admin/versions", "/admin/check", "/admin/threads",
+        "/admin/switch", "/admin/ramp", "/admin/rollback", "/admin/diff", "/admin/versions", "/admin/check", "/admin/threads",
         "/admin/runs", "/threads/prune",
     )
 )  # fmt: skip
@@ -332,7 +333,7 @@ def _problems(method: str, path: str, operation: Mapping[str, Any], asks_token: 
         yield 404
     if WORKING_PATHS.search(path) or (writes and not path.endswith(("/search", "/count"))):
         yield 409
-    if path in ("/admin/switch", "/admin/rollback"):
+    if path in ("/admin/switch", "/admin/ramp", "/admin/rollback"):
         yield 412
     if writes:
         yield 413

@@ -1,5 +1,8 @@
 """Opening the manager for serving: what serves first, and following the folder.
 
+Of several processes that serve a folder of this host one leads: it builds the first version and follows the folder.
+The others serve what it makes current, and one of them leads when it is gone.
+
 A mounted application gets no lifespan, so nothing here depends on one: whoever owns the manager opens it, and where
 nobody did, the first request does.
 """
@@ -11,27 +14,106 @@ import logging
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from changeover.errors import ProjectError, Unavailable
+from changeover.errors import ChangeoverError, Conflict, ProjectError, Unavailable
 from changeover.manager import GraphVersionManager
+from changeover.rollout.watch_lock import WatchLock
 from changeover.server.security import OPEN_PATHS, route_path
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.1  # between two looks at what another process makes current first
+RETRY_S = 1.0
+FOLLOW_S = 0.2
 
-async def serve_folder(manager: GraphVersionManager) -> ProjectError | None:
-    """Serve what is current, or the first version of the folder; then follow the folder as the settings say, and work.
 
-    A folder that cannot be built is returned as its error: if it is followed, a later save mends it.
-    """
-    failed = None
-    try:
-        await manager.serve_folder()
-    except ProjectError as error:
-        log.error("project_rejected", extra={"count": len(error.problems)})
-        failed = error
-    await manager.watch()
-    await manager.work()
-    return failed
+class FolderService:
+    """Serves the folder of a manager, as its leader or beside it, until it is closed."""
+
+    def __init__(self, manager: GraphVersionManager) -> None:
+        self._manager = manager
+        self._lock = WatchLock(manager.settings.state_folder(manager.project))
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> ProjectError | None:
+        """Serve what is current, or the first version of the folder; then follow it as the settings say, and work.
+
+        A folder that cannot be built is returned as its error: if it is followed, a later save mends it. Where another
+        process leads, this waits until something is current.
+        """
+        failed = None
+        if self._lock.take() or await self._led_by_another():
+            failed = await self._lead()
+        else:
+            self._tasks.append(asyncio.create_task(self._lead_later(), name="changeover-watch-election"))
+        if self._manager.is_worker:
+            self._tasks.append(asyncio.create_task(self._follow_routing(), name="changeover-routing"))
+        await self._manager.work()
+        return failed
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._manager.stop_watching()
+        self._lock.release()
+
+    async def _lead(self) -> ProjectError | None:
+        failed = None
+        try:
+            await self._serve_current()
+        except ProjectError as error:
+            log.error("project_rejected", extra={"count": len(error.problems)})
+            failed = error
+        await self._manager.watch()
+        return failed
+
+    async def _led_by_another(self) -> bool:
+        """Wait until something is current and serve it: False. True if the lead fell to this process first."""
+        while await self._manager.store.routing.head() is None:
+            if self._lock.take():
+                return True
+            await asyncio.sleep(LOOK_S)
+        await self._serve_current()
+        return False
+
+    async def _serve_current(self) -> None:
+        """What is current, or a first version; that of another host's process if it was quicker."""
+        self._manager.routing = await self._manager.store.routing.head()
+        try:
+            await self._manager.serve_folder()
+        except Conflict as error:
+            if error.code != "routing-changed":
+                raise
+            self._manager.routing = await self._manager.store.routing.head()
+            await self._manager.serve_folder()
+
+    async def _lead_later(self) -> None:
+        while True:
+            await self._lock.taken()
+            try:
+                await self._manager.watch()
+                return
+            except ChangeoverError as error:
+                log.warning("watch_delayed", extra={"code": error.code, "reason": error.message})
+            except Exception:  # root of a task
+                log.exception("watch_failed")
+            await asyncio.sleep(RETRY_S)
+
+    async def _follow_routing(self) -> None:
+        """What another process moved is followed, and compiled here before the first run needs it."""
+        while True:
+            try:
+                routing = await self._manager.store.routing.head()
+                known = self._manager.routing
+                if routing is not None and (known is None or known.revision < routing.revision):
+                    self._manager.routing = routing
+                    await self._manager.folder.refresh_environment()
+                    await self._manager.loader.load(routing.current)
+            except ChangeoverError as error:
+                log.warning("routing_not_followed", extra={"code": error.code, "reason": error.message})
+            except Exception:  # root of a task
+                log.exception("routing_not_followed")
+            await asyncio.sleep(FOLLOW_S)
 
 
 class Opening:
@@ -40,7 +122,7 @@ class Opening:
     def __init__(self, manager: GraphVersionManager) -> None:
         self._manager = manager
         self._lock = asyncio.Lock()
-        self._is_ours = False
+        self._service: FolderService | None = None
 
     @property
     def is_open(self) -> bool:
@@ -53,11 +135,12 @@ class Opening:
             if self._manager.started_at is not None:
                 raise Unavailable("the server stops", code="stopping", hint="try again when it is up")
             await self._manager.start()
-            self._is_ours = True
-            await serve_folder(self._manager)
+            self._service = FolderService(self._manager)
+            await self._service.open()
 
     async def close(self) -> None:
-        if self._is_ours:
+        if self._service is not None:
+            await self._service.close()
             await self._manager.close()
 
 

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from changeover.errors import ChangeoverError, InvalidRequest, ProjectError
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 TYPE_PREFIX = "urn:changeover:problem:"
 RETRY_AFTER_S = 1
 SHOWN_FAULTS = 20
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class Problem(JSON):
@@ -81,7 +83,19 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     detail = f"{request.method} {request.url.path}: {error.detail}" if error.status_code in (404, 405) else error.detail
     answer = problem(error.status_code, codes.get(error.status_code, "invalid-request"), detail)
     answer.headers.update(error.headers or {})
+    if error.status_code == 405:
+        answer.headers["Allow"] = ", ".join(_methods(request))
     return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method that some route has at the path of a request: a router names those of its first one alone."""
+    routes = request.app.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _of_middleware(error: ChangeoverError | HTTPException) -> Problem:

@@ -25,7 +25,7 @@ from fastapi import FastAPI
 from changeover.errors import OperatorError
 from changeover.manager import GraphVersionManager
 from changeover.server.app import create_app
-from changeover.server.opening import serve_folder
+from changeover.server.opening import FolderService
 from changeover.server.security import is_loopback
 from changeover.server.tasks import guard_tasks
 from changeover.settings import Settings
@@ -42,7 +42,7 @@ Announce = Callable[[str], None]
 
 def run(manager: GraphVersionManager, announce: Announce = print) -> int:
     """Serve until a signal comes, in an event loop of its own. Returns the exit status."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(serve(manager, announce))
 
 
@@ -52,18 +52,33 @@ async def serve(manager: GraphVersionManager, announce: Announce = print, stop: 
     Raises `OperatorError` (`token-required`, `port-in-use`, `bad-host`, `database-in-use`) before anything is served.
     A folder that cannot be built is announced; it is served nevertheless if it is followed, so that a save mends it.
     """
-    guard_tasks(asyncio.get_running_loop())
     stop = stop or asyncio.Event()
-    with contextlib.closing(bind(manager.settings)) as listener, _signals(stop):
-        async with manager:
-            app = create_app(manager)
-            url = url_of(manager.settings, listener)
-            async with _serving(app, listener, stop), _server_file(manager, url):
-                return await _until_stopped(manager, url, announce, stop)
+    with contextlib.closing(bind(manager.settings)) as listener, signals(stop):
+        async with (
+            manager,
+            server_file(manager.settings.state_folder(manager.project), url_of(manager.settings, listener)),
+        ):
+            return await serve_on(manager, listener, announce, stop)
 
 
-async def _until_stopped(manager: GraphVersionManager, url: str, announce: Announce, stop: asyncio.Event) -> int:
-    opening = asyncio.create_task(serve_folder(manager), name="changeover-first-version")
+async def serve_on(
+    manager: GraphVersionManager, listener: socket.socket, announce: Announce, stop: asyncio.Event
+) -> int:
+    """Serve an open manager on a socket until `stop` is set. Returns the exit status."""
+    guard_tasks(asyncio.get_running_loop())
+    url = url_of(manager.settings, listener)
+    service = FolderService(manager)
+    try:
+        async with _serving(create_app(manager), listener, stop):
+            return await _until_stopped(manager, service, url, announce, stop)
+    finally:
+        await service.close()
+
+
+async def _until_stopped(
+    manager: GraphVersionManager, service: FolderService, url: str, announce: Announce, stop: asyncio.Event
+) -> int:
+    opening = asyncio.create_task(service.open(), name="changeover-first-version")
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -170,9 +185,9 @@ async def _serving(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -
 
 
 @contextlib.asynccontextmanager
-async def _server_file(manager: GraphVersionManager, url: str) -> AsyncIterator[None]:
-    """Tells the command line where the server of this database is."""
-    path = manager.store.database.path.parent / SERVER_FILE
+async def server_file(folder: Path, url: str) -> AsyncIterator[None]:
+    """Tells the command line where the server of the database in this folder is."""
+    path = folder / SERVER_FILE
     try:
         await asyncio.to_thread(_write, path, json.dumps({"url": url, "pid": os.getpid()}))
     except OSError as error:
@@ -191,7 +206,7 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
+def signals(stop: asyncio.Event) -> Iterator[None]:
     """SIGTERM and SIGINT set `stop`, as often as they come, until everything has ended."""
     loop = asyncio.get_running_loop()
     caught = []
@@ -206,7 +221,7 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:

@@ -8,13 +8,13 @@ that exists without rows (the default one of a graph) is given by the caller, an
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from changeover.errors import Conflict, NotFound
 from changeover.store import rows
+from changeover.store.connection import Connection, Row
 from changeover.store.database import Database
 from changeover.store.records import Assistant, AssistantFilter, AssistantId
 
@@ -27,18 +27,18 @@ STORED = (
     " a.updated_at FROM assistants a JOIN assistant_versions v ON v.assistant = a.id AND v.version = a.version"
 )
 GIVEN = (
-    "SELECT value ->> 'id', value ->> 'graph', value ->> 'version', value ->> 'name', value ->> 'description',"
-    " value -> 'config', value -> 'context', value -> 'metadata', value ->> 'created_at', value ->> 'updated_at'"
-    " FROM json_each(:given) WHERE value ->> 'id' NOT IN (SELECT id FROM assistants)"
+    "SELECT json_extract(value, '$.id'), json_extract(value, '$.graph'),"
+    " CAST(json_extract(value, '$.version') AS INTEGER), json_extract(value, '$.name'),"
+    " json_extract(value, '$.description'), json_extract(value, '$.config'), json_extract(value, '$.context'),"
+    " json_extract(value, '$.metadata'), CAST(json_extract(value, '$.created_at') AS DOUBLE PRECISION),"
+    " CAST(json_extract(value, '$.updated_at') AS DOUBLE PRECISION)"
+    " FROM json_each(:given) WHERE json_extract(value, '$.id') NOT IN (SELECT id FROM assistants)"
 )
-# Every scalar of the wanted metadata stands at the same path in what is there; arrays are compared from their start.
-CONTAINS = """NOT EXISTS (
-    SELECT 1 FROM json_tree(:metadata) w WHERE w.fullkey <> '$' AND NOT EXISTS (
-        SELECT 1 FROM json_tree(metadata) h WHERE h.fullkey = w.fullkey AND h.atom IS w.atom
-           AND (h.type = w.type OR (h.type IN ('integer', 'real') AND w.type IN ('integer', 'real')))))"""
+CONTAINS = "json_contains(metadata, :metadata)"
 MATCHING = (
-    f"SELECT {COLUMNS} FROM (SELECT * FROM ({STORED}) UNION ALL {GIVEN}) WHERE (:graph IS NULL OR graph = :graph)"
-    f" AND (:name IS NULL OR instr(folded(name), folded(:name)) > 0) AND (:metadata = '{{}}' OR {CONTAINS})"
+    f"SELECT {COLUMNS} FROM (SELECT * FROM ({STORED}) AS stored UNION ALL {GIVEN}) AS known"
+    " WHERE (:graph IS NULL OR graph = :graph) AND (:name IS NULL OR instr(folded(name), folded(:name)) > 0)"
+    f" AND (:metadata = '{{}}' OR {CONTAINS})"
 )
 ORDER: Mapping[SortBy, str] = {
     "assistant_id": "id",
@@ -60,7 +60,7 @@ class Assistants:
     async def graphs(self) -> Mapping[str, float]:
         """Every graph that a version knows, with the time of the first of these versions."""
 
-        def job(connection: sqlite3.Connection) -> Mapping[str, float]:
+        def job(connection: Connection) -> Mapping[str, float]:
             found = connection.execute(
                 "SELECT g.graph, min(v.created_at) FROM version_graphs g JOIN versions v ON v.id = g.version"
                 " GROUP BY g.graph"
@@ -73,7 +73,7 @@ class Assistants:
         """Create an assistant, or give the one that has its id (`taken`: one without rows), and whether it is new."""
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> tuple[Assistant, bool]:
+        def job(connection: Connection) -> tuple[Assistant, bool]:
             known = _get(connection, new.id) or taken
             if known is not None:
                 return known, False
@@ -87,7 +87,7 @@ class Assistants:
         """Write a further version, which applies from now on."""
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> Assistant:
+        def job(connection: Connection) -> Assistant:
             before = _get(connection, id_)
             if before is None:
                 before = _known(unstored, id_)
@@ -108,7 +108,7 @@ class Assistants:
         """Let another version of the assistant apply."""
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> Assistant:
+        def job(connection: Connection) -> Assistant:
             before = _get(connection, id_)
             if before is None:
                 return _of_version(_known(unstored, id_), version)
@@ -131,12 +131,12 @@ class Assistants:
             " created_at AS updated_at FROM assistant_versions WHERE assistant = :id"
         )
 
-        def job(connection: sqlite3.Connection) -> Sequence[Assistant]:
+        def job(connection: Connection) -> Sequence[Assistant]:
             given = [_row(unstored)] if unstored is not None else []
             if _get(connection, id_) is None:
                 _known(unstored, id_)
             listed = connection.execute(
-                f"SELECT {COLUMNS} FROM (SELECT * FROM ({found}) UNION ALL {GIVEN})"
+                f"SELECT {COLUMNS} FROM (SELECT * FROM ({found}) AS stored UNION ALL {GIVEN}) AS known"
                 f" WHERE :metadata = '{{}}' OR {CONTAINS} ORDER BY version DESC LIMIT :limit OFFSET :offset",
                 {
                     "id": id_,
@@ -153,7 +153,7 @@ class Assistants:
     async def delete(self, id_: AssistantId, keep_crons: bool) -> bool:
         """Delete an assistant with its versions, and its crons where it is gone by that; whether it had rows."""
 
-        def job(connection: sqlite3.Connection) -> bool:
+        def job(connection: Connection) -> bool:
             deleted = connection.execute("DELETE FROM assistants WHERE id = ?", (id_,)).rowcount
             if deleted and not keep_crons:
                 connection.execute("DELETE FROM crons WHERE assistant_id = ?", (id_,))
@@ -164,9 +164,9 @@ class Assistants:
     async def threads(self, id_: AssistantId) -> Sequence[str]:
         """The threads of an assistant: those whose metadata names it or, where it names none, on which it ran last."""
 
-        def job(connection: sqlite3.Connection) -> Sequence[str]:
+        def job(connection: Connection) -> Sequence[str]:
             found = connection.execute(
-                "SELECT id FROM threads t WHERE coalesce(metadata ->> '$.assistant_id',"
+                "SELECT id FROM threads t WHERE coalesce(json_extract(metadata, '$.assistant_id'),"
                 " (SELECT assistant_id FROM runs WHERE thread_id = t.id ORDER BY seq DESC LIMIT 1)) = ? ORDER BY id",
                 (id_,),
             )
@@ -188,23 +188,23 @@ class Assistants:
         direction = "DESC" if descending else "ASC"
         sql = f"{MATCHING} ORDER BY {ORDER[sort_by]} {direction}, id LIMIT :limit OFFSET :offset"
 
-        def job(connection: sqlite3.Connection) -> Sequence[Assistant]:
-            _teach_folding(connection)
+        def job(connection: Connection) -> Sequence[Assistant]:
             found = connection.execute(sql, {**_parameters(wanted, given), "limit": limit, "offset": offset})
             return [_assistant(row) for row in found]
 
         return await self._database.read(job)
 
     async def count(self, wanted: AssistantFilter, given: Sequence[Assistant]) -> int:
-        def job(connection: sqlite3.Connection) -> int:
-            _teach_folding(connection)
-            (number,) = connection.execute(f"SELECT count(*) FROM ({MATCHING})", _parameters(wanted, given)).fetchone()
+        def job(connection: Connection) -> int:
+            (number,) = connection.execute(
+                f"SELECT count(*) FROM ({MATCHING}) AS matching", _parameters(wanted, given)
+            ).fetchone()
             return int(number)
 
         return await self._database.read(job)
 
 
-def _get(connection: sqlite3.Connection, id_: str) -> Assistant | None:
+def _get(connection: Connection, id_: str) -> Assistant | None:
     row = connection.execute(f"{STORED} WHERE a.id = ?", (id_,)).fetchone()
     return _assistant(row) if row else None
 
@@ -233,7 +233,7 @@ def exists(assistant: Assistant) -> Conflict:
     )
 
 
-def _insert(connection: sqlite3.Connection, new: Assistant) -> None:
+def _insert(connection: Connection, new: Assistant) -> None:
     connection.execute(
         "INSERT INTO assistants (id, version, created_at, updated_at) VALUES (?, ?, ?, ?)",
         (new.id, new.version, new.created_at, new.updated_at),
@@ -241,7 +241,7 @@ def _insert(connection: sqlite3.Connection, new: Assistant) -> None:
     _insert_version(connection, new, new.created_at)
 
 
-def _insert_version(connection: sqlite3.Connection, new: Assistant, at: float) -> None:
+def _insert_version(connection: Connection, new: Assistant, at: float) -> None:
     connection.execute(
         "INSERT INTO assistant_versions (assistant, version, graph, name, description, config, context, metadata,"
         " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -259,11 +259,6 @@ def _insert_version(connection: sqlite3.Connection, new: Assistant, at: float) -
     )
 
 
-def _teach_folding(connection: sqlite3.Connection) -> None:
-    """SQLite's own `lower` knows ASCII alone."""
-    connection.create_function("folded", 1, str.casefold, deterministic=True)
-
-
 def _parameters(wanted: AssistantFilter, given: Sequence[Assistant]) -> dict[str, Any]:
     return {
         "graph": wanted.graph,
@@ -277,7 +272,7 @@ def _row(assistant: Assistant) -> dict[str, Any]:
     return {name: getattr(assistant, name) for name in COLUMNS.split(", ")}
 
 
-def _assistant(row: sqlite3.Row) -> Assistant:
+def _assistant(row: Row) -> Assistant:
     id_, graph, version, name, description, config, context, metadata, created_at, updated_at = row
     return Assistant(
         AssistantId(id_),

@@ -8,7 +8,6 @@ It moves with each firing in the transaction that takes the firing, so that of t
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from changeover.errors import NotFound
 from changeover.store import rows
 from changeover.store.assistants import CONTAINS
+from changeover.store.connection import Connection, Row
 from changeover.store.database import Database
 from changeover.store.records import timestamp
 
@@ -116,7 +116,7 @@ class Crons:
         """Change a cron and when it is next due, in one transaction. What `change` raises is raised."""
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> Cron:
+        def job(connection: Connection) -> Cron:
             before = _get(connection, id_)
             if before is None:
                 raise _unknown(id_)
@@ -128,7 +128,7 @@ class Crons:
         return await self._database.write(job)
 
     async def delete(self, id_: str) -> None:
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
             if not connection.execute("DELETE FROM crons WHERE id = ?", (id_,)).rowcount:
                 raise _unknown(id_)
 
@@ -138,9 +138,9 @@ class Crons:
         self, wanted: CronFilter, *, sort_by: str, descending: bool, limit: int, offset: int
     ) -> Sequence[Cron]:
         """Crons that are wanted, sorted by one of `SORTS`."""
-        order = f"{SORTS[sort_by]} {'DESC' if descending else 'ASC'}, id"
+        order = f"{SORTS[sort_by]} {'DESC NULLS LAST' if descending else 'ASC NULLS FIRST'}, id"
 
-        def job(connection: sqlite3.Connection) -> Sequence[Cron]:
+        def job(connection: Connection) -> Sequence[Cron]:
             found = connection.execute(
                 f"SELECT * FROM crons WHERE {WANTED} ORDER BY {order} LIMIT :limit OFFSET :offset",
                 {**_values(wanted), "limit": limit, "offset": offset},
@@ -150,7 +150,7 @@ class Crons:
         return await self._database.read(job)
 
     async def count(self, wanted: CronFilter) -> int:
-        def job(connection: sqlite3.Connection) -> int:
+        def job(connection: Connection) -> int:
             (count,) = connection.execute(f"SELECT count(*) FROM crons WHERE {WANTED}", _values(wanted)).fetchone()
             return int(count)
 
@@ -161,7 +161,7 @@ class Crons:
     async def next_at(self) -> float | None:
         """When the next cron is due; None if none is."""
 
-        def job(connection: sqlite3.Connection) -> float | None:
+        def job(connection: Connection) -> float | None:
             row = connection.execute(
                 "SELECT min(next_run_at) FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL"
             ).fetchone()
@@ -173,7 +173,7 @@ class Crons:
         """Take the firings that are due, longest due first. Of what a cron has missed, only the latest is one."""
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> Sequence[Firing]:
+        def job(connection: Connection) -> Sequence[Firing]:
             due = connection.execute(
                 "SELECT * FROM crons WHERE enabled = 1 AND next_run_at IS NOT NULL AND next_run_at <= ?"
                 " ORDER BY next_run_at LIMIT ?",
@@ -185,7 +185,7 @@ class Crons:
         return await self._database.write(job)
 
 
-def _take(connection: sqlite3.Connection, cron: Cron, next_run: NextRun, now: float) -> Firing | None:
+def _take(connection: Connection, cron: Cron, next_run: NextRun, now: float) -> Firing | None:
     due_at = cron.next_run_at
     if due_at is None:
         return None
@@ -198,16 +198,20 @@ def _take(connection: sqlite3.Connection, cron: Cron, next_run: NextRun, now: fl
     return Firing(moved, due_at) if taken and not is_over else None
 
 
-def _get(connection: sqlite3.Connection, id_: str) -> Cron | None:
+def _get(connection: Connection, id_: str) -> Cron | None:
     row = connection.execute("SELECT * FROM crons WHERE id = ?", (id_,)).fetchone()
     return _cron(row) if row else None
 
 
-def _put(connection: sqlite3.Connection, cron: Cron) -> None:
+def _put(connection: Connection, cron: Cron) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO crons (id, assistant_id, thread_id, schedule, timezone, end_time, enabled,"
+        "INSERT INTO crons (id, assistant_id, thread_id, schedule, timezone, end_time, enabled,"
         " on_run_completed, payload, metadata, next_run_at, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+        " assistant_id = excluded.assistant_id, thread_id = excluded.thread_id, schedule = excluded.schedule,"
+        " timezone = excluded.timezone, end_time = excluded.end_time, enabled = excluded.enabled,"
+        " on_run_completed = excluded.on_run_completed, payload = excluded.payload, metadata = excluded.metadata,"
+        " next_run_at = excluded.next_run_at, created_at = excluded.created_at, updated_at = excluded.updated_at",
         (
             cron.id,
             cron.assistant_id,
@@ -226,7 +230,7 @@ def _put(connection: sqlite3.Connection, cron: Cron) -> None:
     )
 
 
-def _cron(row: sqlite3.Row) -> Cron:
+def _cron(row: Row) -> Cron:
     return Cron(
         id=row["id"],
         assistant_id=row["assistant_id"],

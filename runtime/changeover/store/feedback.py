@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from changeover.errors import NotFound
 from changeover.store import rows
+from changeover.store.connection import Connection, Row
 from changeover.store.database import Database
 from changeover.store.records import timestamp
 
@@ -65,7 +65,7 @@ class FeedbackRows:
         now = self._clock()
         asked = {key: secrets.token_urlsafe(SECRET_BYTES) for key in keys}
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
             connection.execute(
                 "DELETE FROM feedback WHERE score IS NULL AND value IS NULL AND comment IS NULL AND created_at < ?",
                 (now - VALID_S,),
@@ -83,7 +83,7 @@ class FeedbackRows:
         now = self._clock()
         value = None if opinion.value is None else rows.dumps(opinion.value)
 
-        def job(connection: sqlite3.Connection) -> Feedback:
+        def job(connection: Connection) -> Feedback:
             row = connection.execute(
                 "UPDATE feedback SET score = ?, value = ?, comment = ?, updated_at = ?"
                 " WHERE token = ? AND run_id = ? AND created_at >= ? RETURNING *",
@@ -102,7 +102,7 @@ class FeedbackRows:
     async def of_run(self, run_id: str) -> Sequence[Feedback] | None:
         """Opinions on a run, oldest first; None if neither the run nor any feedback on it is known."""
 
-        def job(connection: sqlite3.Connection) -> Sequence[Feedback] | None:
+        def job(connection: Connection) -> Sequence[Feedback] | None:
             found = connection.execute(
                 "SELECT * FROM feedback WHERE run_id = ? ORDER BY updated_at, key", (run_id,)
             ).fetchall()
@@ -114,12 +114,12 @@ class FeedbackRows:
         return await self._database.read(job)
 
 
-def forget(connection: sqlite3.Connection, run_id: str) -> None:
+def forget(connection: Connection, run_id: str) -> None:
     """Inside the transaction that deletes a run at somebody's wish: what was said of it goes too."""
     connection.execute("DELETE FROM feedback WHERE run_id = ?", (run_id,))
 
 
-def _feedback(row: sqlite3.Row) -> Feedback:
+def _feedback(row: Row) -> Feedback:
     value = None if row["value"] is None else json.loads(row["value"])
     opinion = Opinion(row["score"], value, row["comment"])
     return Feedback(row["run_id"], row["key"], opinion, row["created_at"], row["updated_at"])

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from changeover.errors import NotFound
 from changeover.store import rows
+from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.records import Event, Operation
+from changeover.store.servers import ABANDONED
 
 IDEMPOTENCY_KEPT_S = 24 * 3600
+CUT_OFF = {"note": "the process ended before this had moved anything"}
 
 
 class Journal:
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float], server: str) -> None:
         self._database = database
         self._clock = clock
+        self._server = server  # which carries on the operations that it begins
 
     async def add_event(self, type_: str, **data: Any) -> None:
         now = self._clock()
@@ -27,7 +30,7 @@ class Journal:
     async def events(self, *, after: int = 0, limit: int = 100, newest: bool = False) -> list[Event]:
         """Events after an id, oldest first; with `newest`, the last `limit` of them."""
 
-        def job(connection: sqlite3.Connection) -> list[Event]:
+        def job(connection: Connection) -> list[Event]:
             order = "DESC" if newest else "ASC"
             found = connection.execute(
                 f"SELECT * FROM events WHERE id > ? ORDER BY id {order} LIMIT ?", (after, limit)
@@ -39,7 +42,7 @@ class Journal:
     async def count_events(self, types: Sequence[str]) -> dict[str, int]:
         """How many events of these types there were."""
 
-        def job(connection: sqlite3.Connection) -> dict[str, int]:
+        def job(connection: Connection) -> dict[str, int]:
             marks = ", ".join("?" * len(types))
             sql = f"SELECT type, count(*) FROM events WHERE type IN ({marks}) GROUP BY type"
             return dict(connection.execute(sql, tuple(types)).fetchall())
@@ -49,22 +52,22 @@ class Journal:
     async def begin(self, id_: str, kind: str, request: Mapping[str, Any]) -> None:
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
             connection.execute(
-                "INSERT INTO operations (id, kind, status, request, created_at, updated_at)"
-                " VALUES (?, ?, 'running', ?, ?, ?)",
-                (id_, kind, rows.dumps(dict(request)), now, now),
+                "INSERT INTO operations (id, kind, status, request, owner, created_at, updated_at)"
+                " VALUES (?, ?, 'running', ?, ?, ?, ?)",
+                (id_, kind, rows.dumps(dict(request)), self._server, now, now),
             )
 
         await self._database.write(job, durable=False)
 
     async def end(self, id_: str, status: str, result: Mapping[str, Any]) -> None:
-        """Write how an operation ended. One that moved the routing is done, whatever came after."""
+        """Write how an operation ended. One that moved the routing has not failed, whatever came after."""
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
             connection.execute(
-                "UPDATE operations SET status = CASE WHEN :status <> 'done' AND EXISTS"
+                "UPDATE operations SET status = CASE WHEN :status = 'failed' AND EXISTS"
                 " (SELECT 1 FROM routing WHERE routing.operation = :id) THEN 'done' ELSE :status END,"
                 " result = :result, updated_at = :now WHERE id = :id",
                 {"status": status, "result": rows.dumps(dict(result)), "now": now, "id": id_},
@@ -72,10 +75,20 @@ class Journal:
 
         await self._database.write(job, durable=False)
 
+    async def result(self, id_: str, result: Mapping[str, Any]) -> None:
+        """What an operation that goes on has come to so far."""
+        await self._database.write(
+            lambda connection: (
+                connection.execute("UPDATE operations SET result = ? WHERE id = ?", (rows.dumps(dict(result)), id_))
+                and None
+            ),
+            durable=False,
+        )
+
     async def progress(self, id_: str, progress: Mapping[str, Any]) -> None:
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
             connection.execute(
                 "UPDATE operations SET progress = ?, updated_at = ? WHERE id = ? AND status = 'running'",
                 (rows.dumps(dict(progress)), now, id_),
@@ -84,7 +97,7 @@ class Journal:
         await self._database.write(job, durable=False)
 
     async def operation(self, id_: str) -> Operation:
-        def job(connection: sqlite3.Connection) -> Operation | None:
+        def job(connection: Connection) -> Operation | None:
             row = connection.execute("SELECT * FROM operations WHERE id = ?", (id_,)).fetchone()
             return rows.operation(row) if row else None
 
@@ -94,30 +107,32 @@ class Journal:
         return operation
 
     async def operations(self, *, limit: int = 100) -> list[Operation]:
-        def job(connection: sqlite3.Connection) -> list[Operation]:
+        def job(connection: Connection) -> list[Operation]:
             found = connection.execute("SELECT * FROM operations ORDER BY created_at DESC LIMIT ?", (limit,))
             return [rows.operation(row) for row in found]
 
         return await self._database.read(job)
 
-    async def end_interrupted(self) -> None:
-        """At start: operations that a dead process left behind had moved nothing, or had committed their move."""
+    async def adopt(self) -> list[Operation]:
+        """Take over the operations whose server is dead, oldest first.
+
+        One that had not moved the routing, and is no drain, moved nothing: it has failed, and is not among them.
+        """
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "UPDATE operations SET updated_at = ?, status = CASE WHEN EXISTS"
-                " (SELECT 1 FROM routing WHERE routing.operation = operations.id) THEN 'done' ELSE 'failed' END,"
-                " result = json_object('note', 'the process ended while this ran') WHERE status = 'running'",
-                (now,),
-            )
+        def job(connection: Connection) -> list[Operation]:
+            adopted = connection.execute(
+                f"UPDATE operations SET owner = ?, updated_at = ? WHERE {ABANDONED} RETURNING *", (self._server, now)
+            ).fetchall()
+            operations = [rows.operation(row) for row in sorted(adopted, key=lambda row: row["created_at"])]
+            return [operation for operation in operations if not _has_failed(connection, operation, now)]
 
-        await self._database.write(job)
+        return await self._database.write(job)
 
     async def note(self, key: str) -> str | None:
         """A single remembered fact."""
 
-        def job(connection: sqlite3.Connection) -> str | None:
+        def job(connection: Connection) -> str | None:
             row = connection.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone()
             return row["value"] if row else None
 
@@ -133,7 +148,7 @@ class Journal:
         """The stored answer to an idempotency key: digest of its request, status, body."""
         oldest = self._clock() - IDEMPOTENCY_KEPT_S
 
-        def job(connection: sqlite3.Connection) -> tuple[str, int, Any] | None:
+        def job(connection: Connection) -> tuple[str, int, Any] | None:
             row = connection.execute("SELECT * FROM idempotency WHERE key = ? AND at > ?", (key, oldest)).fetchone()
             return (row["request"], row["status"], json.loads(row["body"])) if row else None
 
@@ -142,7 +157,7 @@ class Journal:
     async def remember_answer(self, key: str, request: str, status: int, body: Any) -> None:
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
             connection.execute("DELETE FROM idempotency WHERE at < ?", (now - IDEMPOTENCY_KEPT_S,))
             connection.execute(
                 "INSERT OR REPLACE INTO idempotency (key, request, status, body, at) VALUES (?, ?, ?, ?, ?)",
@@ -150,3 +165,16 @@ class Journal:
             )
 
         await self._database.write(job)
+
+
+def _has_failed(connection: Connection, operation: Operation, now: float) -> bool:
+    """End an operation that was cut off before it changed anything."""
+    moved = connection.execute("SELECT 1 FROM routing WHERE operation = ?", (operation.id,)).fetchone()
+    if moved is not None or operation.kind == "drain":
+        return False
+    connection.execute("DELETE FROM gate WHERE operation = ?", (operation.id,))
+    connection.execute(
+        "UPDATE operations SET status = 'failed', result = ?, updated_at = ? WHERE id = ?",
+        (rows.dumps(CUT_OFF), now, operation.id),
+    )
+    return True

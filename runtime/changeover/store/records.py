@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any, Literal, NewType
 
 from changeover.versions.lifecycle import Status
@@ -20,13 +21,22 @@ AssistantId = NewType("AssistantId", str)
 
 RunStatus = Literal["pending", "running", "success", "error", "timeout", "interrupted"]
 ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
-Waiting = Literal["interrupt", "breakpoint", "failure"]
+Waiting = Literal["interrupt", "breakpoint", "failure", "cancelled"]
+Wish = Literal["handover", "cancel", "undo"]
 MultitaskStrategy = Literal["reject", "enqueue", "interrupt", "rollback"]
+
+BUCKET_BYTES = 6  # few enough that the highest bucket is below 100 as a float
 
 
 def timestamp(seconds: float | None) -> str | None:
     """Unix seconds as ISO 8601 in UTC, the form of every time in JSON."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def bucket(salt: str, key: str) -> float:
+    """Where a thread stands in a ramp, in [0, 100): the same on every server, and even over all threads."""
+    digest = blake2b(key.encode(), key=salt.encode(), digest_size=BUCKET_BYTES).digest()
+    return int.from_bytes(digest) / (1 << 8 * BUCKET_BYTES) * 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +116,18 @@ class Routing:
     reason: str = ""
     at: float = 0.0
 
+    @property
+    def versions(self) -> list[VersionId]:
+        """Those that new work may be given to."""
+        ramping = [self.ramping] if self.ramping else []
+        return sorted({self.current, *self.graphs.values(), *ramping})
+
     def version_for(self, graph: str) -> VersionId:
         return self.graphs.get(graph, self.current)
+
+    def ramps(self, key: str) -> bool:
+        """Whether a thread, or a run without one, is among those that get the ramping version."""
+        return self.ramping is not None and bucket(self.salt, key) < self.percent
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -146,7 +166,12 @@ class RoutingChange:
     named: VersionId | None = None  # the version that a switch asked for, for `named_graphs` or for all
     named_graphs: tuple[str, ...] = ()
     mark_bad: VersionId | None = None
+    in_flight: Literal["finish", "handover", "cancel"] = "finish"  # what is asked of the runs on what it leaves
+    reason_for_runs: str = "cancelled while its version was drained"
     bad_graphs: tuple[str, ...] = ()  # with these, only the graphs of `mark_bad` are bad, not the version
+    ramping: VersionId | None = None  # a change that names none ends the ramp
+    percent: float = 0
+    salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +294,12 @@ class Run:
     multitask_strategy: MultitaskStrategy = "enqueue"
     kwargs: Mapping[str, Any] | None = None
     begin_at: float | None = None
+    owner: str | None = None  # the server that executes it, or will
+    attempts: int = 0  # processes that began to execute it
+    begun: bool = False  # what it was asked is in the state of its thread
+    answered: tuple[str, ...] = ()  # tasks that took the answer it gave
+    wish: Wish | None = None  # what its owner shall do with it
+    wish_reason: str = ""
 
     @property
     def is_active(self) -> bool:
@@ -287,6 +318,7 @@ class Run:
             "created_at": timestamp(self.created_at),
             "started_at": timestamp(self.started_at),
             "ended_at": timestamp(self.ended_at),
+            "attempts": self.attempts,
         }
 
 
@@ -310,7 +342,7 @@ class Facts:
     """All that the routing decision may look at, read in one transaction.
 
     `on_thread` and `on_target` are the requested graph as the thread's version and as the target (the named
-    version, else the one the routing names) have it; None where that version has no such graph.
+    version, else the one that is current for the graph) have it; None where that version has no such graph.
     """
 
     run: NewRun
@@ -322,6 +354,7 @@ class Facts:
     now: float
     is_busy: bool = False  # another run has the thread, or waits for it
     is_answered: bool = False  # one of these answers what waits on it
+    on_ramping: GraphEntry | None = None  # the requested graph as the ramping version has it
 
 
 @dataclass(frozen=True, slots=True)

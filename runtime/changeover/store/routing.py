@@ -7,13 +7,16 @@ committed state.
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from changeover.errors import Conflict, NotFound
 from changeover.store import rows
+from changeover.store.acceptance import Decide, Unchanging, rebind
+from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import Routing, RoutingChange, Version, VersionId
+from changeover.store.endings import fates_of_runs
+from changeover.store.records import Routing, RoutingChange, Run, Version, VersionId
 from changeover.store.versions import find
 
 
@@ -29,7 +32,7 @@ class RoutingLog:
     async def history(self, *, limit: int = 100, before: int | None = None) -> list[Routing]:
         """Changes of routing, newest first."""
 
-        def job(connection: sqlite3.Connection) -> list[Routing]:
+        def job(connection: Connection) -> list[Routing]:
             found = connection.execute(
                 "SELECT * FROM routing WHERE (:before IS NULL OR revision < :before)"
                 " ORDER BY revision DESC LIMIT :limit",
@@ -39,13 +42,36 @@ class RoutingLog:
 
         return await self._database.read(job)
 
-    async def apply(self, change: RoutingChange) -> Routing:
-        """Write the change, or raise `Conflict` (`routing-changed`) if the routing moved on since it was planned."""
+    async def apply(self, change: RoutingChange, decide: Decide | None = None) -> Moved:
+        """Write the change, or raise `Conflict` (`routing-changed`) if the routing moved on since it was planned.
+
+        In the same transaction the gate of its operation opens, runs that wait on what it leaves are decided anew, and
+        those that run there are asked for what the change wishes.
+        """
         now = self._clock()
-        return await self._database.write(lambda connection: _apply(connection, change, now))
+        return await self._database.write(lambda connection: _apply_all(connection, change, decide, now))
 
 
-def _apply(connection: sqlite3.Connection, change: RoutingChange, now: float) -> Routing:
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A change of routing that was made, and what each run gets that runs on what it left."""
+
+    routing: Routing
+    runs: Sequence[tuple[Run, str]] = ()
+
+
+def _apply_all(connection: Connection, change: RoutingChange, decide: Decide | None, now: float) -> Moved:
+    before = rows.head_of_routing(connection)
+    after = _apply(connection, change, now)
+    left = before.versions if before else []
+    known = Unchanging()
+    if left and decide is not None:
+        rebind(connection, known, left, decide, now)
+    connection.execute("DELETE FROM gate WHERE operation = ?", (change.operation,))
+    return Moved(after, fates_of_runs(connection, known, left, change.in_flight, change.reason_for_runs, now))
+
+
+def _apply(connection: Connection, change: RoutingChange, now: float) -> Routing:
     before = rows.head_of_routing(connection)
     revision = before.revision if before else 0
     if revision != change.revision:
@@ -55,22 +81,29 @@ def _apply(connection: sqlite3.Connection, change: RoutingChange, now: float) ->
             hint="look at `changeover status` and decide again",
             routing=before.to_json() if before else None,
         )
-    _demand_runnable(connection, change.current, *change.graphs.values())
+    _demand_runnable(connection, change.current, *change.graphs.values(), *([change.ramping] if change.ramping else []))
+    if before and before.ramping and before.ramping not in (change.ramping, change.current):
+        _move(connection, before.ramping, "draining", now)
     if before and before.current != change.current:
         _move(connection, before.current, "draining", now)
     if not before or before.current != change.current:
         _move(connection, change.current, "current", now)
+    if change.ramping and (not before or before.ramping != change.ramping):
+        _move(connection, change.ramping, "ramping", now)
     if change.mark_bad:
         _mark_bad(connection, change)
     if change.named:
         _clear_marks(connection, change.named, change.named_graphs)
     connection.execute(
-        "INSERT INTO routing (revision, current, graphs, threads, action, operation, previous, actor, reason, at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO routing (revision, current, graphs, ramping, percent, salt, threads, action, operation, previous,"
+        " actor, reason, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             revision + 1,
             change.current,
             rows.dumps(dict(change.graphs)),
+            change.ramping,
+            change.percent,
+            change.salt,
             change.threads,
             change.action,
             change.operation,
@@ -82,7 +115,7 @@ def _apply(connection: sqlite3.Connection, change: RoutingChange, now: float) ->
     )
     for id_ in set(change.graphs.values()):
         rows.wake(connection, id_, now)
-    left = {before.current, *before.graphs.values()} if before else set()
+    left = set(before.versions) if before else set()
     if (before.threads if before else None) != change.threads:
         left |= _pin_threads(connection, change.threads, now)
     for id_ in left:
@@ -99,12 +132,14 @@ def _apply(connection: sqlite3.Connection, change: RoutingChange, now: float) ->
         actor=change.actor,
         reason=change.reason,
         graphs=dict(change.graphs),
+        ramping=change.ramping,
+        percent=change.percent,
         **{"from": after.previous, "to": after.current},
     )
     return after
 
 
-def _demand_runnable(connection: sqlite3.Connection, *ids: str) -> None:
+def _demand_runnable(connection: Connection, *ids: str) -> None:
     for id_ in ids:
         version = find(connection, id_)
         if version is None:
@@ -118,11 +153,11 @@ def _demand_runnable(connection: sqlite3.Connection, *ids: str) -> None:
             )
 
 
-def _move(connection: sqlite3.Connection, id_: VersionId, status: str, now: float) -> None:
+def _move(connection: Connection, id_: VersionId, status: str, now: float) -> None:
     connection.execute("UPDATE versions SET status = ?, touched_at = ? WHERE id = ?", (status, now, id_))
 
 
-def _pin_threads(connection: sqlite3.Connection, policy: str | None, now: float) -> set[VersionId]:
+def _pin_threads(connection: Connection, policy: str | None, now: float) -> set[VersionId]:
     """A policy of the routing pins idle threads where they are, and lets go of those that an earlier one pinned.
 
     Returns the versions that were let go of.
@@ -145,7 +180,7 @@ def _pin_threads(connection: sqlite3.Connection, policy: str | None, now: float)
     return {VersionId(row["version"]) for row in loose.fetchall()}
 
 
-def _mark_bad(connection: sqlite3.Connection, change: RoutingChange) -> None:
+def _mark_bad(connection: Connection, change: RoutingChange) -> None:
     version = find(connection, change.mark_bad or "")
     assert version is not None
     if change.bad_graphs:
@@ -154,7 +189,7 @@ def _mark_bad(connection: sqlite3.Connection, change: RoutingChange) -> None:
         connection.execute("UPDATE versions SET bad = 1 WHERE id = ?", (version.id,))
 
 
-def _clear_marks(connection: sqlite3.Connection, id_: VersionId, graphs: tuple[str, ...]) -> None:
+def _clear_marks(connection: Connection, id_: VersionId, graphs: tuple[str, ...]) -> None:
     """A switch that names a version clears its mark: somebody decided that it is good after all."""
     version = find(connection, id_)
     assert version is not None
@@ -164,5 +199,5 @@ def _clear_marks(connection: sqlite3.Connection, id_: VersionId, graphs: tuple[s
         _set_bad_graphs(connection, version, set(version.bad_graphs) - set(graphs))
 
 
-def _set_bad_graphs(connection: sqlite3.Connection, version: Version, graphs: set[str]) -> None:
+def _set_bad_graphs(connection: Connection, version: Version, graphs: set[str]) -> None:
     connection.execute("UPDATE versions SET bad_graphs = ? WHERE id = ?", (rows.dumps(sorted(graphs)), version.id))

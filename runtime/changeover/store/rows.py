@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from changeover.store.connection import Connection, Row
 from changeover.store.records import (
     Event,
     GraphEntry,
@@ -33,7 +33,7 @@ def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
-def version(connection: sqlite3.Connection, row: sqlite3.Row) -> Version:
+def version(connection: Connection, row: Row) -> Version:
     graphs = {entry["graph"]: graph_entry(entry) for entry in connection.execute(GRAPHS_SQL, (row["id"],))}
     (holders,) = connection.execute("SELECT count(*) FROM holders WHERE version = ?", (row["id"],)).fetchone()
     return Version(
@@ -54,11 +54,11 @@ def version(connection: sqlite3.Connection, row: sqlite3.Row) -> Version:
     )
 
 
-def graph_entry(row: sqlite3.Row) -> GraphEntry:
+def graph_entry(row: Row) -> GraphEntry:
     return GraphEntry(row["graph_digest"], row["contract_digest"], row["threads"], row["description"])
 
 
-def routing(row: sqlite3.Row) -> Routing:
+def routing(row: Row) -> Routing:
     return Routing(
         revision=row["revision"],
         current=VersionId(row["current"]),
@@ -76,12 +76,12 @@ def routing(row: sqlite3.Row) -> Routing:
     )
 
 
-def head_of_routing(connection: sqlite3.Connection) -> Routing | None:
+def head_of_routing(connection: Connection) -> Routing | None:
     row = connection.execute("SELECT * FROM routing ORDER BY revision DESC LIMIT 1").fetchone()
     return routing(row) if row else None
 
 
-def thread(row: sqlite3.Row) -> Thread:
+def thread(row: Row) -> Thread:
     found = thread_of(tuple(row))
     assert found is not None
     return found
@@ -110,7 +110,7 @@ def thread_of(columns: Sequence[Any]) -> Thread | None:
     )
 
 
-def run(row: sqlite3.Row) -> Run:
+def run(row: Row) -> Run:
     return Run(
         id=RunId(row["id"]),
         thread_id=row["thread_id"],
@@ -131,10 +131,16 @@ def run(row: sqlite3.Row) -> Run:
         multitask_strategy=row["multitask_strategy"],
         kwargs=None if row["kwargs"] is None else json.loads(row["kwargs"]),
         begin_at=row["begin_at"],
+        owner=row["owner"],
+        attempts=row["attempts"],
+        begun=bool(row["begun"]),
+        answered=tuple(json.loads(row["answered"])),
+        wish=row["wish"],
+        wish_reason=row["wish_reason"],
     )
 
 
-def operation(row: sqlite3.Row) -> Operation:
+def operation(row: Row) -> Operation:
     return Operation(
         id=row["id"],
         kind=row["kind"],
@@ -147,15 +153,18 @@ def operation(row: sqlite3.Row) -> Operation:
     )
 
 
-def event(row: sqlite3.Row) -> Event:
+def event(row: Row) -> Event:
     return Event(id=row["id"], at=row["at"], type=row["type"], data=json.loads(row["data"]))
 
 
-def add_event(connection: sqlite3.Connection, at: float, type_: str, **data: Any) -> None:
-    connection.execute("INSERT INTO events (at, type, data) VALUES (?, ?, ?)", (at, type_, dumps(data)))
+def add_event(connection: Connection, at: float, type_: str, **data: Any) -> None:
+    connection.execute(
+        "INSERT INTO events (at, type, data, thread_id) VALUES (?, ?, ?, ?)",
+        (at, type_, dumps(data), data.get("thread_id")),
+    )
 
 
-def wake(connection: sqlite3.Connection, version_id: str, at: float) -> None:
+def wake(connection: Connection, version_id: str, at: float) -> None:
     """A version that is held again is draining again."""
     connection.execute(
         "UPDATE versions SET status = 'draining', touched_at = ? WHERE id = ? AND status IN ('drained', 'retired')",
@@ -163,7 +172,7 @@ def wake(connection: sqlite3.Connection, version_id: str, at: float) -> None:
     )
 
 
-def settle(connection: sqlite3.Connection, version_id: str, at: float) -> bool:
+def settle(connection: Connection, version_id: str, at: float) -> bool:
     """Mark a draining version drained if nothing holds it any more."""
     moved = connection.execute(
         "UPDATE versions SET status = 'drained', touched_at = :at WHERE id = :id AND status = 'draining'"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Sequence
 
+from changeover.store.connection import Connection
 from changeover.store.database import Database
+from changeover.store.endings import lost
+from changeover.store.records import Run
 
 KEPT_S = 24 * 3600.0
 StoredEvent = tuple[int, str, bytes]
@@ -19,12 +21,15 @@ class Streams:
         self._database = database
         self._clock = clock
 
-    def append(self, run_id: str, events: Sequence[StoredEvent]) -> asyncio.Future[None]:
-        """Write events, as (number, name, JSON)."""
+    def append(self, run: Run, events: Sequence[StoredEvent]) -> asyncio.Future[None]:
+        """Write events, as (number, name, JSON). Raises `RunLost` if the run is somebody else's by now."""
         now = self._clock()
-        found = [(run_id, *event, now) for event in events]
+        found = [(run.id, *event, now) for event in events]
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
+            mine = connection.execute("SELECT 1 FROM runs WHERE id = ? AND fence = ?", (run.id, run.fence)).fetchone()
+            if mine is None:
+                raise lost(run.id)
             connection.executemany("INSERT INTO run_events VALUES (?, ?, ?, ?, ?)", found)
 
         return self._database.write(job, durable=False)
@@ -32,7 +37,7 @@ class Streams:
     async def after(self, run_id: str, seq: int, limit: int) -> Sequence[StoredEvent]:
         """Events after a number, in order."""
 
-        def job(connection: sqlite3.Connection) -> Sequence[StoredEvent]:
+        def job(connection: Connection) -> Sequence[StoredEvent]:
             found = connection.execute(
                 "SELECT seq, event, data FROM run_events WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?",
                 (run_id, seq, limit),
@@ -44,7 +49,7 @@ class Streams:
     async def last(self, run_id: str) -> int:
         """The number of a run's newest event; 0 if it has none."""
 
-        def job(connection: sqlite3.Connection) -> int:
+        def job(connection: Connection) -> int:
             (seq,) = connection.execute("SELECT max(seq) FROM run_events WHERE run_id = ?", (run_id,)).fetchone()
             return seq or 0
 

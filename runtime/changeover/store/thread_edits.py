@@ -7,12 +7,13 @@ a change or nothing of it.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from changeover.errors import Conflict
 from changeover.store import rows
+from changeover.store.acceptance import PENDING, Unchanging
+from changeover.store.connection import Connection
 from changeover.store.records import (
     Decision,
     Facts,
@@ -23,10 +24,9 @@ from changeover.store.records import (
     Waiting,
     thread_policy,
 )
-from changeover.store.runs import PENDING, Unchanging
 from changeover.store.thread_rows import ThreadRow, get, refuse_busy
 
-Also = Callable[[sqlite3.Connection], None]
+Also = Callable[[Connection], None]
 Decide = Callable[[Facts], Decision]
 
 
@@ -69,12 +69,12 @@ class Moved(Conflict):
     default_code = "thread-changed"
 
 
-def _mark(connection: sqlite3.Connection, row: ThreadRow) -> Mark:
+def _mark(connection: Connection, row: ThreadRow) -> Mark:
     (newest,) = connection.execute("SELECT max(seq) FROM runs WHERE thread_id = ?", (row.thread.id,)).fetchone()
     return Mark(row.thread.updated_at, newest or 0)
 
 
-def seen(connection: sqlite3.Connection, id_: str, graph: str | None, decide: Decide, now: float) -> Seen:
+def seen(connection: Connection, id_: str, graph: str | None, decide: Decide, now: float) -> Seen:
     row = get(connection, id_)
     refuse_busy(connection, id_)
     own = row.thread
@@ -89,22 +89,24 @@ def seen(connection: sqlite3.Connection, id_: str, graph: str | None, decide: De
     return Seen(row, _mark(connection, row), graph, decision_for(connection, own.id, graph, decide, now))
 
 
-def decision_for(connection: sqlite3.Connection, id_: ThreadId, graph: str, decide: Decide, now: float) -> Decision:
+def decision_for(connection: Connection, id_: ThreadId, graph: str, decide: Decide, now: float) -> Decision:
     """The version that would serve a new thread now."""
     routing = rows.head_of_routing(connection)
     target = routing.version_for(graph) if routing else None
     known = Unchanging()
     on_target = known.graph(connection, target, graph)
-    return decide(Facts(NewRun(RunId(""), graph, id_), routing, None, None, None, on_target, now))
+    on_ramping = known.graph(connection, routing.ramping, graph) if routing else None
+    new = NewRun(RunId(""), graph, id_)
+    return decide(Facts(new, routing, None, None, None, on_target, now, on_ramping=on_ramping))
 
 
-def change(connection: sqlite3.Connection, seen: Seen, state: NewState, decide: Decide, also: Also, now: float) -> None:
+def change(connection: Connection, seen: Seen, state: NewState, decide: Decide, also: Also, now: float) -> None:
     _demand_unchanged(connection, seen, decide, now)
     also(connection)
     write_state(connection, seen.row.thread.id, state, max(now, _after(seen.mark.updated_at)))
 
 
-def _demand_unchanged(connection: sqlite3.Connection, seen: Seen, decide: Decide, now: float) -> None:
+def _demand_unchanged(connection: Connection, seen: Seen, decide: Decide, now: float) -> None:
     id_ = seen.row.thread.id
     row = get(connection, id_)
     refuse_busy(connection, id_)
@@ -114,7 +116,7 @@ def _demand_unchanged(connection: sqlite3.Connection, seen: Seen, decide: Decide
         demand_same(connection, id_, seen.graph, seen.decision, decide, now)
 
 
-def claim(connection: sqlite3.Connection, seen: Seen, claim: RunId, decide: Decide, now: float) -> None:
+def claim(connection: Connection, seen: Seen, claim: RunId, decide: Decide, now: float) -> None:
     _demand_unchanged(connection, seen, decide, now)
     id_, version = seen.row.thread.id, seen.decision.version
     connection.execute(
@@ -126,7 +128,7 @@ def claim(connection: sqlite3.Connection, seen: Seen, claim: RunId, decide: Deci
 
 
 def release(
-    connection: sqlite3.Connection, seen: Seen, claim: RunId, state: NewState | None, now: float
+    connection: Connection, seen: Seen, claim: RunId, state: NewState | None, now: float
 ) -> RunId | None:
     id_, version = seen.row.thread.id, seen.decision.version
     connection.execute("DELETE FROM runs WHERE id = ?", (claim,))
@@ -148,21 +150,22 @@ def _after(time: float) -> float:
 
 
 def demand_same(
-    connection: sqlite3.Connection, id_: ThreadId, graph: str, decision: Decision, decide: Decide, now: float
+    connection: Connection, id_: ThreadId, graph: str, decision: Decision, decide: Decide, now: float
 ) -> None:
     if decision_for(connection, id_, graph, decide, now).version != decision.version:
         raise Moved(f"another version serves '{graph}' since a moment ago")
 
 
-def write_state(connection: sqlite3.Connection, id_: str, state: NewState, now: float) -> None:
+def write_state(connection: Connection, id_: str, state: NewState, now: float) -> None:
     """The thread belongs to the graph and version that wrote its state, and waits for what that says."""
     version = state.decision.version
     connection.execute(
         "UPDATE threads SET graph = :graph, version = :version, reason = :reason, status = :status,"
-        " waiting = :waiting, metadata = json_patch(metadata, json_object('graph_id', :graph)),"
+        " waiting = :waiting, metadata = json_patch(metadata, :patch),"
         " updated_at = :now, state_updated_at = :now, expires_at = :now + ttl_minutes * 60.0 WHERE id = :id",
         {
             "graph": state.graph,
+            "patch": rows.dumps({"graph_id": state.graph}),
             "version": version,
             "reason": state.decision.reason,
             "status": state.status,
@@ -175,7 +178,7 @@ def write_state(connection: sqlite3.Connection, id_: str, state: NewState, now: 
     rows.settle(connection, version, now)
 
 
-def _holds(connection: sqlite3.Connection, id_: str, state: NewState, now: float) -> str | None:
+def _holds(connection: Connection, id_: str, state: NewState, now: float) -> str | None:
     if state.waiting in ("interrupt", "breakpoint"):
         return state.waiting
     thread = get(connection, id_).thread

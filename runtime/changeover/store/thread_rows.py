@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from changeover.errors import Conflict, NotFound
 from changeover.store import rows
+from changeover.store.acceptance import PENDING, RUNNING
+from changeover.store.connection import Connection, Row
 from changeover.store.records import Thread, timestamp
-from changeover.store.runs import PENDING, RUNNING
 
 TtlStrategy = Literal["delete", "keep_latest"]
 
@@ -50,19 +50,19 @@ def unknown(id_: str) -> NotFound:
     return NotFound(f"there is no thread '{id_[:255]}'", code="unknown-thread", hint="see /threads/search")
 
 
-def thread_row(row: sqlite3.Row) -> ThreadRow:
+def thread_row(row: Row) -> ThreadRow:
     ttl = None if row["ttl_minutes"] is None else TimeToLive(row["ttl_strategy"], row["ttl_minutes"])
     return ThreadRow(rows.thread(row), row["state_updated_at"], ttl, row["expires_at"])
 
 
-def get(connection: sqlite3.Connection, id_: str) -> ThreadRow:
+def get(connection: Connection, id_: str) -> ThreadRow:
     row = connection.execute("SELECT * FROM threads WHERE id = ?", (id_,)).fetchone()
     if row is None:
         raise unknown(id_)
     return thread_row(row)
 
 
-def refuse_busy(connection: sqlite3.Connection, id_: str, condition: str = BUSY) -> None:
+def refuse_busy(connection: Connection, id_: str, condition: str = BUSY) -> None:
     (busy,) = connection.execute(f"SELECT {condition}", {"id": id_}).fetchone()
     if busy:
         raise Conflict(

@@ -8,10 +8,11 @@ Threads that were made for one run and go with it are found by nobody.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from changeover.store.connection import Connection, Row, is_sqlite
 
 SortBy = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
 
@@ -40,55 +41,47 @@ class ThreadFilter:
 
 
 def search(
-    connection: sqlite3.Connection, wanted: ThreadFilter, sort_by: SortBy, descending: bool, limit: int, offset: int
-) -> list[sqlite3.Row]:
+    connection: Connection, wanted: ThreadFilter, sort_by: SortBy, descending: bool, limit: int, offset: int
+) -> list[Row]:
     where, values = _where(connection, wanted)
-    way = "DESC" if descending else "ASC"
-    order = f"{COLUMNS[sort_by]} {way}, id {way}"  # equal ones in one order, so that pages do not overlap
+    way, nulls = ("DESC", "LAST") if descending else ("ASC", "FIRST")
+    order = f"{COLUMNS[sort_by]} {way} NULLS {nulls}, id {way}"  # equal ones in one order, so that pages do not overlap
     sql = f"SELECT * FROM threads WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"
     return connection.execute(sql, (*values, limit, offset)).fetchall()
 
 
-def count(connection: sqlite3.Connection, wanted: ThreadFilter) -> int:
+def count(connection: Connection, wanted: ThreadFilter) -> int:
     where, values = _where(connection, wanted)
     (found,) = connection.execute(f"SELECT count(*) FROM threads WHERE {where}", values).fetchone()
     return int(found)
 
 
-def contains(have: Any, want: Any) -> bool:
-    """Whether a JSON value holds another one."""
-    if isinstance(want, Mapping):
-        return isinstance(have, Mapping) and all(key in have and contains(have[key], want[key]) for key in want)
-    if isinstance(want, list):
-        return isinstance(have, list) and all(any(contains(item, wish) for item in have) for wish in want)
-    if isinstance(want, bool) or isinstance(have, bool):
-        return have is want
-    return bool(type(have) is type(want) or isinstance(have, (int, float))) and have == want
-
-
-def _where(connection: sqlite3.Connection, wanted: ThreadFilter) -> tuple[str, tuple[Any, ...]]:
+def _where(connection: Connection, wanted: ThreadFilter) -> tuple[str, tuple[Any, ...]]:
     conditions: list[Condition] = [("temporary = 0", ())]
     if wanted.status is not None:
         conditions.append(("status = ?", (wanted.status,)))
     if wanted.ids is not None:
         conditions.append(("id IN (SELECT value FROM json_each(?))", (json.dumps(list(wanted.ids)),)))
-    conditions += _metadata(connection, wanted.metadata, "$")
+    if is_sqlite(connection):
+        conditions += _metadata(wanted.metadata, "$")
+    elif wanted.metadata:
+        conditions.append(("json_contains(thread_metadata(metadata, graph), ?)", (json.dumps(dict(wanted.metadata)),)))
     sql = " AND ".join(condition for condition, _ in conditions)
     return sql, tuple(value for _, values in conditions for value in values)
 
 
-def _metadata(connection: sqlite3.Connection, wanted: Mapping[str, Any], path: str) -> Iterator[Condition]:
-    """Scalars are compared by SQLite itself; what it has no words for is left to `contains`."""
+def _metadata(wanted: Mapping[str, Any], path: str) -> Iterator[Condition]:
+    """On SQLite. Scalars are compared by itself; what it has no words for is left to `contains`."""
     for key, want in wanted.items():
         at = f'{path}."{key}"'
         if not _can_be_named(key) or not _is_plain(want):
-            yield _contained(connection, path, {key: want})
+            yield _contained(path, {key: want})
         elif isinstance(want, list):
             yield f"json_type({METADATA}, ?) = 'array'", (at,)
-            yield _contained(connection, at, want)
+            yield _contained(at, want)
         elif isinstance(want, Mapping):
             yield f"json_type({METADATA}, ?) = 'object'", (at,)
-            yield from _metadata(connection, want, at)
+            yield from _metadata(want, at)
         elif want is None or isinstance(want, bool):
             yield f"json_type({METADATA}, ?) = ?", (at, json.dumps(want))
         elif isinstance(want, str):
@@ -98,8 +91,7 @@ def _metadata(connection: sqlite3.Connection, wanted: Mapping[str, Any], path: s
             yield f"{kinds} AND json_extract({METADATA}, ?) = ?", (at, at, want)
 
 
-def _contained(connection: sqlite3.Connection, path: str, want: Any) -> Condition:
-    connection.create_function("json_contains", 2, _contains_text, deterministic=True)
+def _contained(path: str, want: Any) -> Condition:
     return f"json_contains(json_extract({METADATA}, ?), ?)", (path, json.dumps(want))
 
 
@@ -113,7 +105,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return value.isprintable()
     return not (isinstance(value, int) and abs(value) > GREATEST_INTEGER)
-
-
-def _contains_text(have: str | None, want: str) -> bool:
-    return have is not None and contains(json.loads(have), json.loads(want))

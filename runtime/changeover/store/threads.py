@@ -7,12 +7,12 @@ What runs do to the rows of their threads is in `runs`.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from changeover.store import rows, thread_edits, thread_removal, thread_search
+from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.records import Decision, RunId, ThreadId
 from changeover.store.thread_edits import Also, Decide, Moved, NewState, Seen
@@ -41,7 +41,7 @@ class Threads:
     async def search(
         self, wanted: ThreadFilter, sort_by: SortBy, descending: bool, limit: int, offset: int
     ) -> Sequence[ThreadRow]:
-        def job(connection: sqlite3.Connection) -> Sequence[ThreadRow]:
+        def job(connection: Connection) -> Sequence[ThreadRow]:
             found = thread_search.search(connection, wanted, sort_by, descending, limit, offset)
             return [thread_row(row) for row in found]
 
@@ -115,7 +115,7 @@ class Threads:
         """Threads whose time is over and that nothing is to run on, the oldest first."""
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> Sequence[tuple[ThreadId, TtlStrategy]]:
+        def job(connection: Connection) -> Sequence[tuple[ThreadId, TtlStrategy]]:
             found = connection.execute(
                 "SELECT id, ttl_strategy FROM threads t WHERE expires_at <= ?"
                 " AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = t.id AND status IN ('pending', 'running'))"
@@ -128,10 +128,10 @@ class Threads:
 
 
 def _put(
-    connection: sqlite3.Connection, new: NewThread, decide: Decide, also: Also, now: float
+    connection: Connection, new: NewThread, decide: Decide, also: Also, now: float
 ) -> tuple[ThreadRow, bool]:
     inserted = connection.execute(
-        "INSERT OR IGNORE INTO threads (id, metadata, created_at, updated_at) VALUES (?, ?, ?, ?)",
+        "INSERT INTO threads (id, metadata, created_at, updated_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         (new.id, rows.dumps(dict(new.metadata)), now, now),
     ).rowcount
     if not inserted:
@@ -146,7 +146,7 @@ def _put(
 
 
 def _patch(
-    connection: sqlite3.Connection, id_: str, metadata: Mapping[str, Any], ttl: TimeToLive | None, now: float
+    connection: Connection, id_: str, metadata: Mapping[str, Any], ttl: TimeToLive | None, now: float
 ) -> ThreadRow:
     merged = {**get(connection, id_).thread.metadata, **metadata}
     connection.execute(
@@ -158,14 +158,14 @@ def _patch(
     return get(connection, id_)
 
 
-def _set_ttl(connection: sqlite3.Connection, id_: str, ttl: TimeToLive, now: float) -> None:
+def _set_ttl(connection: Connection, id_: str, ttl: TimeToLive, now: float) -> None:
     connection.execute(
         "UPDATE threads SET ttl_strategy = ?, ttl_minutes = ?, expires_at = ? WHERE id = ?",
         (ttl.strategy, ttl.minutes, now + ttl.minutes * MINUTE_S, id_),
     )
 
 
-def _copy(connection: sqlite3.Connection, source: str, target: ThreadId, also: Also, now: float) -> ThreadRow:
+def _copy(connection: Connection, source: str, target: ThreadId, also: Also, now: float) -> ThreadRow:
     row = get(connection, source)
     refuse_busy(connection, source)
     connection.execute(

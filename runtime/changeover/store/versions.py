@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from changeover.errors import Conflict, NotFound
 from changeover.store import rows
+from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.records import Holder, NewVersion, Version, VersionId
 
@@ -38,7 +38,7 @@ class Versions:
     async def known(self, ids: Collection[str]) -> dict[VersionId, Version]:
         """Those of these versions that there are: one that served a single graph once may be purged."""
 
-        def job(connection: sqlite3.Connection) -> dict[VersionId, Version]:
+        def job(connection: Connection) -> dict[VersionId, Version]:
             found = (find(connection, id_) for id_ in ids)
             return {version.id: version for version in found if version is not None}
 
@@ -52,7 +52,7 @@ class Versions:
     ) -> Sequence[Version]:
         """Versions, newest first; `before` is the `number` to go on from."""
 
-        def job(connection: sqlite3.Connection) -> Sequence[Version]:
+        def job(connection: Connection) -> Sequence[Version]:
             found = connection.execute(
                 "SELECT * FROM versions WHERE (:status IS NULL OR status = :status)"
                 " AND (:before IS NULL OR number < :before) ORDER BY number DESC LIMIT :limit",
@@ -65,7 +65,7 @@ class Versions:
     async def count(self) -> dict[str, int]:
         """How many versions there are of each status."""
 
-        def job(connection: sqlite3.Connection) -> dict[str, int]:
+        def job(connection: Connection) -> dict[str, int]:
             return dict(connection.execute("SELECT status, count(*) FROM versions GROUP BY status").fetchall())
 
         return await self._database.read(job)
@@ -73,7 +73,7 @@ class Versions:
     async def in_use(self) -> Sequence[Version]:
         """Versions that serve or that something still needs, newest first."""
 
-        def job(connection: sqlite3.Connection) -> Sequence[Version]:
+        def job(connection: Connection) -> Sequence[Version]:
             found = connection.execute(
                 "SELECT * FROM versions WHERE status IN ('current', 'ramping', 'draining')"
                 " OR id IN (SELECT version FROM holders) ORDER BY number DESC"
@@ -85,7 +85,7 @@ class Versions:
     async def files(self, id_: str) -> dict[str, bytes]:
         """The stored bytes of a version, by path."""
 
-        def job(connection: sqlite3.Connection) -> dict[str, bytes]:
+        def job(connection: Connection) -> dict[str, bytes]:
             row = connection.execute("SELECT manifest FROM versions WHERE id = ?", (id_,)).fetchone()
             manifest = json.loads(row["manifest"]) if row else {}
             return {path: _blob(connection, digest) for path, digest in manifest.items()}
@@ -95,9 +95,9 @@ class Versions:
     async def bad_graphs(self) -> set[tuple[str, str]]:
         """Names and digests of the graphs that were rolled back alone."""
 
-        def job(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+        def job(connection: Connection) -> set[tuple[str, str]]:
             found = connection.execute(
-                "SELECT g.graph, g.graph_digest FROM versions v, json_each(v.bad_graphs) AS bad"
+                "SELECT g.graph, g.graph_digest FROM versions v CROSS JOIN json_each(v.bad_graphs) AS bad"
                 " JOIN version_graphs g ON g.version = v.id AND g.graph = bad.value"
             )
             return {(row["graph"], row["graph_digest"]) for row in found}
@@ -105,7 +105,7 @@ class Versions:
         return await self._database.read(job)
 
     async def contract(self, graph_digest: str) -> dict[str, object] | None:
-        def job(connection: sqlite3.Connection) -> dict[str, object] | None:
+        def job(connection: Connection) -> dict[str, object] | None:
             row = connection.execute(
                 "SELECT contract FROM contracts WHERE graph_digest = ?", (graph_digest,)
             ).fetchone()
@@ -116,7 +116,7 @@ class Versions:
     async def holders(self, id_: str) -> Sequence[Holder]:
         """Whatever still needs the version, oldest first."""
 
-        def job(connection: sqlite3.Connection) -> Sequence[Holder]:
+        def job(connection: Connection) -> Sequence[Holder]:
             found = connection.execute(
                 "SELECT version, kind, id, reason, since FROM holders WHERE version = ? ORDER BY since, id", (id_,)
             )
@@ -142,7 +142,7 @@ class Versions:
     async def hold(self, id_: str, hold_id: str, reason: str, expires_at: float | None) -> None:
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
             version = find(connection, id_)
             if version is None:
                 raise NotFound(f"there is no version '{id_}'", code="unknown-version")
@@ -157,7 +157,7 @@ class Versions:
         """Let go of every hold by hand of the version; returns how many there were."""
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> int:
+        def job(connection: Connection) -> int:
             count = connection.execute("DELETE FROM holds WHERE version = ?", (id_,)).rowcount
             rows.settle(connection, id_, now)
             return count
@@ -165,22 +165,22 @@ class Versions:
         return await self._database.write(job)
 
 
-def find(connection: sqlite3.Connection, id_: str) -> Version | None:
+def find(connection: Connection, id_: str) -> Version | None:
     row = connection.execute("SELECT * FROM versions WHERE id = ?", (id_,)).fetchone()
     return rows.version(connection, row) if row else None
 
 
-def _by_digest(connection: sqlite3.Connection, digest: str) -> Version | None:
+def _by_digest(connection: Connection, digest: str) -> Version | None:
     row = connection.execute("SELECT * FROM versions WHERE digest = ?", (digest,)).fetchone()
     return rows.version(connection, row) if row else None
 
 
-def _blob(connection: sqlite3.Connection, digest: str) -> bytes:
+def _blob(connection: Connection, digest: str) -> bytes:
     (data,) = connection.execute("SELECT data FROM blobs WHERE digest = ?", (digest,)).fetchone()
     return bytes(data)
 
 
-def _put(connection: sqlite3.Connection, new: NewVersion, blobs: Mapping[str, bytes], now: float) -> Version:
+def _put(connection: Connection, new: NewVersion, blobs: Mapping[str, bytes], now: float) -> Version:
     known = _by_digest(connection, new.digest)
     if known is None:
         id_ = _insert(connection, new, blobs, now)
@@ -197,9 +197,9 @@ def _put(connection: sqlite3.Connection, new: NewVersion, blobs: Mapping[str, by
     return stored
 
 
-def _insert(connection: sqlite3.Connection, new: NewVersion, blobs: Mapping[str, bytes], now: float) -> VersionId:
+def _insert(connection: Connection, new: NewVersion, blobs: Mapping[str, bytes], now: float) -> VersionId:
     connection.executemany(
-        "INSERT OR IGNORE INTO blobs (digest, data) VALUES (?, ?)",
+        "INSERT INTO blobs (digest, data) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
         [(digest, data) for digest, data in blobs.items()],
     )
     previous = connection.execute(
@@ -207,9 +207,9 @@ def _insert(connection: sqlite3.Connection, new: NewVersion, blobs: Mapping[str,
     ).fetchone()
     before = json.loads(previous["manifest"]) if previous else {}
     changed = sorted(path for path in {*before, *new.manifest} if before.get(path) != new.manifest.get(path))
-    cursor = connection.execute(
+    (number,) = connection.execute(
         "INSERT INTO versions (id, digest, status, registered, message, manifest, changed, problems, created_at,"
-        " touched_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " touched_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
         (
             new.name or f"pending-{new.digest}",
             new.digest,
@@ -222,26 +222,26 @@ def _insert(connection: sqlite3.Connection, new: NewVersion, blobs: Mapping[str,
             now,
             now,
         ),
-    )
+    ).fetchone()
     if new.name is not None:
         return VersionId(new.name)
-    number = cursor.lastrowid
     connection.execute("UPDATE versions SET id = 'v' || number WHERE number = ?", (number,))
     return VersionId(f"v{number}")
 
 
-def _retry(connection: sqlite3.Connection, known: Version, new: NewVersion, now: float) -> None:
+def _retry(connection: Connection, known: Version, new: NewVersion, now: float) -> None:
     connection.execute(
         "UPDATE versions SET status = ?, problems = ?, message = ?, touched_at = ? WHERE id = ?",
         ("rejected" if new.rejected else "ready", rows.dumps(new.problems), new.message, now, known.id),
     )
 
 
-def _write_graphs(connection: sqlite3.Connection, id_: str, new: NewVersion) -> None:
+def _write_graphs(connection: Connection, id_: str, new: NewVersion) -> None:
     for digest, contract in new.contracts.items():
         text = rows.dumps(contract)
         connection.execute(
-            "INSERT OR IGNORE INTO contracts (graph_digest, format, digest, contract) VALUES (?, ?, ?, ?)",
+            "INSERT INTO contracts (graph_digest, format, digest, contract) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (graph_digest) DO NOTHING",
             (digest, new.contract_format, contract_digest(contract), text),
         )
     connection.executemany(
@@ -255,7 +255,7 @@ def contract_digest(contract: dict[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _retire(connection: sqlite3.Connection, id_: str, now: float) -> Version:
+def _retire(connection: Connection, id_: str, now: float) -> Version:
     version = find(connection, id_)
     if version is None:
         raise NotFound(f"there is no version '{id_}'", code="unknown-version")
@@ -277,7 +277,7 @@ def _retire(connection: sqlite3.Connection, id_: str, now: float) -> Version:
 
 
 def _collect(
-    connection: sqlite3.Connection, keep: int, older_than: float, needed: frozenset[str], now: float
+    connection: Connection, keep: int, older_than: float, needed: frozenset[str], now: float
 ) -> tuple[list[str], list[str]]:
     for row in connection.execute("SELECT id FROM versions WHERE status = 'draining'").fetchall():
         rows.settle(connection, row["id"], now)  # a hold may have expired since anything looked

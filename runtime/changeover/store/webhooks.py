@@ -7,21 +7,22 @@ if nothing is heard of it by then, it is due again. So a webhook is delivered at
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from changeover.store import rows
+from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.records import Outcome, Run, timestamp
 
 CLAIM = """
     UPDATE webhooks SET attempts = attempts + 1, next_at = ? WHERE id IN (
         SELECT id FROM (SELECT id, host, next_at, row_number() OVER (PARTITION BY host ORDER BY next_at) AS place
-                          FROM webhooks WHERE next_at <= ?)
-         WHERE place <= coalesce((SELECT value FROM json_each(?) WHERE key = host), ?) ORDER BY next_at LIMIT ?)
+                          FROM webhooks WHERE next_at <= ?) AS due
+         WHERE place <= coalesce((SELECT CAST(value AS INTEGER) FROM json_each(?) WHERE key = host), ?)
+         ORDER BY next_at LIMIT ?)
     RETURNING id, run_id, url, host, body, attempts"""
 
 
@@ -37,7 +38,7 @@ class Delivery:
     attempt: int
 
 
-def enqueue(connection: sqlite3.Connection, run_id: str, url: str, body: str, now: float) -> str:
+def enqueue(connection: Connection, run_id: str, url: str, body: str, now: float) -> str:
     """Write a webhook inside the transaction that ends its run; returns the id of its delivery."""
     id_ = str(uuid.uuid4())
     connection.execute(
@@ -48,7 +49,7 @@ def enqueue(connection: sqlite3.Connection, run_id: str, url: str, body: str, no
 
 
 def enqueue_end(
-    connection: sqlite3.Connection,
+    connection: Connection,
     run: Run,
     outcome: Outcome,
     started_at: float | None,
@@ -94,7 +95,7 @@ class Webhooks:
         """
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> Sequence[Delivery]:
+        def job(connection: Connection) -> Sequence[Delivery]:
             found = connection.execute(CLAIM, (now + lease_s, now, rows.dumps(dict(free)), free_of_others, limit))
             return [Delivery(*row) for row in found]
 
@@ -104,7 +105,7 @@ class Webhooks:
         """At start: what a process had that died in the middle of it is due now, like all that is due so soon."""
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
             connection.execute(
                 "UPDATE webhooks SET next_at = ? WHERE next_at > ? AND next_at <= ?", (now, now, now + lease_s)
             )
@@ -114,7 +115,7 @@ class Webhooks:
     async def next_at(self, but_of: Sequence[str] = ()) -> float | None:
         """When the next one is due, of all hosts but these; None if there is none."""
 
-        def job(connection: sqlite3.Connection) -> float | None:
+        def job(connection: Connection) -> float | None:
             row = connection.execute(
                 "SELECT next_at FROM webhooks WHERE host NOT IN (SELECT value FROM json_each(?))"
                 " ORDER BY next_at LIMIT 1",
@@ -132,7 +133,7 @@ class Webhooks:
         """It is tried again after a pause, unless its lease ran out and somebody else has it."""
         next_at = self._clock() + pause_s
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
             connection.execute(
                 "UPDATE webhooks SET next_at = ?, error = ? WHERE id = ? AND attempts = ?",
                 (next_at, reason, delivery.id, delivery.attempt),
@@ -144,7 +145,7 @@ class Webhooks:
         """It is not tried again; an event says so. The address is not told: it may hold a secret."""
         now = self._clock()
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: Connection) -> None:
             if _delete(connection, delivery):
                 rows.add_event(
                     connection,
@@ -162,14 +163,14 @@ class Webhooks:
     async def count(self) -> int:
         """How many are still to be delivered."""
 
-        def job(connection: sqlite3.Connection) -> int:
+        def job(connection: Connection) -> int:
             (count,) = connection.execute("SELECT count(*) FROM webhooks").fetchone()
             return int(count)
 
         return await self._database.read(job)
 
 
-def _delete(connection: sqlite3.Connection, delivery: Delivery) -> bool:
+def _delete(connection: Connection, delivery: Delivery) -> bool:
     deleted = connection.execute(
         "DELETE FROM webhooks WHERE id = ? AND attempts = ?", (delivery.id, delivery.attempt)
     ).rowcount

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import math
 import re
 from typing import Annotated, Any
 
-from fastapi import Header
+from fastapi import Header, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from changeover.errors import PreconditionFailed
+from changeover.errors import InvalidRequest, PreconditionFailed
 from changeover.manager import GraphVersionManager
 from changeover.store.records import Version
 
@@ -20,6 +23,9 @@ Number = Annotated[int, Field(ge=0, le=10**15)]  # of a row, a version, a revisi
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Actor = Annotated[str | None, Header(alias="Changeover-Actor")]
 IfMatch = Annotated[str | None, Header(alias="If-Match")]
+
+
+After = Annotated[str | None, Query(max_length=2000)]  # a cursor, as `next` of the page before has it
 
 
 class Strict(BaseModel):
@@ -46,6 +52,28 @@ def expected_revision(if_match: str | None) -> int | None:
             "If-Match is not an ETag of /admin/routing", code="routing-changed", hint="read the routing again"
         )
     return int(found[1])
+
+
+def cursor_of(*values: float | str) -> str:
+    """Where a page ends, for `next`: opaque to clients, and safe in an address."""
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
+
+
+def cursor(after: str | None, *kinds: type) -> Any:
+    """The values of a cursor, None without one. Raises `InvalidRequest` for anything that is none of ours."""
+    if after is None:
+        return None
+    try:
+        values = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
+        if not isinstance(values, list) or [type(value) for value in values] != list(kinds):
+            raise ValueError(after)
+        if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+            raise ValueError(after)
+    except ValueError:
+        raise InvalidRequest(
+            "after is not the end of a page", code="invalid-cursor", hint="use `next` of the page before"
+        ) from None
+    return tuple(values)
 
 
 def version_json(manager: GraphVersionManager, version: Version) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body
 from pydantic import Field
 
-from changeover.errors import InvalidRequest, Unavailable
+from changeover.errors import Unavailable
 from changeover.manager import GraphVersionManager
-from changeover.rollout.operations import InFlightChoice, Receipt
+from changeover.rollout.operations import Receipt
 from changeover.server.admin.common import (
     Actor,
     IfMatch,
@@ -40,11 +40,17 @@ class Switch(Strict):
     reason: Reason = ""
 
 
+class Ramp(Strict):
+    to: Name
+    percent: Annotated[float, Field(ge=0, le=100)]
+    reason: Reason = ""
+
+
 class Rollback(Strict):
     to: Name | None = None
     graphs: Annotated[list[Name], Field(min_length=1)] | None = None
     in_flight: InFlight | None = None
-    threads: Any = None
+    threads: Literal["auto", "pinned", "eager"] | None = None
     reason: Reason = ""
 
 
@@ -71,9 +77,20 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
             wanted.to,
             graphs=wanted.graphs,
             drain=wanted.drain,
-            in_flight=_in_flight(wanted.in_flight),
+            in_flight=wanted.in_flight,
             timeout_s=wanted.timeout_s,
             threads=wanted.threads,
+            reason=wanted.reason,
+            actor=actor(who),
+            expected_revision=expected_revision(if_match),
+        )
+        return _receipt(receipt)
+
+    @routes.post("/ramp")
+    async def ramp(wanted: Ramp, who: Actor = None, if_match: IfMatch = None) -> JSON:
+        receipt = await manager.ramp(
+            wanted.to,
+            wanted.percent,
             reason=wanted.reason,
             actor=actor(who),
             expected_revision=expected_revision(if_match),
@@ -84,14 +101,11 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     async def rollback(
         wanted: Annotated[Rollback, Body(default_factory=Rollback)], who: Actor = None, if_match: IfMatch = None
     ) -> JSON:
-        if wanted.threads is not None:
-            raise InvalidRequest(
-                "threads: a rollback does not move threads yet", code="unsupported", hint="leave it out"
-            )
         receipt = await manager.rollback(
             wanted.to,
             graphs=wanted.graphs,
-            in_flight=_in_flight(wanted.in_flight),
+            in_flight=wanted.in_flight,
+            threads=wanted.threads,
             reason=wanted.reason,
             actor=actor(who),
             expected_revision=expected_revision(if_match),
@@ -100,7 +114,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
 
     @routes.post("/versions/{v}/drain")
     async def drain(v: str, wanted: Annotated[DrainBody, Body(default_factory=DrainBody)]) -> JSON:
-        return JSON(await manager.drain(v, timeout_s=wanted.timeout_s, in_flight=_in_flight(wanted.in_flight)))
+        return JSON(await manager.drain(v, timeout_s=wanted.timeout_s, in_flight=wanted.in_flight))
 
     @routes.get("/operations")
     async def operations(limit: Limit = 100) -> JSON:
@@ -125,9 +139,3 @@ def _receipt(receipt: Receipt) -> JSON:
     return JSON(receipt.to_json(), headers={"ETag": etag(receipt.revision)})
 
 
-def _in_flight(wanted: InFlight | None) -> InFlightChoice | None:
-    if wanted == "handover":
-        raise InvalidRequest(
-            "in_flight: handover is not supported yet", code="unsupported", hint="use 'finish' or 'cancel'"
-        )
-    return wanted

@@ -7,13 +7,24 @@ import re
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Query
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
 from changeover.errors import InvalidRequest, NotFound
 from changeover.manager import GraphVersionManager
-from changeover.server.admin.common import Limit, Number, Strict, version_json
+from changeover.server.admin.common import (
+    Actor,
+    After,
+    Limit,
+    Name,
+    Number,
+    Strict,
+    actor,
+    cursor,
+    cursor_of,
+    version_json,
+)
 from changeover.server.admin.comparing import compare
 from changeover.server.encoding import JSON
 from changeover.versions.lifecycle import Status
@@ -72,8 +83,16 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         return JSON(version_json(manager, await manager.version(v)))
 
     @routes.get("/versions/{v}/holders")
-    async def holders(v: str) -> JSON:
-        return JSON({"holders": [holder.to_json() for holder in await manager.holders(v)]})
+    async def holders(v: str, limit: Limit = 100, after: After = None) -> JSON:
+        page = await manager.holder_page(v, limit=limit, after=cursor(after, float, str, str))
+        found: dict[str, Any] = {
+            "holders": [holder.to_json() for holder in page.holders],
+            "count": page.count,
+            "by_kind": dict(page.by_kind),
+        }
+        if page.after is not None:
+            found["next"] = f"?after={cursor_of(*page.after)}&limit={limit}"
+        return JSON(found)
 
     @routes.get("/versions/{v}/files")
     async def files(v: str) -> JSON:
@@ -89,18 +108,18 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
 
     @routes.post("/versions/{v}/holds", status_code=201)
     async def hold(v: str, wanted: Hold) -> JSON:
-        version = await manager.version(v)
-        if version.status == Status.REJECTED:
-            raise InvalidRequest(f"{version.id} was rejected: nothing can need it", code="version-rejected")
-        id_ = uuid.uuid4().hex
         expires_at = wanted.expires_at.timestamp() if wanted.expires_at else None
-        await manager.store.versions.hold(version.id, id_, wanted.reason, expires_at)
-        return JSON({"id": id_, "version": version.id, "reason": wanted.reason, "expires_at": wanted.expires_at}, 201)
+        made = await manager.holding.hold(v, uuid.uuid4().hex, wanted.reason, expires_at)
+        return JSON(made.to_json(), 201)
+
+    @routes.get("/versions/{v}/holds")
+    async def holds(v: str) -> JSON:
+        return JSON({"holds": [hold.to_json() for hold in await manager.holding.holds(v)]})
 
     @routes.delete("/versions/{v}/holds")
-    async def release(v: str) -> JSON:
-        version = await manager.version(v)
-        return JSON({"version": version.id, "released": await manager.store.versions.release(version.id)})
+    async def release(v: str, id_: Annotated[Name | None, Query(alias="id")] = None, who: Actor = None) -> JSON:
+        released = await manager.holding.release(v, id_, actor(who))
+        return JSON({"version": v, "released": len(released), "ids": list(released)})
 
     @routes.post("/versions/{v}/retire")
     async def retire(v: str) -> JSON:

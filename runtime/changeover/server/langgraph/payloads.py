@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from changeover.errors import InvalidRequest
+from changeover.server.langgraph.objects import Json, JsonObject
 from changeover.server.problems import invalid
 from changeover.store.records import MultitaskStrategy
 
@@ -28,6 +29,8 @@ _NOT_HONOURED: dict[str, str] = {
 """Fields that clients know and this server does not honour, with what to do instead."""
 THREAD_ID = r"[A-Za-z0-9_.:@-]{1,255}"
 _RESERVED_CONFIGURABLE = ("checkpoint_ns", "checkpoint_map")
+OF_A_CALLING_GRAPH = ("__pregel_", "__changeover_")
+"""Keys that `RemoteGraph` sends along as a node: they describe the run that it is a part of. They are dropped."""
 
 
 class Strict(BaseModel):
@@ -36,7 +39,7 @@ class Strict(BaseModel):
 
 class SendBody(Strict):
     node: str
-    input: Any = None
+    input: Json = None
 
 
 Goto = str | SendBody
@@ -45,9 +48,9 @@ Goto = str | SendBody
 class CommandBody(Strict):
     """What a client sends for a `Command`. An absent `resume` is not the answer null."""
 
-    resume: Any = None
+    resume: Json = None
     goto: Goto | list[Goto] | None = None
-    update: dict[str, Any] | list[Annotated[list[Any], Field(min_length=2, max_length=2)]] | None = None
+    update: JsonObject | list[Annotated[list[Json], Field(min_length=2, max_length=2)]] | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -61,16 +64,19 @@ class ConfigBody(Strict):
     recursion_limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = None
     run_name: str | None = None
-    metadata: dict[str, Any] | None = None
-    configurable: dict[str, Any] | None = None
+    metadata: JsonObject | None = None
+    configurable: JsonObject | None = None
 
     @field_validator("configurable")
     @classmethod
     def _is_the_callers(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
-        for key, value in (given or {}).items():
+        if given is None:
+            return None
+        kept = {key: value for key, value in given.items() if not key.startswith(OF_A_CALLING_GRAPH)}
+        for key, value in kept.items():
             if key.startswith("__") or (key in _RESERVED_CONFIGURABLE and value not in (None, "")):
                 raise ValueError(f"{key[:100]} is set by the server")
-        return given
+        return kept
 
 
 class CheckpointBody(Strict):
@@ -79,18 +85,18 @@ class CheckpointBody(Strict):
     thread_id: str | None = None
     checkpoint_ns: str | None = None
     checkpoint_id: str | None = None
-    checkpoint_map: dict[str, Any] | None = None
+    checkpoint_map: JsonObject | None = None
 
 
 class RunBody(Strict):
     """The body of a run, however it is waited for."""
 
     assistant_id: str = Field(min_length=1, max_length=255)
-    input: Any = None
+    input: Json = None
     command: CommandBody | None = None
     config: ConfigBody | None = None
-    context: dict[str, Any] | None = None
-    metadata: dict[str, Any] | None = None
+    context: JsonObject | None = None
+    metadata: JsonObject | None = None
     checkpoint: CheckpointBody | None = None
     checkpoint_id: str | None = None
     stream_mode: StreamMode | list[StreamMode] | None = None

@@ -12,20 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AliasChoices, Field
 
 from changeover.errors import InvalidRequest
-from changeover.server.langgraph.objects import JsonObject, storable
-from changeover.server.langgraph.payloads import Strict, check_thread_id
+from changeover.server.langgraph.objects import Json, JsonObject
+from changeover.server.langgraph.payloads import OF_A_CALLING_GRAPH, Strict, check_thread_id
 
 UNCHOSEN_RECURSION_LIMIT = 25
 BATCH_LIMIT = 1_000
 
-_INNER = "__pregel_"
 _CHECKPOINT = frozenset({"checkpoint_id", "checkpoint_ns", "checkpoint_map"})
 
 EventsVersion = Literal["v1", "v2"]
-Input = Annotated[Any, AfterValidator(storable)]
 
 
 def _either(snake: str, camel: str) -> Any:
@@ -62,7 +60,7 @@ class Config(Strict):
 
     def _configurable(self) -> dict[str, Any]:
         given = dict(self.configurable or {})
-        if any(key.startswith(_INNER) for key in given):  # the caller is a node of a graph of its own
+        if any(key.startswith(OF_A_CALLING_GRAPH) for key in given):  # the caller is a node of a graph of its own
             given = {key: item for key, item in given.items() if not (key.startswith("__") or key in _CHECKPOINT)}
         for key, item in given.items():
             if key.startswith("__") or (key in _CHECKPOINT and item not in (None, "")):
@@ -103,7 +101,7 @@ def _names(kwargs: Any) -> Iterator[str]:
 class InvokeBody(_Body):
     """The body of `invoke` and `stream`."""
 
-    input: Input
+    input: Json
     config: Config | None = None
 
     def settings(self) -> Settings:
@@ -113,7 +111,7 @@ class InvokeBody(_Body):
 class BatchBody(_Body):
     """The body of `batch`: one config for all inputs, or one for each."""
 
-    inputs: Annotated[list[Input], Field(max_length=BATCH_LIMIT)]
+    inputs: Annotated[list[Json], Field(max_length=BATCH_LIMIT)]
     config: Config | list[Config] | None = None
 
     def settings(self) -> list[Settings]:

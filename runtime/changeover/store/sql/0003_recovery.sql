@@ -28,3 +28,32 @@ CREATE TABLE gate (
     operation TEXT PRIMARY KEY,
     until     REAL NOT NULL                  -- it opens by itself then
 ) WITHOUT ROWID;
+
+-- What happened to a thread is found by the thread.
+ALTER TABLE events ADD COLUMN thread_id TEXT;
+CREATE INDEX events_of_threads ON events (thread_id, id) WHERE thread_id IS NOT NULL;
+
+-- Holders are counted and listed from this index alone, however many there are.
+DROP INDEX threads_that_hold;
+CREATE INDEX threads_that_hold ON threads (version, updated_at, holds, policy, pin_expires, graph) WHERE holds IS NOT NULL;
+CREATE INDEX threads_with_a_pin_that_expires ON threads (pin_expires) WHERE pin_expires IS NOT NULL;
+CREATE INDEX holds_by_version ON holds (version);
+
+-- A pin of the thread's own that has expired is none; what the last switch or the graph says may pin it still.
+DROP VIEW holders;
+CREATE VIEW holders AS
+    SELECT version, 'run' AS kind, id, status AS reason, created_at AS since FROM runs WHERE status IN ('pending', 'running')
+    UNION ALL
+    SELECT version, 'thread', id, holds, updated_at FROM threads
+     WHERE holds IS NOT NULL
+       AND (holds <> 'pinned' OR pin_expires IS NULL OR pin_expires > (julianday('now') - 2440587.5) * 86400.0
+            OR coalesce((SELECT routing.threads FROM routing ORDER BY revision DESC LIMIT 1),
+                        (SELECT g.threads FROM version_graphs g
+                          WHERE g.version = threads.version AND g.graph = threads.graph)) = 'pinned')
+    UNION ALL
+    SELECT version, 'hold', id, reason, created_at FROM holds
+     WHERE expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0
+    UNION ALL
+    SELECT apart.value, 'routing', apart.key, 'graph routed apart', routing.at
+      FROM routing, json_each(routing.graphs) AS apart
+     WHERE routing.revision = (SELECT max(revision) FROM routing);

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from changeover.server.langgraph.objects import Json, JsonObject
 from changeover.server.langgraph.payloads import ConfigBody, Goto, Strict
 from changeover.server.langgraph.v3.answers import Refused
 from changeover.server.langgraph.v3.subscriptions import Filter
@@ -44,14 +45,14 @@ class Command(BaseModel):
 
 class _Run(Strict):
     config: ConfigBody | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: JsonObject | None = None
 
 
 class RunStart(_Run):
     """`multitask_strategy` goes by two names: older clients know only the one in camel case."""
 
     assistant_id: str = Field(min_length=1, max_length=255)
-    input: Any = None
+    input: Json = None
     multitask_strategy: MultitaskStrategy | None = None
     multitaskStrategy: MultitaskStrategy | None = None
     langsmith_tracer: Any = None
@@ -70,7 +71,7 @@ class RunStart(_Run):
 class Response(Strict):
     interrupt_id: Annotated[str, Field(min_length=1, max_length=255)]
     namespace: Namespace = Field(default_factory=list)
-    response: Any = None
+    response: Json = None
 
 
 class InputRespond(_Run):
@@ -78,9 +79,9 @@ class InputRespond(_Run):
 
     interrupt_id: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     namespace: Namespace = Field(default_factory=list)
-    response: Any = None
+    response: Json = None
     responses: Annotated[list[Response], Field(min_length=1, max_length=1_000)] | None = None
-    update: dict[str, Any] | None = None
+    update: JsonObject | None = None
     goto: Goto | list[Goto] | None = None
     strict_resume: bool | None = None  # answers to what nobody asked are always refused
 
@@ -115,7 +116,7 @@ class ListCheckpoints(Strict):
 
 class Fork(Strict):
     checkpoint_id: Annotated[str, Field(min_length=1, max_length=255)]
-    input: Any = None
+    input: Json = None
     config: ConfigBody | None = None
 
 

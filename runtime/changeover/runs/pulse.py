@@ -1,0 +1,153 @@
+"""The pulse of a server: its lease is renewed, and what others decided in the database is heeded.
+
+Some times a second it asks what there is to do: the routing that another process moved, wishes for the runs of this
+one, runs that wait and whose turn has come, runs that nobody executes any more.
+
+Invariant: what it does is tested again by the transaction that does it; a pulse that is late, or beats twice, changes
+only when something happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from changeover.errors import ChangeoverError
+from changeover.runs.engine import Engine
+from changeover.store.records import Routing, Run
+from changeover.store.servers import Peer, Servers
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 0.2
+BEATS_IN_A_LEASE = 8
+
+TakeUp = Callable[[Run], Awaitable[None]]
+
+
+class Pulse:
+    """Beats from `start` to `close`. `known` gives the revision of the routing that this process knows."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        engine: Engine,
+        *,
+        lease_s: float,
+        known: Callable[[], int],
+        routing_moved: Callable[[Routing], None],
+        take_up: TakeUp,
+        adopt: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._servers = servers
+        self._engine = engine
+        self._lease_s = lease_s
+        self._known = known
+        self._routing_moved = routing_moved
+        self._take_up = take_up
+        self._adopt = adopt
+        self._beaten = 0.0
+        self._was_gated = False
+        self._takes = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, *, alone: bool) -> None:
+        """Be a server from now on. `alone`: nobody else uses the database."""
+        await self._servers.join(host(), os.getpid(), self._lease_s, alone=alone)
+        self._beaten = _now()
+        if not alone:
+            await self._servers.bury([peer.id for peer in await self._servers.peers(host()) if not _is_alive(peer)])
+        self._task = asyncio.create_task(self._go_on(), name="changeover-pulse")
+
+    def take_runs(self) -> None:
+        """Take over what nobody executes any more, from now on."""
+        self._takes = True
+
+    async def close(self) -> None:
+        """Be no server any more: what is left of its runs is anybody's."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        try:
+            await self._servers.leave()
+        except ChangeoverError as error:  # the lease runs out by itself
+            log.warning("server_not_signed_off", extra={"reason": error.message})
+
+    async def beat(self) -> None:
+        """Do now what there is to do."""
+        await self._renew()
+        news = await self._servers.news(self._known())
+        if news.routing is not None and news.routing.revision > self._known():
+            self._routing_moved(news.routing)
+        for wished in news.wished:
+            self._engine.heed(wished)
+        if news.has_orphans and self._takes:
+            await self._take()
+        if news.has_abandoned and self._takes:
+            await self._adopt()
+        if news.has_peers or (self._was_gated and not news.is_gated):
+            await self.give_turns()
+        self._was_gated = news.is_gated
+
+    async def give_turns(self) -> None:
+        """Let those that wait, and have nobody before them, try."""
+        for run_id in await self._servers.startable():
+            self._engine.give_turn(run_id)
+
+    async def _go_on(self) -> None:
+        while True:
+            try:
+                await self.beat()
+            except ChangeoverError as error:
+                log.warning("pulse_missed", extra={"code": error.code, "reason": error.message})
+            except Exception:  # root of a task
+                log.exception("pulse_failed")
+            await asyncio.sleep(EVERY_S)
+
+    async def _renew(self) -> None:
+        if _now() - self._beaten < self._lease_s / BEATS_IN_A_LEASE:
+            return
+        if not await self._servers.beat(self._lease_s):
+            log.warning("lease_lost", extra={"hint": "this process stood still; what others took over is given up"})
+            self._engine.keep_only(await self._servers.mine())
+        self._beaten = _now()
+
+    async def _take(self) -> None:
+        while taken := await self._servers.take():
+            log.info("runs_taken_over", extra={"count": len(taken)})
+            for run in taken:
+                await self._take_up(run)
+        await self.give_turns()
+
+
+def host() -> str:
+    """Where a process id means the same process: the host, since it started, and its space of process ids."""
+    parts = [socket.gethostname()]
+    for source in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
+        try:
+            parts.append(os.readlink(source) if source.is_symlink() else source.read_text().strip())
+        except OSError:
+            continue
+    return " ".join(parts)
+
+
+def _is_alive(peer: Peer) -> bool:
+    if peer.pid == os.getpid():  # another server of this process, or of one that had its id before
+        return True
+    try:
+        os.kill(peer.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

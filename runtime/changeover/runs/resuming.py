@@ -1,0 +1,122 @@
+"""What is left to do of a run that stopped: at a boundary, or cut off with its process.
+
+What it was asked is in its thread's state once the saver has written it (`begun`): then the run goes on from there
+without input. Else it is asked again, without the answers that were taken. A breakpoint that it had reached holds it
+now as well: LangGraph itself would pass it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.pregel import Pregel
+from langgraph.types import All, Command, StateSnapshot
+
+from changeover.build.loaded import CompiledGraph
+from changeover.runs.request import RunRequest
+from changeover.store.records import Run, Waiting
+
+INTERRUPT = "__interrupt__"
+Nodes = All | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is still to be run. `waiting`: nothing, since it waits for somebody."""
+
+    request: RunRequest
+    waiting: Waiting | None = None
+
+
+async def what_is_left(request: RunRequest, run: Run, graph: CompiledGraph, config: RunnableConfig) -> Left:
+    """Of a run that has stopped, on the graph of its version."""
+    saver = graph.checkpointer
+    if not run.begun or not isinstance(saver, BaseCheckpointSaver):
+        return Left(await _without_taken_answers(request, run, saver, config))
+    goes_on = replace(request, input=None, checkpoint=None)
+    if _has_breakpoints(graph, request):
+        state = await graph.aget_state(_newest(config), subgraphs=True)
+        if await _stands_at_breakpoint(graph, request, run, state, saver):
+            return Left(goes_on, "breakpoint")
+    return Left(goes_on)
+
+
+async def _without_taken_answers(request: RunRequest, run: Run, saver: Any, config: RunnableConfig) -> RunRequest:
+    """Answers by the id of their question, without those that a task took before the run was cut off."""
+    command = request.input
+    if not (run.answered and isinstance(command, Command) and isinstance(command.resume, dict)):
+        return request
+    open_ids: set[str] = set()
+    thread: RunnableConfig = {"configurable": {"thread_id": config["configurable"]["thread_id"]}}
+    async for saved in saver.alist(thread):
+        for task_id, channel, value in saved.pending_writes or []:
+            if channel == INTERRUPT and task_id not in run.answered:
+                open_ids.update(interrupt.id for interrupt in value)
+    left = {id_: answer for id_, answer in command.resume.items() if id_ in open_ids}
+    if not left:
+        return replace(request, input=None)
+    return replace(request, input=replace(command, resume=left))
+
+
+def _newest(config: RunnableConfig) -> RunnableConfig:
+    """The thread's head, wherever the run began."""
+    configurable = config["configurable"]
+    return {
+        **config,
+        "configurable": {k: v for k, v in configurable.items() if k not in ("checkpoint_id", "checkpoint_map")},
+    }
+
+
+def _has_breakpoints(graph: CompiledGraph, request: RunRequest | None = None) -> bool:
+    asked = request is not None and (request.interrupt_before or request.interrupt_after)
+    own = graph.interrupt_before_nodes or graph.interrupt_after_nodes
+    return bool(asked or own) or any(_has_breakpoints(inner) for inner in _inner(graph).values())
+
+
+def _inner(graph: CompiledGraph) -> Mapping[str, CompiledGraph]:
+    return {name: node.bound for name, node in graph.nodes.items() if isinstance(node.bound, Pregel)}
+
+
+async def _stands_at_breakpoint(
+    graph: CompiledGraph,
+    request: RunRequest | None,
+    run: Run,
+    state: StateSnapshot,
+    saver: BaseCheckpointSaver[Any],
+) -> bool:
+    """Whether the run came to a breakpoint of this graph, or of one inside of it. Outside of the run's own
+    checkpoints it did not: it passes the one that it began from."""
+    if (state.metadata or {}).get("run_id") != run.id:
+        return False
+    before = (request.interrupt_before if request else None) or graph.interrupt_before_nodes
+    after = (request.interrupt_after if request else None) or graph.interrupt_after_nodes
+    if state.next and _is_among(state.next, before):
+        return True
+    if state.next and after and _is_among(await _just_ran(state, saver), after):
+        return True
+    inner = _inner(graph)
+    for task in state.tasks:
+        if not isinstance(task.state, StateSnapshot) or task.name not in inner:
+            continue
+        if await _stands_at_breakpoint(inner[task.name], None, run, task.state, saver):
+            return True
+    return False
+
+
+def _is_among(nodes: Sequence[str], wanted: Nodes) -> bool:
+    return bool(nodes) if wanted == "*" else any(node in wanted for node in nodes)
+
+
+async def _just_ran(state: StateSnapshot, saver: BaseCheckpointSaver[Any]) -> Sequence[str]:
+    """The nodes of the superstep that a checkpoint was saved after."""
+    saved = await saver.aget_tuple(state.config)
+    if saved is None or saved.metadata.get("source") != "loop":
+        return ()
+    parent = await saver.aget_tuple(saved.parent_config) if saved.parent_config else None
+    before = parent.checkpoint["versions_seen"] if parent else {}
+    seen = saved.checkpoint["versions_seen"]
+    return [node for node, versions in seen.items() if not node.startswith("__") and versions != before.get(node)]

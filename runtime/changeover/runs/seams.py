@@ -1,0 +1,77 @@
+"""What LangGraph says again when a run goes on after a boundary, taken out, so that its stream has no seam.
+
+A run that goes on repeats the values it has, the checkpoint it stands on, the tasks that were begun and the updates of
+those that had finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from changeover.runs.request import Part
+
+Namespace = tuple[str, ...]
+
+
+class Seams:
+    """Notes what was said of the superstep under way, and tells what only says it again."""
+
+    def __init__(self) -> None:
+        self._values: dict[Namespace, Any] = {}
+        self._checkpoints: set[str] = set()
+        self._tasks: set[tuple[str, str]] = set()  # id, and what was said of it
+        self._fresh: set[Namespace] | None = None  # namespaces that spoke since the run went on; None before that
+
+    def went_on(self) -> None:
+        """From here on the run may repeat itself."""
+        self._fresh = set()
+
+    def is_repeated(self, part: Part) -> bool:
+        kind, data = part.mode, part.data
+        if kind == "debug" and isinstance(data, Mapping):
+            kind, data = {"checkpoint": "checkpoints"}.get(data.get("type", ""), "tasks"), data.get("payload")
+        match kind:
+            case "values":
+                return self._repeats_values(part.namespace, data)
+            case "updates":
+                return self._fresh is not None and _is_cached(data)
+            case "checkpoints":
+                return self._said(self._checkpoints, _id_of_checkpoint(data))
+            case "tasks" if isinstance(data, Mapping):
+                return self._said(self._tasks, (str(data.get("id")), "result" if "result" in data else "task"))
+        return False
+
+    def _repeats_values(self, namespace: Namespace, values: Any) -> bool:
+        before = self._values.get(namespace)
+        self._values[namespace] = values
+        if self._fresh is None or namespace in self._fresh:
+            return False
+        self._fresh.add(namespace)
+        return before is not None and _equal(before, values)
+
+    def _said(self, known: set[Any], what: Any) -> bool:
+        if what in known:
+            return self._fresh is not None
+        if len(known) > 10_000:  # only those of the superstep under way are repeated
+            known.clear()
+        known.add(what)
+        return False
+
+
+def _is_cached(update: Any) -> bool:
+    metadata = update.get("__metadata__") if isinstance(update, Mapping) else None
+    return isinstance(metadata, Mapping) and metadata.get("cached") is True
+
+
+def _id_of_checkpoint(data: Any) -> str:
+    config = (data or {}).get("config") if isinstance(data, Mapping) else None
+    configurable = (config or {}).get("configurable") or {}
+    return f"{configurable.get('checkpoint_ns', '')}/{configurable.get('checkpoint_id', '')}"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # border: code of the project, whose values need not be comparable
+        return False

@@ -1,0 +1,235 @@
+"""Transactions that end a run, let go of it, or move it to another version.
+
+Each tests the run's fence: who lost the run changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from changeover.errors import RunLost
+from changeover.store import rows, webhooks
+from changeover.store.acceptance import PENDING, RUNNING, Unchanging, graph_of, thread_of
+from changeover.store.connection import Connection
+from changeover.store.records import (
+    Decision,
+    Outcome,
+    Run,
+    RunId,
+    Thread,
+    VersionId,
+    Wish,
+    thread_policy,
+)
+from changeover.versions.lifecycle import Status
+
+
+def finish(connection: Connection, run: Run, outcome: Outcome, now: float) -> RunId | None:
+    ended = connection.execute(
+        "UPDATE runs SET status = ?, status_reason = ?, ended_at = ? WHERE id = ? AND fence = ?"
+        " AND status IN ('pending', 'running')"
+        " RETURNING version, started_at, (SELECT status FROM versions WHERE id = runs.version)",
+        (outcome.status, outcome.reason, now, run.id, run.fence),
+    ).fetchone()
+    if ended is None:
+        raise lost(run.id)
+    version, started_at, version_status = ended  # the caller's row may be from before it was started
+    next_run = _leave_thread(connection, run.thread_id, outcome, started_at, now) if run.thread_id else None
+    webhooks.enqueue_end(connection, run, outcome, started_at, now)
+    if outcome.undone:
+        connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
+        connection.execute("DELETE FROM run_events WHERE run_id = ?", (run.id,))
+    if version_status == Status.DRAINING:
+        rows.settle(connection, version, now)
+    return next_run
+
+
+def _leave_thread(
+    connection: Connection, thread_id: str, outcome: Outcome, started_at: float | None, now: float
+) -> RunId | None:
+    """Write down what the thread waits for now. Returns the run that is next on it."""
+    next_run, before, *policies = connection.execute(
+        f"SELECT coalesce(({RUNNING.format('t.id')}), ({PENDING.format('t.id')} ORDER BY seq LIMIT 1)),"
+        " waiting, policy, (SELECT threads FROM routing ORDER BY revision DESC LIMIT 1),"
+        " (SELECT g.threads FROM version_graphs g WHERE g.version = t.version AND g.graph = t.graph)"
+        " FROM threads t WHERE id = ?",
+        (thread_id,),
+    ).fetchone()
+    if started_at is None and next_run is not None:  # it never had the thread, and another has it
+        return RunId(next_run)
+    if outcome.undone:
+        _put_back(connection, thread_id, outcome.before)
+    waiting = outcome.waiting if outcome.began else before
+    status = "busy" if next_run else {"failure": "error", None: "idle"}.get(waiting, "interrupted")
+    if waiting in ("interrupt", "breakpoint"):
+        holds = waiting
+    else:  # nearly always nobody says that it is pinned, and one look at the words is enough
+        holds = _pin(connection, thread_id, now) if "pinned" in policies else None
+    connection.execute(
+        "UPDATE threads SET status = :status, waiting = :waiting, holds = :holds, updated_at = :now,"
+        " state_updated_at = CASE WHEN :began THEN :now ELSE state_updated_at END,"
+        " expires_at = :now + ttl_minutes * 60.0 WHERE id = :id",
+        {
+            "status": status,
+            "waiting": waiting,
+            "holds": holds,
+            "now": now,
+            "began": outcome.began,
+            "id": thread_id,
+        },
+    )
+    return RunId(next_run) if next_run else None
+
+
+def _put_back(connection: Connection, thread_id: str, before: Thread | None) -> None:
+    """The thread belongs to the graph and version that it belonged to before the run that is undone."""
+    connection.execute(
+        "UPDATE threads SET graph = ?, version = ?, reason = ?, metadata = ? WHERE id = ?",
+        (
+            before.graph if before else None,
+            before.version if before else None,
+            before.reason if before else "",
+            rows.dumps(dict(before.metadata) if before else {}),
+            thread_id,
+        ),
+    )
+
+
+def _pin(connection: Connection, thread_id: str, now: float) -> str | None:
+    """`pinned` if that is what the thread's policy comes to."""
+    thread = thread_of(connection, thread_id)
+    if thread is None or thread.version is None or thread.graph is None:
+        return None
+    graph = graph_of(connection, thread.version, thread.graph)
+    policy = thread_policy(thread, rows.head_of_routing(connection), graph, now)
+    return "pinned" if policy == "pinned" else None
+
+
+def release(connection: Connection, run: Run) -> None:
+    """Let go of a run, so that whoever comes goes on with it."""
+    connection.execute(
+        "UPDATE runs SET owner = NULL, fence = fence + 1 WHERE id = ? AND fence = ?"
+        " AND status IN ('pending', 'running')",
+        (run.id, run.fence),
+    )
+
+
+def successor(connection: Connection, known: Unchanging, run: Run, now: float) -> Decision:
+    """Where a running run is to be handed over to; its own version, and why, if it ends there."""
+    routing = rows.head_of_routing(connection)
+    target = routing.version_for(run.graph) if routing else run.version
+    thread = thread_of(connection, run.thread_id) if run.thread_id else None
+    own, next_ = known.graph(connection, run.version, run.graph), known.graph(connection, target, run.graph)
+    if target == run.version:
+        return Decision(run.version, "its version serves")
+    if thread is None:
+        return Decision(run.version, "it has no thread that keeps its state")
+    if next_ is None:
+        return Decision(run.version, f"{target} has no graph '{run.graph}'")
+    if own is None or own.contract_digest != next_.contract_digest:
+        return Decision(run.version, f"its state does not fit {target}")
+    if thread_policy(thread, routing, own, now) == "pinned":
+        return Decision(run.version, f"its thread is pinned to {run.version}")
+    return Decision(target, f"handed over from {run.version}")
+
+
+def hand_over(connection: Connection, known: Unchanging, run: Run, to: VersionId, now: float) -> Run | None:
+    """Bind a run that stands at a boundary, and its thread, to another version; None if it must not go there now."""
+    decided = successor(connection, known, run, now)
+    if decided.version != to:
+        return None
+    reason = decided.reason
+    moved = connection.execute(
+        "UPDATE runs SET version = ?, reason = ?, wish = NULL, wish_reason = ''"
+        " WHERE id = ? AND fence = ? AND status = 'running' RETURNING *",
+        (to, reason, run.id, run.fence),
+    ).fetchone()
+    if moved is None:
+        raise lost(run.id)
+    connection.execute(
+        "UPDATE threads SET version = ?, reason = ?, updated_at = ? WHERE id = ?", (to, reason, now, run.thread_id)
+    )
+    named = {"thread_id": run.thread_id, "from": run.version, "to": to}
+    rows.add_event(connection, now, "run_handed_over", run_id=run.id, **named)
+    rows.add_event(connection, now, "thread_moved", reason=reason, **named)
+    rows.settle(connection, run.version, now)
+    return rows.run(moved)
+
+
+def stay(connection: Connection, run: Run, because: str, now: float) -> None:
+    """A run that was to be handed over ends on its version."""
+    kept = connection.execute(
+        "UPDATE runs SET wish = NULL, wish_reason = '' WHERE id = ? AND fence = ? AND wish = 'handover' RETURNING id",
+        (run.id, run.fence),
+    ).fetchone()
+    if kept is not None:
+        rows.add_event(connection, now, "handover_refused", run_id=run.id, version=run.version, reason=because)
+
+
+def fates_of_runs(
+    connection: Connection,
+    known: Unchanging,
+    versions: Sequence[str],
+    wish: str,
+    reason: str,
+    now: float,
+    *,
+    whole: bool = False,
+) -> list[tuple[Run, str]]:
+    """Ask for what is wished of the runs on these versions whose graph is routed elsewhere; says what each gets."""
+    if not versions:
+        return []
+    routing = rows.head_of_routing(connection)
+    marks = ", ".join("?" * len(versions))
+    running = connection.execute(
+        f"SELECT * FROM runs WHERE status = 'running' AND version IN ({marks}) ORDER BY seq", tuple(versions)
+    ).fetchall()
+    fates = []
+    for run in map(rows.run, running):
+        if not whole and routing and run.version in (routing.version_for(run.graph), routing.ramping):
+            continue
+        fates.append((run, _fate(connection, known, run, wish, reason, now)))
+    return fates
+
+
+def _fate(connection: Connection, known: Unchanging, run: Run, wish: str, reason: str, now: float) -> str:
+    if wish == "handover":
+        decided = successor(connection, known, run, now)
+        if decided.version == run.version:
+            return f"ends on its version: {decided.reason}"
+        _wish(connection, run.id, "handover", reason)
+        return f"is handed over to {decided.version} at its next superstep"
+    if wish == "cancel":
+        _wish(connection, run.id, "cancel", reason)
+        return "cancelled"
+    return "ends on its version"
+
+
+def _wish(connection: Connection, id_: RunId, wish: Wish, reason: str) -> None:
+    """One that was asked to end is not asked for less."""
+    connection.execute(
+        "UPDATE runs SET wish = ?, wish_reason = ? WHERE id = ? AND (wish IS NULL OR wish = 'handover')",
+        (wish, reason, id_),
+    )
+
+
+def ask_one(connection: Connection, id_: str, wish: Wish, reason: str) -> Run | None:
+    asked = connection.execute(
+        "UPDATE runs SET wish = CASE WHEN wish = 'undo' THEN wish ELSE ? END, wish_reason = ?"
+        " WHERE id = ? AND status IN ('pending', 'running') RETURNING *",
+        (wish, reason, id_),
+    ).fetchone()
+    return rows.run(asked) if asked else None
+
+
+def give_up(connection: Connection, run: Run, reason: str, now: float) -> RunId | None:
+    """The dead letter: a run that was cut off too often ends, and says so."""
+    next_run = finish(connection, run, Outcome("error", reason, "failure", began=run.begun), now)
+    rows.add_event(
+        connection, now, "run_dead", run_id=run.id, thread_id=run.thread_id, version=run.version, reason=reason
+    )
+    return next_run
+
+
+def lost(id_: RunId) -> RunLost:
+    return RunLost(f"run {id_} was ended or taken over by somebody else")

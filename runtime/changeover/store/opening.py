@@ -1,0 +1,146 @@
+"""The store over one database: opens it, brings its schema up to date, keeps other owners of a file out."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from changeover.errors import OperatorError
+from changeover.store.assistants import Assistants
+from changeover.store.crons import Crons
+from changeover.store.database import Database
+from changeover.store.feedback import FeedbackRows
+from changeover.store.gate import Gate
+from changeover.store.journal import Journal
+from changeover.store.routing import RoutingLog
+from changeover.store.runs import Runs
+from changeover.store.schema import migrate_sqlite
+from changeover.store.servers import Servers
+from changeover.store.sqlite_database import SqliteDatabase, explain
+from changeover.store.streams import Streams
+from changeover.store.threads import Threads
+from changeover.store.versions import Versions
+from changeover.store.webhooks import Webhooks
+
+SQLITE_PREFIX = "sqlite:///"
+POSTGRES_PREFIXES = ("postgresql://", "postgres://")
+
+
+@dataclass(frozen=True)
+class Store:
+    """All durable rows of ours, by noun, over one database."""
+
+    database: Database
+    versions: Versions
+    routing: RoutingLog
+    runs: Runs
+    streams: Streams
+    threads: Threads
+    journal: Journal
+    assistants: Assistants
+    crons: Crons
+    webhooks: Webhooks
+    feedback: FeedbackRows
+    servers: Servers
+    gate: Gate
+    lock: FileLock | None
+
+    @classmethod
+    def open(cls, where: Path | str, clock: Callable[[], float] = time.time, *, shared: bool = False) -> Store:
+        """Open or create the database at a path, `sqlite:///path` or `postgresql://...`. Blocking.
+
+        A file has one owner at a time: a second one gets `database-in-use`. A worker opens it `shared`: the process
+        that started it holds the lock for all of them. A Postgres has as many as come.
+        """
+        if isinstance(where, str) and where.startswith(POSTGRES_PREFIXES):
+            return cls._over(_open_postgres(where), clock, None)
+        path = Path(where.removeprefix(SQLITE_PREFIX)) if isinstance(where, str) else where
+        with ExitStack() as held:
+            lock = None if shared else lock_file(path)
+            if lock is not None:
+                held.callback(lock.release)
+            store = cls._over(_open_sqlite(path), clock, lock)
+            held.pop_all()
+            return store
+
+    @classmethod
+    def _over(cls, database: Database, clock: Callable[[], float], lock: FileLock | None) -> Store:
+        servers = Servers(database)
+        return cls(
+            database,
+            Versions(database, clock),
+            RoutingLog(database, clock),
+            Runs(database, clock, servers.id),
+            Streams(database, clock),
+            Threads(database, clock),
+            Journal(database, clock, servers.id),
+            Assistants(database, clock),
+            Crons(database, clock),
+            Webhooks(database, clock),
+            FeedbackRows(database, clock),
+            servers,
+            Gate(database),
+            lock,
+        )
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other process can use the database: then nobody who left runs behind is still at work on them."""
+        return self.lock is not None
+
+    async def close(self) -> None:
+        await self.database.close()
+        if self.lock is not None:
+            self.lock.release()
+
+
+def _open_sqlite(path: Path) -> SqliteDatabase:
+    try:
+        migrate_sqlite(path)
+        return SqliteDatabase(path)
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+
+
+def _open_postgres(url: str) -> Database:
+    try:
+        import psycopg
+
+        from changeover.store.postgres_database import PostgresDatabase
+        from changeover.store.postgres_failures import explain as explain_postgres
+        from changeover.store.postgres_schema import migrate_postgres
+    except ImportError as error:
+        raise OperatorError(
+            f"Postgres needs a driver: {error}", code="missing-extra", hint="pip install 'changeover[postgres]'"
+        ) from None
+    try:
+        migrate_postgres(url)
+    except psycopg.Error as error:
+        raise explain_postgres(error) from None  # what psycopg says may name the address, with its password
+    return PostgresDatabase(url)
+
+
+def lock_file(path: Path) -> FileLock:
+    """The lock of a database file, taken. Raises `OperatorError` (`database-in-use`) if another process has it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(
+            f"cannot create {path.parent}: {error.strerror}", code="database", hint="choose another --database"
+        ) from None
+    lock = FileLock(f"{path}.lock", thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise OperatorError(
+            f"another changeover process uses {path}",
+            code="database-in-use",
+            hint="stop it, or give this one its own --database",
+        ) from None
+    return lock

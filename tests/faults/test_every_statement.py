@@ -1,0 +1,208 @@
+"""A server is killed before and after each statement that it sends to the database; nothing acknowledged is lost.
+
+Each round takes a fresh project, kills the server at one statement of the scenario, starts it again on the same files
+and looks at everything. `CHANGEOVER_FAULTS=all` (`make faults`) goes through every statement, one after the other, until
+a pass completes without reaching it; without it a sample of those that change something is taken, for as long as
+`SAMPLE_S` lasts. `CHANGEOVER_FAULTS_FIRST=17` begins there, `CHANGEOVER_FAULTS_EVERY=10` takes every tenth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import fault_scenario as scenario
+import pytest
+
+from changeover import GraphVersionManager
+
+SAMPLE_S = 12.0  # for each test
+RECOVERY_S = 1.0  # a server that lives so long after it was ready has taken up what it found
+RECOVERY_STATEMENTS = 60  # that change something, more or less
+ALL = os.environ.get("CHANGEOVER_FAULTS") == "all"
+FIRST = int(os.environ.get("CHANGEOVER_FAULTS_FIRST", "1"))
+EVERY = int(os.environ.get("CHANGEOVER_FAULTS_EVERY", "1"))
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks"),
+    pytest.mark.timeout(24 * 3600 if ALL else 300),
+]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[scenario.Nursery]:
+    opened = scenario.Nursery()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with two versions, of which the first serves."""
+    folder = tmp_path_factory.mktemp("faults") / "template"
+
+    async def build() -> None:
+        _write(folder, "v1")
+        async with GraphVersionManager.open(folder) as manager:
+            await manager.serve_folder()
+            _write(folder, "v2")
+            assert (await manager.build()).id == "v2"
+
+    asyncio.run(build())
+    return folder
+
+
+Fresh = Callable[[], Path]
+
+
+@pytest.fixture
+def fresh(template: Path, tmp_path: Path) -> Fresh:
+    """A copy of the template in place of the one before."""
+
+    def copy() -> Path:
+        folder = tmp_path / "project"
+        if folder.exists():
+            shutil.rmtree(folder)
+        shutil.copytree(template, folder)
+        return folder
+
+    return copy
+
+
+def test_without_a_fault_each_node_runs_once(nursery: scenario.Nursery, fresh: Fresh) -> None:
+    folder = fresh()
+    statements, _ = _count(nursery, folder, "all")
+    assert statements > 100
+    once = [(thread, node) for thread in ("one", "two") for node in (*scenario.TRAIL, *scenario.INNER)]
+    seen = [(thread, node) for thread, node in scenario.ran(folder) if thread in ("one", "two")]
+    assert sorted(seen) == sorted(once)
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_killed_at_any_statement_nothing_acknowledged_is_lost(
+    nursery: scenario.Nursery, fresh: Fresh, tmp_path: Path, side: str
+) -> None:
+    rounds = Rounds()
+    for at in _all() if ALL else _sample(_count(nursery, fresh(), "writes")[0]):
+        reached = rounds.add(f"{side} statement {at}", _round(nursery, fresh(), tmp_path, [Strike(at, side)]))
+        if ALL and not reached:
+            break
+    rounds.conclude()
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_killed_again_while_it_recovers_nothing_acknowledged_is_lost(
+    nursery: scenario.Nursery, fresh: Fresh, tmp_path: Path, side: str
+) -> None:
+    """The second death counts from the start of the process, through what it takes up."""
+    rounds = Rounds()
+    first = _count(nursery, fresh(), "writes")[0] // 2
+    for at in _all() if ALL else _sample(RECOVERY_STATEMENTS):
+        strikes = [Strike(first + at % 7, "after"), Strike(at, side)]
+        reached = rounds.add(f"{side} statement {at} of recovery", _round(nursery, fresh(), tmp_path, strikes))
+        if ALL and not reached:
+            break
+    rounds.conclude()
+
+
+@dataclass(frozen=True)
+class Strike:
+    at: int
+    side: str
+
+
+@dataclass
+class Rounds:
+    """How often it was killed, and what was wrong after which of the deaths."""
+
+    number: int = 0
+    failures: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, name: str, outcome: tuple[bool, list[str]]) -> bool:
+        reached, wrong = outcome
+        self.number += reached
+        if wrong:
+            self.failures[name] = wrong
+            print(f"{name}: " + "\n    ".join(wrong), flush=True)
+        return reached
+
+    def conclude(self) -> None:
+        print(f"killed {self.number} times; something was wrong after {len(self.failures)} of them")
+        assert self.failures == {}
+
+
+def _all() -> Iterator[int]:
+    at = FIRST
+    while True:
+        yield at
+        at += EVERY
+
+
+def _sample(statements: int) -> Iterator[int]:
+    """Spread over the scenario, others each time, until the time is over."""
+    ends = time.monotonic() + SAMPLE_S
+    order = list(range(1, statements + 1))
+    chosen = random.Random(os.environ.get("CHANGEOVER_FAULTS_SEED") or time.time())
+    chosen.shuffle(order)
+    for at in order:
+        if time.monotonic() > ends:
+            return
+        yield at
+
+
+def _count(nursery: scenario.Nursery, folder: Path, kinds: str) -> tuple[int, scenario.Acknowledged]:
+    """How many statements the scenario takes where nothing happens to it."""
+    count, seen = folder / "count.txt", scenario.Acknowledged()
+    server = nursery.start(folder, count=str(count), kinds=kinds, trigger=str(folder / "begin"))
+    try:
+        (folder / "begin").touch()
+        scenario.converse(server, seen)
+        assert scenario.check(server, seen, []) == []
+    finally:
+        server.stop()
+    assert scenario.check_database(folder) == []
+    return int(count.read_text()), seen
+
+
+def _round(nursery: scenario.Nursery, folder: Path, scratch: Path, strikes: Sequence[Strike]) -> tuple[bool, list[str]]:
+    """Whether the last of the deaths came, and everything that was wrong afterwards."""
+    seen = scenario.Acknowledged()
+    kinds = "all" if ALL else "writes"
+    first, *others = strikes
+    begin = folder / "begin"
+    server = nursery.start(folder, at=first.at, side=first.side, kinds=kinds, trigger=str(begin))
+    try:
+        begin.touch()
+        scenario.converse(server, seen)
+        reached = False
+    except scenario.Died:
+        reached = True
+    finally:
+        server.stop(signal.SIGKILL)
+    deaths = [scenario.Death.of(folder, scratch)]
+    for strike in others:
+        server = nursery.start(folder, at=strike.at, side=strike.side, kinds=kinds)
+        reached = server.dies_within(RECOVERY_S)
+        server.stop(signal.SIGKILL)
+        deaths.append(scenario.Death.of(folder, scratch))
+    last = nursery.start(folder)
+    try:
+        wrong = scenario.check(last, seen, deaths)
+    except (AssertionError, scenario.Died) as error:
+        wrong = [f"{type(error).__name__}: {error}"]
+    finally:
+        last.stop()
+    return reached, wrong + scenario.check_database(folder)
+
+
+def _write(folder: Path, edition: str) -> None:
+    for path, text in scenario.files(edition).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
