@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from operator import add
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send
-from saver_desks import RUN, THREAD, SaverDesk, fenced
+from saver_desks import RUN, THREAD, SaverDesk, fenced, open_desk
 
 from changeover.checkpoints.fence import FENCE
+from changeover.checkpoints.opening import is_postgres
 from changeover.checkpoints.saver import OwnSaver, bound_to
 from changeover.errors import RunLost
 
@@ -233,3 +237,55 @@ async def test_a_command_that_begins_a_run_is_noted_with_its_writes(desk: SaverD
     async for _ in graph.astream(Command(update={"log": ["more"]}), config, stream_mode="updates", durability="sync"):
         seen.append(await desk.known())
     assert seen[0] == (True, [])
+
+
+async def test_a_take_over_waits_for_a_write_that_has_tested_the_fence_or_comes_before_it(desk: SaverDesk) -> None:
+    """Saves and take-overs at the same time: no checkpoint of the old owner is stored after the fence has risen."""
+    tables = desk.saver.tables
+    for number in range(10):
+        run_id, thread_id = f"run-{number}", f"thread-{number}"
+        await desk.add_run(run_id, thread_id)
+        graph = at_the_root(desk.saver, lambda: asyncio.sleep(0))  # type: ignore[arg-type]
+        seen = f"SELECT count(*) FROM {tables.writes} WHERE thread_id = ?"
+
+        async def take(run_id: str = run_id, thread_id: str = thread_id, seen: str = seen) -> int:
+            def job(connection: Any) -> int:
+                connection.execute("UPDATE runs SET fence = fence + 1 WHERE id = ?", (run_id,))
+                return int(connection.execute(seen, (thread_id,)).fetchone()[0])
+
+            await asyncio.sleep(0.002 * int(run_id[4:]))
+            return int(await desk.database.write(job))
+
+        left = await asyncio.gather(
+            graph.ainvoke({"log": []}, fenced(run_id, 1, thread_id), durability="async"), take(), return_exceptions=True
+        )
+        stored = [row for row in await desk.rows() if row[0] == thread_id and len(row) > 4]
+        assert len(stored) == left[1]
+
+
+async def test_an_owner_that_stops_between_test_and_write_holds_nobody_up_for_long(where: str) -> None:
+    """Postgres ends its transaction: it is a process that stands still."""
+    if not is_postgres(where):
+        pytest.skip("a file has one writer")
+    async with open_desk(where) as owner, open_desk(where) as heir:
+        config = await owner.add_run()
+        job = owner.saver.putting(
+            {"configurable": {**config["configurable"], "checkpoint_ns": ""}}, empty_checkpoint(), {}, {}
+        )
+        tested = threading.Event()
+
+        def stopping(connection: Any) -> None:
+            job(connection)
+            if not tested.is_set():
+                tested.set()
+                time.sleep(8)
+
+        began = time.monotonic()
+        lost = owner.saver.save(stopping)
+        await asyncio.to_thread(tested.wait)
+        left = await heir.take_over()
+        assert time.monotonic() - began < 8
+        with pytest.raises(RunLost):
+            await lost
+        assert await heir.rows() == left == []
+        assert await heir.known() == (False, [])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from operator import add
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 from saver_desks import THREAD, SaverDesk, fenced
+
+from changeover.checkpoints.fence import NO_TASK, RESUME
 
 HERE: Any = {"configurable": {"thread_id": THREAD}}
 
@@ -195,3 +199,23 @@ async def test_a_run_that_was_taken_over_takes_no_answer_away(desk: SaverDesk) -
     with pytest.raises(Exception, match="taken over"):
         await graph.ainvoke(Command(resume="two"), fenced(), durability="sync")
     assert await desk.rows() == left
+
+
+async def test_an_answer_that_is_saved_late_is_gone_all_the_same(desk: SaverDesk) -> None:
+    """The save of the answer overlaps with that of the task which took it, where saves overlap."""
+    checkpoint = empty_checkpoint()
+    await desk.saver.aput({"configurable": {"thread_id": THREAD, "checkpoint_ns": ""}}, checkpoint, {}, {})
+    config = await desk.add_run()
+    config["configurable"] |= {"checkpoint_ns": "", "checkpoint_id": checkpoint["id"]}
+    large = "x" * 8_000_000
+    await asyncio.gather(
+        desk.saver.aput_writes(config, [(RESUME, large)], NO_TASK),
+        desk.saver.aput_writes(config, [("__interrupt__", ()), (RESUME, ["short"])], "task"),
+    )
+    found = await desk.saver.aget_tuple(HERE)
+    assert found is not None
+    assert {(task_id, channel) for task_id, channel, _ in found.pending_writes or []} == {
+        ("task", "__interrupt__"),
+        ("task", RESUME),
+    }
+    assert await desk.known() == (True, ["task"])

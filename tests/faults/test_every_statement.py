@@ -1,8 +1,8 @@
 """A server is killed before and after each statement that it sends to the database; nothing acknowledged is lost.
 
 Each round takes a fresh project, kills the server at one statement of the scenario, starts it again on the same files
-and looks at everything. `CHANGEOVER_FAULTS=all` (`make faults`) goes through every statement, one after the other, until
-a pass completes without reaching it; without it a sample of those that change something is taken, for as long as
+and looks at everything. `CHANGEOVER_FAULTS=all` (`make faults`) goes through every statement, one after the other,
+until a pass completes without reaching it; without it a sample of those that change something is taken, for as long as
 `SAMPLE_S` lasts. `CHANGEOVER_FAULTS_FIRST=17` begins there, `CHANGEOVER_FAULTS_EVERY=10` takes every tenth.
 """
 
@@ -23,7 +23,7 @@ import pytest
 
 from changeover import GraphVersionManager
 
-SAMPLE_S = 12.0  # for each test
+SAMPLE_S = 9.0  # for each test
 RECOVERY_S = 1.0  # a server that lives so long after it was ready has taken up what it found
 RECOVERY_STATEMENTS = 60  # that change something, more or less
 ALL = os.environ.get("CHANGEOVER_FAULTS") == "all"

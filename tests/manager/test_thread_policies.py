@@ -202,6 +202,20 @@ async def test_a_version_with_another_policy_moves_without_a_pin(manager: GraphV
     assert await said(manager, "t") == "one"
 
 
+async def test_what_is_left_out_stays_as_it_is(manager: GraphVersionManager) -> None:
+    await said(manager, "t")
+    ends = time.time() + 3600
+    await manager.pin("t", until=ends)
+    for change in (ThreadChange(version="two"), ThreadChange(policy="pinned", sets_policy=True)):
+        view = await manager.change_thread("t", change)
+        assert (view.thread.version, view.policy, view.thread.pin_expires) == ("two", "pinned", ends)
+    assert (await manager.change_thread("t", ThreadChange(sets_expiry=True))).thread.pin_expires is None
+    await manager.pin("t", until=ends)
+    assert (await manager.pin("t")).thread.pin_expires is None
+    await manager.pin("t", until=ends)
+    assert (await manager.set_thread_policy("t", "eager")).thread.pin_expires is None
+
+
 async def test_wrong_wishes_change_nothing(manager: GraphVersionManager) -> None:
     await said(manager, "t")
     before = rows(manager, "SELECT * FROM threads")

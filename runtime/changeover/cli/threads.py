@@ -109,7 +109,7 @@ def pin(
     """Keep a thread on a version, until it is let go or the time is over."""
     if release and (version or until):
         raise InvalidRequest("--release takes no version and no --until", hint=f"`changeover pin {id_} --release`")
-    body: dict[str, Any] = {"policy": None if release else "pinned"}
+    body: dict[str, Any] = {"policy": None if release else "pinned", "expires_at": None}
     if version:
         body["version"] = version
     if until:

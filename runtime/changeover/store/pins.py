@@ -186,10 +186,13 @@ def _change(connection: Connection, id_: str, change: ThreadChange, now: float) 
 
 def _planned(before: Thread, change: ThreadChange, now: float) -> Thread:
     """Naming a version pins the thread to it, unless a policy is named too: the next run would undo it else."""
-    policy = change.policy if change.sets_policy else "pinned" if change.version is not None else before.policy
+    own = thread_policy(before, None, None, now) if before.policy else None
+    if own != before.policy:  # an expired pin is none
+        own = None
+    policy = change.policy if change.sets_policy else "pinned" if change.version is not None else own
     if policy not in (None, *SETTABLE):
         raise InvalidRequest(f"policy is '{policy}', expected auto, pinned or eager", code="invalid-policy")
-    expires_at = before.pin_expires
+    expires_at = before.pin_expires if own == policy == "pinned" else None
     if change.sets_expiry:
         if change.expires_at is not None and change.expires_at <= now:
             raise InvalidRequest("expires_at is not in the future", code="invalid-expiry")
@@ -200,10 +203,6 @@ def _planned(before: Thread, change: ThreadChange, now: float) -> Thread:
                 hint="give policy 'pinned' with it",
             )
         expires_at = change.expires_at
-    elif change.version is not None or change.sets_policy or policy != "pinned":
-        expires_at = None
-    elif expires_at is not None and expires_at <= now:
-        policy, expires_at = None, None
     version = VersionId(change.version) if change.version is not None else before.version
     is_moved = version != before.version
     told = f": {change.reason}" if change.reason else ""
