@@ -465,6 +465,12 @@ class GraphVersionManager:
         """
         return self.background.start(request, keep_stream=keep_stream)
 
+    async def cancel(self, run_id: str, because: str, *, undo: bool = False) -> bool:
+        """Stop a run, in whatever process; False if there is none of this id that is active. With `undo` it never was."""
+        if self.engine.cancel(run_id, because, undo=undo):
+            return True
+        return await self.store.runs.ask_one(run_id, "undo" if undo else "cancel", because) is not None
+
     async def state(self, thread_id: str, *, subgraphs: bool = False) -> Any:
         """LangGraph's `StateSnapshot` of a thread, read by the version that the thread is on."""
         thread = (await self.store.threads.get(thread_id)).thread

@@ -206,11 +206,11 @@ class Settings:
         return cls(**values, sources=sources)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Each setting with its value, source and reason; the token only as set or not."""
+        """Each setting with its value, source and reason; the token only as set or not, an address without password."""
         return [
             {
                 "setting": knob.metadata["key"],
-                "value": ("set" if self.token else "not set") if knob.name == "token" else getattr(self, knob.name),
+                "value": self._shown(knob.name),
                 "source": self.sources.get(knob.name, "default"),
                 "variable": knob.metadata["variable"],
                 "reason": knob.metadata["reason"],
@@ -218,21 +218,39 @@ class Settings:
             for knob in knobs()
         ]
 
+    def _shown(self, name: str) -> Any:
+        if name == "token":
+            return "set" if self.token else "not set"
+        if name == "database":
+            return without_password(self.database)
+        return getattr(self, name)
+
     def state_folder(self, project: Path) -> Path:
         """Where a server keeps its own files: beside its SQLite file, else in the project's `.changeover`."""
         is_file = self.database.startswith("sqlite:///")
         return self.database_path(project).parent if is_file else (project / ".changeover").absolute()
+
+    def database_address(self, project: Path) -> Path | str:
+        """What the store opens: the path of a SQLite file, or the address of a Postgres, which may hold a password."""
+        is_postgres = self.database.startswith(("postgresql://", "postgres://"))
+        return self.database if is_postgres else self.database_path(project)
 
     def database_path(self, project: Path) -> Path:
         """The SQLite file. Raises `OperatorError` for another kind of database."""
         prefix = "sqlite:///"
         if not self.database.startswith(prefix):
             raise OperatorError(
-                f"the database '{self.database.split('@')[-1]}' is not supported",
+                f"the database '{without_password(self.database)}' is not supported",
                 code="bad-setting",
                 hint="give --database sqlite:///path/to/file.db",
             )
         return (project / self.database.removeprefix(prefix)).absolute()
+
+
+def without_password(address: str) -> str:
+    """The address of a database as it may be shown."""
+    address = re.sub(r"(://[^/@:]*):.*@", r"\1:***@", address)
+    return re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1***", address)
 
 
 def knobs() -> list[dataclasses.Field[Any]]:

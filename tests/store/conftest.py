@@ -42,8 +42,7 @@ async def store(address: str) -> AsyncIterator[Store]:
     await opened.close()
 
 
-def plain_database(address: str) -> Database:
-    """A database without tables of ours."""
+def _database(address: str) -> Database:
     if address.startswith("sqlite:"):
         return SqliteDatabase(Path(address.removeprefix("sqlite:///")))
     return PostgresDatabase(address)
@@ -51,7 +50,8 @@ def plain_database(address: str) -> Database:
 
 @pytest.fixture
 async def database(address: str) -> AsyncIterator[Database]:
-    opened = plain_database(address)
+    """A database without tables of ours, with one for numbers."""
+    opened = _database(address)
     await opened.write(lambda c: c.execute("CREATE TABLE numbers (n BIGINT PRIMARY KEY, note TEXT)") and None)
     yield opened
     await opened.close()

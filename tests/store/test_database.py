@@ -1,23 +1,19 @@
-"""One writer, batches, and errors of SQLite that an operator understands."""
+"""Files that are full, damaged, locked or no databases: errors of SQLite that an operator understands."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
-import textwrap
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from changeover.errors import OperatorError, Unavailable
-from changeover.store.connection import ConstraintViolated
+from changeover.errors import OperatorError
 from changeover.store.opening import Store
 from changeover.store.sqlite_database import SqliteDatabase
 
@@ -44,38 +40,6 @@ async def numbers(database: SqliteDatabase) -> list[int]:
     return await database.read(lambda c: [row[0] for row in c.execute("SELECT n FROM numbers ORDER BY n")])
 
 
-def boom(connection: sqlite3.Connection) -> None:
-    connection.execute("INSERT INTO numbers VALUES (1000, NULL)")
-    raise RuntimeError("boom")
-
-
-@pytest.mark.parametrize("durable", [True, False])
-async def test_a_job_that_fails_takes_no_other_with_it(database: SqliteDatabase, durable: bool) -> None:
-    jobs = [boom if n % 3 == 0 else insert(n) for n in range(300)]
-    results = await asyncio.gather(*(database.write(job, durable=durable) for job in jobs), return_exceptions=True)
-    assert [isinstance(result, RuntimeError) for result in results] == [n % 3 == 0 for n in range(300)]
-    assert await numbers(database) == [n for n in range(300) if n % 3]
-
-
-async def test_writes_are_made_in_the_order_in_which_they_were_asked_for(database: SqliteDatabase) -> None:
-    order: list[int] = []
-    writes = [database.write(lambda c, n=n: order.append(n), durable=n % 7 == 0) for n in range(500)]  # type: ignore[misc]
-    await asyncio.gather(*writes)
-    assert order == list(range(500))
-
-
-async def test_a_read_sees_every_write_that_was_answered_before(database: SqliteDatabase) -> None:
-    for number in range(200):
-        await database.write(insert(number), durable=number % 2 == 0)
-        assert len(await numbers(database)) == number + 1
-
-
-async def test_a_constraint_fails_its_own_job_as_what_it_is(database: SqliteDatabase) -> None:
-    first, second = await asyncio.gather(database.write(insert(1)), database.write(insert(1)), return_exceptions=True)
-    assert first == 1
-    assert isinstance(second, ConstraintViolated)
-
-
 async def test_a_full_disk_fails_what_it_undid_and_the_next_write_works(database: SqliteDatabase) -> None:
     def limit(pages: int):  # type: ignore[no-untyped-def]
         return lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone() and None
@@ -91,88 +55,6 @@ async def test_a_full_disk_fails_what_it_undid_and_the_next_write_works(database
     assert await database.write(insert(4)) == 4
     await database.write(limit(100_000))
     assert await database.write(insert(3, 1_000_000)) == 3
-
-
-async def test_a_commit_that_fails_fails_every_job_of_its_batch(database: SqliteDatabase) -> None:
-    await database.write(
-        lambda c: (
-            c.execute("CREATE TABLE child (n INTEGER REFERENCES numbers (n) DEFERRABLE INITIALLY DEFERRED)") and None
-        )
-    )
-    at_work, blocked = threading.Event(), threading.Event()
-    first = database.write(lambda c: at_work.set() or blocked.wait(10))
-    await asyncio.to_thread(at_work.wait, 10)  # what is asked for now is taken together into the next transaction
-    batch = [database.write(insert(n)) for n in range(3)]
-    batch.append(database.write(lambda c: c.execute("INSERT INTO child VALUES (99)") and None))
-    blocked.set()
-    await first
-    results = await asyncio.gather(*batch, return_exceptions=True)
-    assert [type(result) for result in results] == [OperatorError] * 4
-    assert await numbers(database) == []
-    assert await database.write(insert(3)) == 3
-
-
-async def test_a_closed_database_says_so_and_closes_twice(tmp_path: Path) -> None:
-    database = SqliteDatabase(tmp_path / "test.db")
-    asked = [database.write(lambda c: 1) for _ in range(20)]
-    await asyncio.gather(database.close(), database.close())
-    assert await asyncio.gather(*asked) == [1] * 20
-    with pytest.raises(Unavailable):
-        await database.write(lambda c: 1)
-    with pytest.raises(Unavailable):
-        await database.read(lambda c: 1)
-
-
-async def test_a_caller_that_leaves_hurts_nobody(database: SqliteDatabase) -> None:
-    left = [asyncio.ensure_future(database.write(insert(n))) for n in range(50)]
-    for future in left[::2]:
-        future.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
-    await database.write(insert(100))
-    assert set(range(1, 50, 2)) | {100} <= set(await numbers(database))
-
-
-def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
-    """A process writes and prints each number once it was answered; whatever was printed is there after kill -9."""
-    script = textwrap.dedent(
-        """
-        import asyncio, sys
-        from pathlib import Path
-        from changeover.store.sqlite_database import SqliteDatabase
-
-        async def main():
-            database = SqliteDatabase(Path(sys.argv[1]))
-            await database.write(lambda c: c.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)") and None)
-
-            async def writer(start):
-                n = start
-                while True:
-                    insert = lambda c: c.execute("INSERT INTO numbers VALUES (?)", (n,)) and None
-                    await database.write(insert, durable=n % 2 == 0)
-                    print(n, flush=True)
-                    n += 8
-
-            await asyncio.gather(*(writer(n) for n in range(8)))
-
-        asyncio.run(main())
-        """
-    )
-    file = tmp_path / "test.db"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(file)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(RUNTIME)},
-    )
-    assert process.stdout is not None
-    answered = [int(process.stdout.readline()) for _ in range(500)]
-    process.send_signal(signal.SIGKILL)
-    answered += [int(line) for line in process.stdout.read().split(b"\n")[:-1]]
-    process.wait()
-    process.stdout.close()
-    with sqlite3.connect(file) as connection:
-        kept = {row[0] for row in connection.execute("SELECT n FROM numbers")}
-    connection.close()
-    assert set(answered) <= kept
 
 
 # --- opening ----------------------------------------------------------------------------------

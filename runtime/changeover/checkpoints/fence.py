@@ -24,7 +24,7 @@ from changeover.checkpoints.tables import Place, Tables
 from changeover.errors import RunLost
 from changeover.store.connection import Connection
 
-FENCE = "__changeover_fence"  # in `configurable`: (id of the run, number of the fence)
+FENCE = "__pregel_changeover_fence"  # in `configurable`; what begins so LangGraph hides from those who listen
 RESUME = "__resume__"
 NO_TASK = "00000000-0000-0000-0000-000000000000"
 

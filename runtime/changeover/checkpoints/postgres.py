@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -42,10 +43,12 @@ PUT = (
     " ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id)"
     " DO UPDATE SET checkpoint = excluded.checkpoint, metadata = excluded.metadata"
 )
-PUT_BLOB = (
-    "INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob) VALUES (?, ?, ?, ?, ?, ?)"
+PUT_BLOBS = (
+    "INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob) VALUES {rows}"
     " ON CONFLICT (thread_id, checkpoint_ns, channel, version) DO NOTHING"
 )
+BLOB = "(?, ?, ?, ?, ?, ?)"
+AT_ONCE = 16  # rows in one statement: each number of them is a statement of its own to be planned
 SURROGATE = re.compile("[\ud800-\udfff]")
 UNUSED_BLOBS = """
     DELETE FROM checkpoint_blobs WHERE thread_id = ? AND checkpoint_ns = ? AND (channel, version) NOT IN (
@@ -92,11 +95,25 @@ class PostgresTables(Tables):
         )
 
         def job(connection: Connection) -> None:
-            if blobs:
-                connection.executemany(PUT_BLOB, blobs)
-            connection.execute(PUT, row)
+            if not blobs:
+                connection.execute(PUT, row)
+            elif len(blobs) > AT_ONCE:
+                connection.executemany(PUT_BLOBS.format(rows=BLOB), blobs)
+                connection.execute(PUT, row)
+            else:  # a round trip less
+                insert = PUT_BLOBS.format(rows=", ".join([BLOB] * len(blobs)))
+                connection.execute(f"WITH blobs AS ({insert}) {PUT}", [*chain.from_iterable(blobs), *row])
 
         return job
+
+    def insert_writes(self, connection: Connection, rows: Sequence[tuple[Any, ...]], *, replace: bool) -> None:
+        """In one statement where they are few; it must not hold a row twice."""
+        by_key = {(*row[:4], row[5]): row for row in (rows if replace else reversed(rows))}
+        wanted = list(by_key.values())
+        if len(wanted) > AT_ONCE:
+            connection.executemany(self.insert_write(replace=replace), wanted)
+        else:
+            connection.execute(self.insert_write(replace=replace, rows=len(wanted)), [*chain.from_iterable(wanted)])
 
     def delete_thread(self, connection: Connection, thread_id: str) -> None:
         super().delete_thread(connection, thread_id)

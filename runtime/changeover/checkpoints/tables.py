@@ -67,21 +67,22 @@ class Tables:
             (*key, WRITES_IDX_MAP.get(channel, index), channel, *serde.dumps_typed(value))
             for index, (channel, value) in enumerate(writes)
         ]
-        statement = self._put_write(replace=replaces(writes))
+        replace = replaces(writes)
+        return lambda connection: self.insert_writes(connection, rows, replace=replace)
 
-        def job(connection: Connection) -> None:
-            connection.executemany(statement, rows)
+    def insert_writes(self, connection: Connection, rows: Sequence[tuple[Any, ...]], *, replace: bool) -> None:
+        connection.executemany(self.insert_write(replace=replace), rows)
 
-        return job
-
-    def _put_write(self, *, replace: bool) -> str:
+    def insert_write(self, *, replace: bool, rows: int = 1) -> str:
+        """The statement for a number of rows at once."""
         value = self.value
+        marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows)
         update = (
             "UPDATE SET task_path = excluded.task_path, channel = excluded.channel, type = excluded.type,"
             f" {value} = excluded.{value}"
         )
         return (
-            f"INSERT INTO {self.writes} ({self._write_columns('thread_id')}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            f"INSERT INTO {self.writes} ({self._write_columns('thread_id')}) VALUES {marks}"
             " ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)"
             f" DO {update if replace else 'NOTHING'}"
         )
@@ -175,7 +176,7 @@ class Tables:
                 (thread_id, *place),
             )
         if rows:
-            connection.executemany(self._put_write(replace=False), rows)
+            self.insert_writes(connection, rows, replace=False)
 
     def write_on(
         self, connection: Connection, thread_id: str, place: Place, task_id: str, channel: str

@@ -176,12 +176,28 @@ class BackgroundRuns:
                 async for new in entries:
                     yield new
                     after = new[-1].seq if new else after
-                return
+                if isinstance(here.error, Released):  # the stream is cut, not ended: who follows it comes again
+                    raise here.error
+                if not isinstance(here.error, RunLost):
+                    return
+                is_elsewhere = True
             except Conflict:  # it fell behind what is in memory; the rest is on disk
                 if not is_on_disk:
                     raise
-        async for new in self.events(run, after, lost, quiet_s):
+                is_elsewhere = False
+        follow = self._events_elsewhere(run, after, quiet_s) if is_elsewhere else self.events(run, after, lost, quiet_s)
+        async for new in follow:
             yield new
+
+    async def end_of(self, run: Run, quiet_s: float) -> AsyncIterator[None]:
+        """Ends when a run has ended that is not executed here; gives something each `quiet_s` until then."""
+        quiet = asyncio.get_running_loop().time() + quiet_s
+        while self.get(run.id) is None and (await self._rows.get(run.id)).is_active:
+            now = asyncio.get_running_loop().time()
+            if now >= quiet:
+                quiet = now + quiet_s
+                yield None
+            await asyncio.sleep(ASK_EVERY_S)
 
     async def _events_elsewhere(
         self, run: Run, after: int | None, quiet_s: float | None

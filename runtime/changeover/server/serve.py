@@ -180,6 +180,7 @@ async def _serving(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -
         yield
     finally:
         app.state.stopping.set()
+        manager.stop_runs()  # now, so that requests which wait for runs end with them
         server.should_exit = True
         await task
 

@@ -68,7 +68,7 @@ def accept(
 ) -> Accepted:
     revision, running, is_behind, is_gated, *columns = connection.execute(
         f"SELECT (SELECT max(revision) FROM routing), ({RUNNING.format(':id')}), EXISTS ({PENDING.format(':id')}),"
-        f" {GATE}, threads.* FROM (SELECT 1) LEFT JOIN threads ON threads.id = :id",
+        f" {GATE}, threads.* FROM (SELECT 1) AS one LEFT JOIN threads ON threads.id = :id",
         {"id": new.thread_id},
     ).fetchone()
     thread = rows.thread_of(columns)

@@ -25,8 +25,8 @@ from psycopg import sql
 
 from changeover.errors import InvalidRequest, NotFound, OperatorError
 from changeover.store.backup import Backup, arriving, newest_schema
-from changeover.store.postgres_definitions import SCHEMA, Table, after_data, before_data, tables_of
-from changeover.store.postgres_session import WRITER_LOCK
+from changeover.store.postgres_definitions import Table, after_data, before_data, tables_of
+from changeover.store.postgres_session import SCHEMA, WRITER_LOCK
 
 FORMAT = 1
 MANIFEST = "manifest.json"

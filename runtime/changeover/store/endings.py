@@ -67,7 +67,7 @@ def _leave_thread(
         holds = _pin(connection, thread_id, now) if "pinned" in policies else None
     connection.execute(
         "UPDATE threads SET status = :status, waiting = :waiting, holds = :holds, updated_at = :now,"
-        " state_updated_at = CASE WHEN :began THEN :now ELSE state_updated_at END,"
+        " state_updated_at = CASE WHEN :began = 1 THEN :now ELSE state_updated_at END,"
         " expires_at = :now + ttl_minutes * 60.0 WHERE id = :id",
         {
             "status": status,

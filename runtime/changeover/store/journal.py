@@ -160,7 +160,9 @@ class Journal:
         def job(connection: Connection) -> None:
             connection.execute("DELETE FROM idempotency WHERE at < ?", (now - IDEMPOTENCY_KEPT_S,))
             connection.execute(
-                "INSERT OR REPLACE INTO idempotency (key, request, status, body, at) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO idempotency (key, request, status, body, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key)"
+                " DO UPDATE SET request = excluded.request, status = excluded.status, body = excluded.body,"
+                " at = excluded.at",
                 (key, request, status, rows.dumps(body), now),
             )
 

@@ -54,7 +54,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     @routes.post("/runs/{id_}/cancel")
     async def cancel(id_: str, wanted: Annotated[Cancel, Body(default_factory=Cancel)], who: Actor = None) -> JSON:
         because = f"cancelled by {actor(who)}" + (f": {wanted.reason}" if wanted.reason else "")
-        if manager.engine.cancel(id_, because):
+        if await manager.cancel(id_, because):
             return JSON({"run_id": id_, "status": "cancelling", "reason": because}, 202)
         found = await manager.store.runs.get(id_)
         raise Conflict(f"run {found.id} has ended: {found.status}", code="run-ended", run=found.to_json())

@@ -12,10 +12,11 @@ from typing import Any
 
 from starlette.types import Send
 
-from changeover.errors import ChangeoverError, Conflict
+from changeover.errors import ChangeoverError, Conflict, RunLost
 from changeover.manager import GraphVersionManager
 from changeover.runs.background import BackgroundRun, RunCancelled
 from changeover.runs.encoding import dumps
+from changeover.runs.engine import Released
 from changeover.runs.events import error_json, is_wanted
 from changeover.runs.live import with_interrupts
 from changeover.runs.log import Entry
@@ -73,8 +74,10 @@ class LastValues(Answer):
 
     async def follow(self, background: BackgroundRun, run: Run) -> None:
         while not await _within(background.ended, HEARTBEAT_S):
-            await self._keep_awake(background, run)
+            await self.keep_awake(background.run if background.begun.is_set() else run)
         error = background.error
+        if isinstance(error, (Released, RunLost)):  # cut off, where it was begun: it goes on elsewhere
+            raise error
         if error is not None and not background.begun.is_set() and not self._started:
             raise _refusal(error, run)
         values = (
@@ -90,9 +93,9 @@ class LastValues(Answer):
             await self.start(headers, run, run.version, "join")
         await self.write(body, more=False)
 
-    async def _keep_awake(self, background: BackgroundRun, run: Run) -> None:
+    async def keep_awake(self, run: Run) -> None:
         if not self._started:
-            version = background.run.version if background.begun.is_set() else None
+            version = run.version if run.status != "pending" else None
             await self.start([(b"content-type", b"application/json")], run, version, "join")
         await self.write(b"\n", more=True)
 

@@ -82,6 +82,11 @@ class Join(_Joining):
     ) -> None:
         answer = LastValues(scope.get("root_path", ""), send, listener)
         background = self._manager.background.get(run.id)
+        if background is None and run.is_active:
+            async for _ in self._manager.background.end_of(run, HEARTBEAT_S):
+                await answer.keep_awake(run)
+            background = self._manager.background.get(run.id)  # taken over meanwhile
+            run = run if background is not None else await self._manager.store.runs.get(run.id)
         if background is not None:
             await answer.follow(background, run)
             return

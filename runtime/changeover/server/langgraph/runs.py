@@ -109,18 +109,22 @@ def router(manager: GraphVersionManager) -> APIRouter:
         if not run.is_active:
             raise Conflict(f"run {run.id} has ended: {run.status}", code="run-ended")
         background = manager.background.get(run.id)
-        if not manager.engine.cancel(run.id, reason or CANCELLED, undo=action == "rollback"):
+        if not await manager.cancel(run.id, reason or CANCELLED, undo=action == "rollback"):
             run = await run_of(manager, run.id, run.thread_id)
             raise Conflict(f"run {run.id} cannot be cancelled: it is {run.status}", code="run-ended")
-        if not wait or background is None:
+        if not wait:
             return Response(status_code=202)
-        await background.ended.wait()
+        if background is not None:
+            await background.ended.wait()
+        else:
+            async for _ in manager.background.end_of(run, 60.0):
+                continue
         return Response(status_code=204)
 
     @routes.post("/runs/cancel", status_code=204)
     async def cancel_many(wanted: CancelBody, action: Action = "interrupt") -> Response:
         for run in await _to_cancel(manager, wanted):
-            manager.engine.cancel(run.id, CANCELLED, undo=action == "rollback")
+            await manager.cancel(run.id, CANCELLED, undo=action == "rollback")
         return Response(status_code=204)
 
     return routes
