@@ -26,7 +26,7 @@ serve: $(RUN) ## serve this folder on http://127.0.0.1:2024 (PORT=, HOST=, ARGS=
 test: $(DEV) ## run all tests (ARGS=)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-faults: $(DEV) ## kill a server at every statement that it sends to its database; takes an hour (ARGS=)
+faults: $(DEV) ## kill a server at every statement that it sends to its database; takes hours (ARGS=)
 	CHANGEOVER_FAULTS=all $(BIN)/python -m pytest -n 2 -s tests/faults $(ARGS)
 
 check: $(DEV) ## format, lint, types, import layers; changes nothing

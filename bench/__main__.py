@@ -1,4 +1,7 @@
-"""`python -m bench [--quick] [NAME ...]`: run measurements one after the other, print a table, write JSON."""
+"""`python -m bench [--quick] [NAME ...]`: run measurements one after the other, print a table, write JSON.
+
+`python -m bench soak [--minutes M] ...` is one of its own (`--help`).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ import sys
 
 from bench.table import Row, show, write
 
-NAMES = ("invoke", "wait", "streams", "edit", "switches", "memory")
+NAMES = ("invoke", "wait", "streams", "edit", "switches", "rollout", "recovery", "holders", "memory")
+SOAK = "soak"  # has options of its own, and is run by name alone
 
 
 def main() -> int:
+    if sys.argv[1:2] == [SOAK]:
+        return _soak(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(NAMES)}; all without")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: shows that it works, not how fast it is")
@@ -28,6 +34,19 @@ def main() -> int:
         measurements[name] = asyncio.run(importlib.import_module(f"bench.{name}").measure(given.quick))
     show(measurements)
     print(f"written to {write(measurements, given.quick)}")
+    return _status(measurements)
+
+
+def _soak(arguments: list[str]) -> int:
+    soak = importlib.import_module("bench.soak")
+    wanted = soak.options(arguments)
+    measurements = {SOAK: asyncio.run(soak.measure(False, wanted))}
+    show(measurements)
+    print(f"written to {write(measurements, False)}")
+    return _status(measurements)
+
+
+def _status(measurements: dict[str, list[Row]]) -> int:
     return 0 if all(row.met is not False for rows in measurements.values() for row in rows) else 1
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -44,6 +44,77 @@ def ours(
         yield port
 
 
+class Server:
+    """`changeover serve` on a folder, that can be killed and started again on its port."""
+
+    def __init__(
+        self,
+        project: Path,
+        log: Path,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.port = port or free_port()
+        self.log = log
+        serve = [sys.executable, "-m", "changeover.cli", "serve", str(project), "--host", HOST, "--port"]
+        self._command = [*serve, str(self.port), *arguments]
+        self._environment = {**os.environ, "PYTHONPATH": _paths(), **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, and do not wait."""
+        with self.log.open("ab") as stream:
+            self._process = subprocess.Popen(
+                self._command, stdout=stream, stderr=stream, env=self._environment, cwd=ROOT
+            )
+
+    async def ready(self) -> None:
+        assert self._process is not None
+        await asyncio.to_thread(_wait_for, self.port, "/readyz", self._process, self.log)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM; SIGKILL where that does not help."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def workers(self) -> list[int]:
+        """The processes that it started."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+
+@contextlib.asynccontextmanager
+async def served(server: Server) -> AsyncIterator[Server]:
+    """A server that is ready, and gone at the end."""
+    try:
+        server.start()
+        await server.ready()
+        yield server
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+def _paths() -> str:
+    return os.pathsep.join([str(ROOT / "runtime"), str(ROOT)])
+
+
 @contextlib.contextmanager
 def plain(graph: Path, database: Path, log: Path) -> Iterator[int]:
     """The plain app; gives its port."""
@@ -68,8 +139,7 @@ def plain(graph: Path, database: Path, log: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _process(command: list[str], log: IO[bytes], more: Mapping[str, str] | None) -> Iterator[subprocess.Popen[bytes]]:
-    paths = os.pathsep.join([str(ROOT / "runtime"), str(ROOT)])
-    environment = {**os.environ, "PYTHONPATH": paths, **(more or {})}
+    environment = {**os.environ, "PYTHONPATH": _paths(), **(more or {})}
     process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=ROOT)
     try:
         yield process

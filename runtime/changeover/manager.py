@@ -29,14 +29,15 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from changeover.build.embeddings import StoreWishes
 from changeover.build.loaded import LoadedGraph
 from changeover.build.loader import Loader
+from changeover.build.own_folder import OwnFolder
 from changeover.checkpoints.opening import long_term_store, saver_for
 from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
 from changeover.project.problems import Problem
+from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.expiry import Expiry
 from changeover.rollout.folder import ProjectFolder, settings_file
 from changeover.rollout.live import LiveEdits
-from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.operations import Drain, Receipt, Rollout, Wishes
 from changeover.rollout.registration import registration
 from changeover.runs.addresses import Addresses
@@ -54,8 +55,10 @@ from changeover.runs.routing import decide
 from changeover.runs.threads import Threads
 from changeover.runs.webhooks import Webhooks
 from changeover.settings import Settings
+from changeover.store.backup import Backup, back_up
 from changeover.store.crons import Cron
 from changeover.store.holders import HolderPage, Holders
+from changeover.store.opening import Store
 from changeover.store.pins import Pins, ThreadChange, ThreadReport, ThreadView
 from changeover.store.records import (
     Holder,
@@ -66,7 +69,6 @@ from changeover.store.records import (
     Version,
     VersionId,
 )
-from changeover.store.opening import Store
 
 log = logging.getLogger(__name__)
 
@@ -127,20 +129,22 @@ class GraphVersionManager:
                 f"{self.project} is not a folder", code="no-project", hint="run `changeover init` or name a project"
             )
         async with AsyncExitStack() as stack:
-            path = self.settings.database_path(self.project)
-            self.store = await asyncio.to_thread(partial(Store.open, path, shared=self.is_worker))
+            where = self.settings.database_address(self.project)
+            self.store = await asyncio.to_thread(partial(Store.open, where, shared=self.is_worker))
             stack.push_async_callback(self.store.close)
             self.pins = Pins(self.store.database, time.time)
             self.holding = Holders(self.store.database, time.time)
-            saver = await stack.enter_async_context(saver_for(self._given_saver, self.store.database, path))
+            saver = await stack.enter_async_context(saver_for(self._given_saver, self.store.database, where))
             self.saver = saver
-            wishes = await asyncio.to_thread(StoreWishes, self.project, path.parent / "store-trees")
+            own = await asyncio.to_thread(OwnFolder, self.settings.state_folder(self.project))
+            stack.callback(own.close)
+            wishes = await asyncio.to_thread(StoreWishes, self.project, own.path / "store-trees")
             stack.callback(wishes.close)
-            memory = await stack.enter_async_context(long_term_store(path, wishes.index, wishes.ttl))
+            memory = await stack.enter_async_context(long_term_store(where, wishes.index, wishes.ttl))
             self.memory = memory
             self.loader = Loader(
                 self.store.versions,
-                path.parent / "trees",
+                own.path / "trees",
                 saver,
                 memory,
                 build_timeout_s=self.settings.limit_build_s,
@@ -224,15 +228,19 @@ class GraphVersionManager:
         try:
             await self.stop_watching()
             await self.crons.close()
-            self.stop_runs()
-            await self.background.close(CLOSE_WAIT_S)
-            await self.engine.close(CLOSE_WAIT_S)
+            await self.end_runs(CLOSE_WAIT_S)
         finally:
             await stack.aclose()
 
     def stop_runs(self) -> None:
         """Take no more runs. What goes on elsewhere stops at its next boundary; what nobody could go on with ends."""
         self.engine.stop()
+
+    async def end_runs(self, timeout_s: float) -> None:
+        """Let runs end or come to a boundary within the time; then cut off what is left."""
+        self.stop_runs()
+        await self.background.close(timeout_s)
+        await self.engine.close(timeout_s)
 
     @property
     def is_open(self) -> bool:
@@ -316,7 +324,7 @@ class GraphVersionManager:
     async def set_thread_policy(
         self, thread_id: str, policy: str | None, *, reason: str = "", actor: str = "library"
     ) -> ThreadView:
-        """A thread's own policy: auto, pinned or eager. None clears it, so that the last switch or the graph decides."""
+        """A thread's own policy: auto, pinned or eager. None clears it: the last switch or the graph decides."""
         return await self.change_thread(
             thread_id, ThreadChange(policy=policy, sets_policy=True, actor=actor, reason=reason)
         )
@@ -384,6 +392,11 @@ class GraphVersionManager:
     ) -> dict[str, Any]:
         """Wait until nothing runs on a version that serves no more; says what still holds it."""
         return await self.rollout.drain(_id(version), self._wishes(None, in_flight, timeout_s, "", "library", None))
+
+    async def backup(self, path: str | Path, *, force: bool = False) -> Backup:
+        """Copy all state into a new file, as it is at one moment, while everything goes on: docs/operations.md."""
+        address = self.settings.database_address(self.project)
+        return await asyncio.to_thread(partial(back_up, address, Path(path).absolute(), force=force))
 
     async def history(self, *, limit: int = 100) -> list[Routing]:
         """Every change of routing, newest first."""
@@ -466,7 +479,7 @@ class GraphVersionManager:
         return self.background.start(request, keep_stream=keep_stream)
 
     async def cancel(self, run_id: str, because: str, *, undo: bool = False) -> bool:
-        """Stop a run, in whatever process; False if there is none of this id that is active. With `undo` it never was."""
+        """Stop a run, in whatever process; False if none of this id is active. With `undo` it never was."""
         if self.engine.cancel(run_id, because, undo=undo):
             return True
         return await self.store.runs.ask_one(run_id, "undo" if undo else "cancel", because) is not None

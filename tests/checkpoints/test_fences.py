@@ -245,7 +245,7 @@ async def test_a_take_over_waits_for_a_write_that_has_tested_the_fence_or_comes_
     for number in range(10):
         run_id, thread_id = f"run-{number}", f"thread-{number}"
         await desk.add_run(run_id, thread_id)
-        graph = at_the_root(desk.saver, lambda: asyncio.sleep(0))  # type: ignore[arg-type]
+        graph = at_the_root(desk.saver, lambda: asyncio.sleep(0))
         seen = f"SELECT count(*) FROM {tables.writes} WHERE thread_id = ?"
 
         async def take(run_id: str = run_id, thread_id: str = thread_id, seen: str = seen) -> int:

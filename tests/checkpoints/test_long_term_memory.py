@@ -78,7 +78,8 @@ def embed(texts: list[str]) -> list[list[float]]:
 
 
 async def test_an_item_is_found_by_what_it_says_now(where: str) -> None:
-    async with long_term_store(where, {"dims": 3, "embed": embed, "fields": ["text", "title"]}) as memory:
+    index: Any = {"dims": 3, "embed": embed, "fields": ["text", "title"]}
+    async with long_term_store(where, index) as memory:
         await memory.aput(NOTES, "a", {"text": "cat", "title": "dog"})
         await memory.aput(NOTES, "b", {"text": "dog", "title": "dog"})
         await memory.aput(NOTES, "a", {"text": "cat"})

@@ -137,7 +137,7 @@ async def test_checkpoints_are_listed_newest_first_by_filter_and_page(desk: Save
 async def test_results_are_kept_as_first_written_and_control_writes_replace(desk: SaverDesk) -> None:
     checkpoint = empty_checkpoint()
     config = {"configurable": {"thread_id": THREAD, "checkpoint_ns": ""}}
-    where = await desk.saver.aput(config, checkpoint, {}, {})  # type: ignore[arg-type]
+    where = await desk.saver.aput(config, checkpoint, {}, {})
     for number in (1, 2):
         await desk.saver.aput_writes(where, [("a", number), ("b", number)], "task", "path")
         await desk.saver.aput_writes(where, [("__interrupt__", number)], "task", "path")

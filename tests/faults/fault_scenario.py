@@ -115,6 +115,7 @@ def graph():
 """
 TRAIL = ["ask", "begin", "end", "join", "part-0", "part-1", "part-2"]
 INNER = ["inner-first", "inner-second"]
+SYNCED = ("one", "three")  # threads whose runs wait for each checkpoint before they go on
 INPUT = {"trail": [], "inner": [], "answer": ""}
 
 
@@ -258,13 +259,16 @@ def converse(server: Server, seen: Acknowledged) -> None:
 
 
 def _submit(server: Server, seen: Acknowledged, thread: str, body: dict[str, Any]) -> None:
-    asked = {"assistant_id": "flow", **body}
-    run = seen.step(f"run {thread}", lambda: server.ask("POST", f"/threads/{thread}/runs", asked))
+    run = seen.step(f"run {thread}", lambda: server.ask("POST", f"/threads/{thread}/runs", _body(thread, body)))
     seen.runs[thread] = run["run_id"]
 
 
 def _wait(server: Server, thread: str, body: dict[str, Any]) -> Any:
-    return server.ask("POST", f"/threads/{thread}/runs/wait", {"assistant_id": "flow", **body})
+    return server.ask("POST", f"/threads/{thread}/runs/wait", _body(thread, body))
+
+
+def _body(thread: str, asked: dict[str, Any]) -> dict[str, Any]:
+    return {"assistant_id": "flow", "durability": "sync" if thread in SYNCED else "async", **asked}
 
 
 def _join(server: Server, thread: str, run: str) -> Any:
@@ -279,7 +283,11 @@ def database_of(folder: Path) -> Path:
 
 
 def committed(folder: Path, copy: Path) -> dict[str, set[str]]:
-    """The nodes whose work is in the database of a dead server, by thread, as LangGraph's own saver reads it."""
+    """The nodes whose work is in the database of a dead server, by thread, as LangGraph's own saver reads it.
+
+    With the durability `async`, the default, a step begins while the checkpoint before it is being saved. What a
+    subgraph saved on top of a checkpoint that never arrived is not committed: nothing leads to it.
+    """
     for suffix in ("", "-wal"):
         source = Path(f"{database_of(folder)}{suffix}")
         if source.exists():
@@ -290,7 +298,11 @@ def committed(folder: Path, copy: Path) -> dict[str, set[str]]:
         threads = [id_ for (id_,) in connection.execute("SELECT DISTINCT thread_id FROM checkpoints")]
         for thread in threads:
             found = nodes.setdefault(thread, set())
-            for kept in list(saver.list({"configurable": {"thread_id": thread}})):
+            history = list(saver.list({"configurable": {"thread_id": thread}}))
+            ids = {kept.checkpoint["id"] for kept in history}
+            for kept in history:
+                if thread not in SYNCED and not ids.issuperset(kept.metadata.get("parents", {}).values()):
+                    continue
                 values = kept.checkpoint["channel_values"]
                 found.update(values.get("trail") or (), values.get("inner") or ())
                 for _, channel, value in kept.pending_writes or ():

@@ -23,7 +23,7 @@ import pytest
 
 from changeover import GraphVersionManager
 
-SAMPLE_S = 9.0  # for each test
+SAMPLE_S = float(os.environ.get("CHANGEOVER_FAULTS_S", "9"))  # for each test
 RECOVERY_S = 1.0  # a server that lives so long after it was ready has taken up what it found
 RECOVERY_STATEMENTS = 60  # that change something, more or less
 ALL = os.environ.get("CHANGEOVER_FAULTS") == "all"
@@ -32,7 +32,7 @@ EVERY = int(os.environ.get("CHANGEOVER_FAULTS_EVERY", "1"))
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks"),
-    pytest.mark.timeout(24 * 3600 if ALL else 300),
+    pytest.mark.timeout(24 * 3600 if ALL else SAMPLE_S + 300),
 ]
 
 

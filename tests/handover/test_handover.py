@@ -26,9 +26,15 @@ def stage() -> Stage:
     return Stage()
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: Any) -> str | None:
+    """The address of an empty Postgres; None for the SQLite file of the project."""
+    return request.getfixturevalue("postgres_url") if request.param == "postgres" else None
+
+
 @pytest.fixture
-async def manager(project: Any, stage: Stage) -> AsyncIterator[GraphVersionManager]:
-    async with GraphVersionManager.open(project({"agents.yaml": "agents: {}\n"})) as manager:
+async def manager(project: Any, stage: Stage, database: str | None) -> AsyncIterator[GraphVersionManager]:
+    async with GraphVersionManager.open(project({"agents.yaml": "agents: {}\n"}), database) as manager:
         for name in ("one", "two"):
             await manager.register(name, {"desk": graph(name, stage)})
         await manager.register("wide", {"desk": graph("wide", stage, extra=Wider)})

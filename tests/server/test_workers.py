@@ -6,11 +6,12 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from server_samples import WriteProject, said
 SOURCES = Path(__file__).resolve().parents[2] / "runtime"
 DEADLINE_S = 60.0  # processes start, on a machine that may be busy
 CONNECTIONS = 12
+RUNS = 8
 NO_FDS = "needs a system that hands sockets down, and /proc"
 
 ECHO = {
@@ -31,9 +33,37 @@ ECHO = {
           echo: {model: demo, prompt: echo, description: Says it again}
         """,
     "prompts/echo.md": "First words.\n",
+    "graphs/slow.py": """
+        import asyncio
+        import operator
+        import os
+        from typing import Annotated
+
+        from langgraph.graph import END, START, StateGraph
+        from typing_extensions import TypedDict
+
+
+        class State(TypedDict):
+            steps: Annotated[list[str], operator.add]
+
+
+        def step(name):
+            async def work(state: State) -> dict:
+                while name == "b" and not os.path.exists(os.environ["SLOW_GATE"]):
+                    await asyncio.sleep(0.02)
+                return {"steps": [name]}
+
+            return work
+
+
+        graph = StateGraph(State).add_sequence([(name, step(name)) for name in "abc"]).add_edge(START, "a")
+        """,
 }
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason=NO_FDS)
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/task").exists(), reason=NO_FDS),
+    pytest.mark.timeout(5 * DEADLINE_S),
+]
 
 
 class Group:
@@ -113,7 +143,7 @@ def workers(project: WriteProject, eventually: Any) -> Start:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "changeover.cli", "serve", "--workers", str(count), "--port", "0"),
                 cwd=folder,
-                env={**kept, "PYTHONPATH": str(SOURCES)},
+                env={**kept, "PYTHONPATH": str(SOURCES), "SLOW_GATE": str(folder.with_name("gate"))},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -189,6 +219,28 @@ async def test_a_save_is_built_once_and_a_switch_is_followed_by_all(
         await eventually(lambda: group.all_serve("v3", everybody - {leader}), DEADLINE_S)
 
 
+async def test_runs_of_a_killed_worker_end_in_another(workers: Start, eventually: Any) -> None:
+    async with workers(2) as group:
+        posts = [group.ask("POST", "/threads", json={}) for _ in range(RUNS)]
+        threads = [answer.json()["thread_id"] for answer in await asyncio.gather(*posts)]
+        body = {"assistant_id": "slow", "input": {"steps": []}}
+        accepted = await asyncio.gather(*(group.ask("POST", f"/threads/{id_}/runs", json=body) for id_ in threads))
+        assert all(answer.status_code == 200 for answer in accepted)
+        pid, owned = await eventually(lambda: _owner(group.folder, group.seen), DEADLINE_S)
+        assert owned > 0
+        os.kill(pid, signal.SIGKILL)
+        group.folder.with_name("gate").touch()
+
+        async def ended() -> list[str] | None:
+            answers = [await group.ask("GET", f"/threads/{id_}/runs") for id_ in threads]
+            found = [run["status"] for answer in answers for run in answer.json()]
+            return None if {"pending", "running"} & set(found) else found
+
+        assert await eventually(ended, DEADLINE_S) == ["success"] * RUNS
+        for id_ in threads:
+            assert (await group.ask("GET", f"/threads/{id_}/state")).json()["values"] == {"steps": ["a", "b", "c"]}
+
+
 async def test_workers_stop_when_their_parent_was_killed(workers: Start, eventually: Any) -> None:
     async with workers(2) as group:
         group.process.kill()
@@ -228,6 +280,16 @@ def _holder(lock: Path, pids: set[int]) -> int | None:
         if words[5].rsplit(":", 1)[-1] == inode and int(words[4]) in pids:
             return int(words[4])
     return None
+
+
+def _owner(folder: Path, pids: set[int]) -> tuple[int, int] | None:
+    """A worker that executes runs, with how many."""
+    with closing(sqlite3.connect(folder / ".changeover" / "changeover.db")) as connection:
+        found = connection.execute(
+            "SELECT servers.pid, count(*) FROM runs JOIN servers ON servers.id = runs.owner"
+            " WHERE runs.status = 'running' GROUP BY servers.pid ORDER BY 2 DESC"
+        ).fetchone()
+    return found if found and found[0] in pids else None
 
 
 def _lives(pid: int) -> bool:

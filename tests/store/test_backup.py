@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import stat
@@ -22,6 +23,7 @@ from langgraph.store.postgres import PostgresStore
 
 from changeover import GraphVersionManager
 from changeover.errors import ChangeoverError, InvalidRequest, NotFound, OperatorError
+from changeover.runs.kwargs import request_of
 from changeover.store import backup_postgres
 from changeover.store.backup import Backup, backup, examined, restore
 from changeover.store.opening import lock_file
@@ -168,6 +170,41 @@ async def test_a_restored_thread_goes_on_where_it_was(tmp_path: Path, database: 
         await manager.register("notes", {"notes": noting()})
         assert (await manager.state("t")).values == {"text": "hi!"}
         assert await manager.invoke("notes", {"text": "again"}, thread_id="t") == {"text": "again!"}
+
+
+async def test_a_run_that_was_at_work_is_taken_up_after_the_restore(
+    tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    async def wait(state: Notes) -> Notes:
+        entered.set()
+        await gate.wait()
+        return {"text": state["text"] + "!"}
+
+    def graphs() -> dict[str, Any]:
+        return {"slow": StateGraph(Notes).add_node("wait", wait).add_edge(START, "wait")}
+
+    async with GraphVersionManager.open(tmp_path) as manager:
+        await manager.switch(await manager.register("slow", graphs()))
+        kwargs = {"input": {"text": "hi"}}
+        run = manager.submit(request_of(kwargs, "slow", thread_id="t"))
+        await run.accepted
+        await asyncio.wait_for(entered.wait(), DEADLINE_S)
+        database = manager.settings.database_path(tmp_path)
+        await asyncio.to_thread(backup, database, tmp_path / "copy")
+        gate.set()
+    assert examined(tmp_path / "copy").rows["runs"] == 1
+    restore(tmp_path / "copy", database, force=True)
+    async with GraphVersionManager.open(tmp_path) as manager:
+        await manager.register("slow", graphs())
+        await manager.work()
+
+        async def ended() -> bool:
+            return (await manager.store.runs.get(run.request.id)).status == "success"
+
+        await eventually(ended)
+        assert (await manager.state("t")).values == {"text": "hi!"}
 
 
 async def test_a_restored_project_serves_versions_whose_files_are_gone(sample: Path, tmp_path: Path) -> None:

@@ -78,6 +78,10 @@ def test_both_databases_have_the_same_scripts_tables_columns_indexes_and_trigger
     columns = {
         (table, *row) for table in tables for row in lite.execute(f"SELECT name, cid FROM pragma_table_info('{table}')")
     }
+    indexes = {
+        (index, tuple(name for (name,) in lite.execute(f"SELECT name FROM pragma_index_info('{index}')")))
+        for (index,) in lite.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+    }
     others = set(
         lite.execute("SELECT type, name FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL")
     )
@@ -94,6 +98,12 @@ def test_both_databases_have_the_same_scripts_tables_columns_indexes_and_trigger
             " UNION ALL SELECT 'trigger', tgname FROM pg_trigger WHERE NOT tgisinternal"
         ).fetchall()
         assert set(found) == others
+        found = postgres.execute(
+            "SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum) FROM pg_class c"
+            " JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relkind = 'i'"
+            " AND c.relnamespace = 'changeover'::regnamespace GROUP BY c.relname"
+        ).fetchall()
+        assert {(index, tuple(names)) for index, names in found} >= indexes
 
 
 async def test_servers_that_start_at_the_same_time_make_one_schema(postgres_url: str) -> None:

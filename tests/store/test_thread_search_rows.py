@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from changeover.store.containment import contains
@@ -42,28 +40,31 @@ def parts_of(value: Any) -> st.SearchStrategy[Any]:
     return st.just(value) | SCALARS
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(OBJECTS, min_size=1, max_size=4).flatmap(lambda have: st.tuples(st.just(have), parts_of(have[0]))))
-def test_sql_finds_what_python_says_metadata_holds(drawn: tuple[list[dict[str, Any]], Any]) -> None:
+def test_sql_finds_what_python_says_metadata_holds(address: str, drawn: tuple[list[dict[str, Any]], Any]) -> None:
     have, wanted = drawn
     if not isinstance(wanted, dict):
         wanted = {}
-    found = asyncio.run(search(have, wanted))
+    found = asyncio.run(search(address, have, wanted))
     assert found == {f"t{n}" for n, metadata in enumerate(have) if contains(metadata, wanted)}
 
 
-async def search(have: list[dict[str, Any]], wanted: dict[str, Any]) -> set[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store.open(Path(folder) / "c.db")
-        try:
-            for number, metadata in enumerate(have):
-                new = NewThread(ThreadId(f"t{number}"), metadata)
-                await store.threads.put(new, lambda facts: None, lambda connection: None)  # type: ignore[arg-type, return-value]
-            rows = await store.threads.search(ThreadFilter(wanted), "thread_id", False, 10, 0)
-            assert await store.threads.count(ThreadFilter(wanted)) == len(rows)
-            return {row.thread.id for row in rows}
-        finally:
-            await store.close()
+async def search(address: str, have: list[dict[str, Any]], wanted: dict[str, Any]) -> set[str]:
+    store = Store.open(address)
+    try:
+        await store.database.write(lambda connection: connection.execute("DELETE FROM threads") and None)
+        for number, metadata in enumerate(have):
+            new = NewThread(ThreadId(f"t{number}"), metadata)
+            await store.threads.put(new, lambda facts: None, lambda connection: None)  # type: ignore[arg-type, return-value]
+        rows = await store.threads.search(ThreadFilter(wanted), "thread_id", False, 10, 0)
+        assert await store.threads.count(ThreadFilter(wanted)) == len(rows)
+        assert {row.thread.id: row.thread.metadata for row in rows} == {
+            row.thread.id: have[int(row.thread.id[1:])] for row in rows
+        }
+        return {row.thread.id for row in rows}
+    finally:
+        await store.close()
 
 
 def test_containment_is_that_of_json() -> None:

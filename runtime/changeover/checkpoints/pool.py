@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from changeover.errors import Unavailable
+from changeover.store.postgres_failures import explain, is_lost
+
+T = TypeVar("T")
 
 SETUP_LOCK = 0x6368616E67656F78
 SETUP_TIMEOUT_S = 60.0
 POLL_S = 0.1
-OPEN_TIMEOUT_S = 10.0
+OPEN_TIMEOUT_S = 5.0
+RETRY_S = 30.0
 IDLE_IN_TRANSACTION_MS = 5_000
 
 
@@ -39,6 +44,20 @@ async def open_pool(url: str, *, max_size: int = 2) -> AsyncConnectionPool[Any]:
     )
     await pool.open()
     return pool
+
+
+async def while_lost(call: Callable[[], Awaitable[T]]) -> T:
+    """Do what may be done twice, again while the database cannot be reached, for up to `RETRY_S`."""
+    ends = time.monotonic() + RETRY_S
+    while True:
+        try:
+            return await call()
+        except psycopg.Error as error:
+            if not is_lost(error):
+                raise
+            if time.monotonic() > ends:
+                raise explain(error) from error
+        await asyncio.sleep(POLL_S)
 
 
 @asynccontextmanager

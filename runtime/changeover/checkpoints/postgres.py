@@ -21,6 +21,7 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    DeltaChannelHistory,
     get_checkpoint_id,
     get_serializable_checkpoint_metadata,
 )
@@ -31,7 +32,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from psycopg_pool import AsyncConnectionPool
 
 from changeover.checkpoints.fence import NO_TASK, answers_in
-from changeover.checkpoints.pool import open_pool, setting_up
+from changeover.checkpoints.pool import open_pool, setting_up, while_lost
 from changeover.checkpoints.saver import OwnSaver, place_config
 from changeover.checkpoints.tables import Job, Key, Tables
 from changeover.store.connection import Connection
@@ -110,6 +111,8 @@ class PostgresTables(Tables):
         """In one statement where they are few; it must not hold a row twice."""
         by_key = {(*row[:4], row[5]): row for row in (rows if replace else reversed(rows))}
         wanted = list(by_key.values())
+        if not wanted:
+            return
         if len(wanted) > AT_ONCE:
             connection.executemany(self.insert_write(replace=replace), wanted)
         else:
@@ -213,6 +216,12 @@ class PostgresSaver(OwnSaver, AsyncPostgresSaver):
             where, parameters = where + " LIMIT ?", [*parameters, limit]
         for found in await self._read(where, tuple(parameters)):
             yield found
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        stock = super().aget_delta_channel_history
+        return await while_lost(lambda: stock(config=config, channels=channels))
 
     async def _read(self, where: str, parameters: Sequence[Any]) -> list[CheckpointTuple]:
         def job(connection: Connection) -> list[tuple[Mapping[str, Any], Any]]:

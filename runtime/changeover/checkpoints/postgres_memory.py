@@ -6,16 +6,16 @@ keeps that time in whole minutes, and finds an item by words it no longer has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
-from langgraph.store.base import Item, PutOp, SearchItem, TTLConfig
+from langgraph.store.base import Item, Op, PutOp, Result, SearchItem, TTLConfig
 from langgraph.store.postgres.aio import AsyncPostgresStore
 from langgraph.store.postgres.base import PostgresIndexConfig
 from psycopg_pool import AsyncConnectionPool
 
-from changeover.checkpoints.pool import open_pool, setting_up
+from changeover.checkpoints.pool import open_pool, setting_up, while_lost
 from changeover.errors import OperatorError
 
 CONNECTIONS = 4
@@ -75,6 +75,10 @@ class PostgresMemory(AsyncPostgresStore):
     @property
     def _omit_expired(self) -> bool:
         return True
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        wanted = list(ops)
+        return await while_lost(lambda: super(PostgresMemory, self).abatch(wanted))
 
     async def aget(self, namespace: tuple[str, ...], key: str, *, refresh_ttl: bool | None = None) -> Item | None:
         return await super().aget(namespace, key, refresh_ttl=self._renews(refresh_ttl))

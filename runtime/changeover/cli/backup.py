@@ -6,18 +6,14 @@ They work on the database itself, whether or not a server uses it; with `--url` 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from changeover.cli import output
-from changeover.cli.finding import database_path
 from changeover.cli.options import Options
 from changeover.errors import InvalidRequest
 from changeover.settings import Settings
-
-if TYPE_CHECKING:
-    from changeover.store.backup import Backup
 
 File = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
@@ -55,31 +51,23 @@ def restore(options: Options, file: File, force: Force = False) -> None:
 def _made(options: Options, target: Path, force: bool) -> dict[str, Any]:
     if options.url:
         return _downloaded(options, target, force)
-    if (url := _postgres(options)) is not None:
-        from changeover.store import backup_postgres
+    from changeover.store.backup import back_up
 
-        return backup_postgres.backup(url, target, force=force).to_json()
-    from changeover.store import backup as sqlite
-
-    return sqlite.backup(database_path(options), target, force=force).to_json()
+    return back_up(_address(options), target, force=force).to_json()
 
 
 def _restored(options: Options, source: Path, force: bool) -> tuple[dict[str, Any], str | None]:
-    if (url := _postgres(options)) is not None:
-        from changeover.store import backup_postgres
+    from changeover.store.backup import put_back
 
-        return backup_postgres.restore(source, url, force=force).to_json(), None
-    from changeover.store import backup as sqlite
-
-    found, old = sqlite.restore(source, database_path(options), force=force)
+    found, old = put_back(source, _address(options), force=force)
     return found.to_json(), str(old) if old else None
 
 
 def _downloaded(options: Options, target: Path, force: bool) -> dict[str, Any]:
     from changeover.cli.client import Client, ask
-    from changeover.store import backup as sqlite
+    from changeover.store.backup import arriving, examined_of_either_kind
 
-    with sqlite.arriving(target, force=force) as partial:
+    with arriving(target, force=force) as partial:
 
         async def work(client: Client) -> None:
             with partial.open("wb") as stream:
@@ -87,25 +75,12 @@ def _downloaded(options: Options, target: Path, force: bool) -> dict[str, Any]:
                     stream.write(chunk)
 
         ask(options, work)
-        found = _examined(partial).to_json()
+        found = examined_of_either_kind(partial).to_json()
     return {**found, "path": str(target)}
 
 
-def _examined(path: Path) -> Backup:
-    from changeover.store import backup as sqlite
-
-    with path.open("rb") as stream:
-        is_sqlite = stream.read(len(sqlite.MAGIC)) == sqlite.MAGIC
-    if is_sqlite:
-        return sqlite.examined(path)
-    from changeover.store import backup_postgres
-
-    return backup_postgres.examined(path)
-
-
-def _postgres(options: Options) -> str | None:
-    given = Settings.load(None, {"database": options.database}).database
-    return given if given.startswith(("postgres://", "postgresql://")) else None
+def _address(options: Options) -> Path | str:
+    return Settings.load(None, {"database": options.database}).database_address(options.folder)
 
 
 def _told(made: dict[str, Any]) -> str:

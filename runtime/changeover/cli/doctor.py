@@ -17,7 +17,7 @@ import typer
 
 from changeover import __version__
 from changeover.cli import output
-from changeover.cli.finding import database_path, running_server
+from changeover.cli.finding import database_address, running_server
 from changeover.cli.options import Options
 from changeover.cli.project import Folder
 from changeover.errors import ChangeoverError
@@ -95,18 +95,23 @@ def _installation() -> Iterator[Finding]:
 
 
 def _place(options: Options, settings: Settings | None) -> Iterator[Finding]:
+    from changeover.settings import without_password
+
     folder = options.folder
     yield _project(folder)
     if not folder.is_dir() or settings is None:
         return
     try:
         server = running_server(options)
-        path = database_path(options)
+        where = database_address(options)
     except ChangeoverError as error:
         yield Finding("database", "problem", error.message, error.hint or "")
         return
-    yield _database(path, server)
-    yield _room(path)
+    if isinstance(where, str):
+        yield Finding("database", "ok", f"Postgres, {without_password(where)}")
+    else:
+        yield _database(where, server)
+        yield _room(where)
     yield _port(settings, server)
     yield _watching(settings)
 

@@ -23,7 +23,7 @@ _PROJECT_MARKS = ("agents", "tools", "changeover", "graphs", "langgraph")
 
 def running_server(options: Options) -> str | None:
     """The address of the server that serves the project, None where none does."""
-    file = database_path(options).parent / SERVER_FILE
+    file = _settings(options).state_folder(options.folder) / SERVER_FILE
     try:
         with file.open("rb") as stream:
             told = json.loads(stream.read(SERVER_FILE_LIMIT_BYTES))
@@ -34,8 +34,13 @@ def running_server(options: Options) -> str | None:
     return url if told_right else None
 
 
-def database_path(options: Options) -> Path:
-    return Settings.load(None, {"database": options.database}).database_path(options.folder)
+def database_address(options: Options) -> Path | str:
+    """The path of a SQLite file, or the address of a Postgres."""
+    return _settings(options).database_address(options.folder)
+
+
+def _settings(options: Options) -> Settings:
+    return Settings.load(None, {"database": options.database})
 
 
 def _is_of_this_machine(url: str) -> bool:
@@ -68,9 +73,14 @@ def demand_project(options: Options) -> None:
     if not folder.is_dir():
         raise OperatorError(f"{folder} is not a folder", code="no-project", hint="name a project with --project")
     names = {path.name.partition(".")[0] for path in folder.iterdir()}
-    if names.isdisjoint(_PROJECT_MARKS) and not database_path(options).exists():
+    if names.isdisjoint(_PROJECT_MARKS) and not _has_database(options):
         raise OperatorError(
             f"{folder} holds no project",
             code="no-project",
             hint="start one with `changeover init`, or name one with --project or a server with --url",
         )
+
+
+def _has_database(options: Options) -> bool:
+    where = database_address(options)
+    return isinstance(where, str) or where.exists()

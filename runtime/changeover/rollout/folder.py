@@ -203,7 +203,9 @@ class ProjectFolder:
         return with_files(snapshot, files, limits) if files else snapshot
 
     def _demand_database_outside(self, snapshot: Snapshot) -> None:
-        database = self._settings.database_path(self.path)
+        database = self._settings.database_address(self.path)
+        if isinstance(database, str):
+            return
         if database.is_relative_to(self.path) and database.relative_to(self.path).as_posix() in snapshot.files:
             raise OperatorError(
                 f"the database {database} lies in a folder that is part of the versions",

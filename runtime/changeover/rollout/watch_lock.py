@@ -21,7 +21,7 @@ class WatchLock:
     """Held from `take` on, until `release` or the end of the process."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / WATCH_LOCK
+        self._path = folder / WATCH_LOCK  # the folder is made by the lock where it is missing
         self._lock = FileLock(self._path, thread_local=False)
 
     @property

@@ -180,6 +180,8 @@ class BackgroundRuns:
                     raise here.error
                 if not isinstance(here.error, RunLost):
                     return
+                if not is_on_disk:  # what its new owner says does not follow what was said here
+                    raise here.error
                 is_elsewhere = True
             except Conflict:  # it fell behind what is in memory; the rest is on disk
                 if not is_on_disk:
@@ -193,6 +195,7 @@ class BackgroundRuns:
         """Ends when a run has ended that is not executed here; gives something each `quiet_s` until then."""
         quiet = asyncio.get_running_loop().time() + quiet_s
         while self.get(run.id) is None and (await self._rows.get(run.id)).is_active:
+            self._engine.check_open(run)
             now = asyncio.get_running_loop().time()
             if now >= quiet:
                 quiet = now + quiet_s
@@ -220,6 +223,7 @@ class BackgroundRuns:
                 async for new in self.events(run, seq if is_on_disk else 0, None, quiet_s):
                     yield new
                 return
+            self._engine.check_open(run)
             now = asyncio.get_running_loop().time()
             if quiet_s is not None and now - quiet >= quiet_s:
                 quiet = now
@@ -313,7 +317,7 @@ class BackgroundRuns:
                 await self._forget_thread(run.request.thread_id)
         finally:
             del self._active[run.request.id]
-            if run.accepted.exception() is None:
+            if run.accepted.exception() is None and not isinstance(run.error, RunLost):
                 self._keep(run)
             run.ended.set()
             run.log.end()

@@ -123,9 +123,8 @@ class Engine:
         try:
             log.debug("run_started", extra={"reason": flight.run.reason})
             await self._remember_origin(flight, request)
-            opened = LiveRun(
-                request, flight, partial(self._opened, request, flight), self._observers, self._at_boundary
-            )
+            graph = partial(self._opened, request, flight)
+            opened = LiveRun(request, flight, graph, self._observers, self._at_boundary, self._find_what_is_left)
             async with opened:
                 live = opened
                 if taken_up is not None and taken_up.status == "running":
@@ -199,6 +198,11 @@ class Engine:
         for flight in self._in_flight.on():
             if outlives_the_process(flight.run.kwargs):
                 flight.stop_at_boundary(STOPS)
+
+    def check_open(self, run: Run) -> None:
+        """Raise `Released` where who waits for a run of another process is to ask one that does not stop."""
+        if self._stops:
+            raise Released(run)
 
     async def close(self, timeout_s: float) -> None:
         """Stop, let what goes on end within the time, then cut off what is left."""
@@ -363,7 +367,6 @@ class Engine:
             raise Released(flight.run)
         flight.stops = None
         await self._hand_over(flight)
-        await self._find_what_is_left(live)
 
     async def _hand_over(self, flight: Flight) -> None:
         """Move a run to where the routing leads; it ends where it is if that cannot be, and an event says why."""
@@ -386,9 +389,9 @@ class Engine:
         self._in_flight.moved(flight, moved)
 
     async def _find_what_is_left(self, live: LiveRun) -> None:
-        left = await what_is_left(live.request, live.run, live.graph, live.config)
-        live.go_on_with(left.request)
-        live.waiting = left.waiting
+        run = await self._rows.get(live.run.id)  # what its saver noted since is in its row alone
+        left = await what_is_left(live.asked, run, live.graph, live.config)
+        live.go_on_with(left.request, left.waiting)
 
     # --- out -------------------------------------------------------------------------------------
 

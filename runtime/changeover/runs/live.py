@@ -10,7 +10,6 @@ import dataclasses
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
@@ -60,11 +59,14 @@ class Opened:
 Open = Callable[[], AbstractAsyncContextManager[Opened]]
 
 
+Ask = Callable[["LiveRun"], Awaitable[None]]
+
+
 class LiveRun:
     """The row of a run that executes, and the stream of its parts, which is read once.
 
     `open_` opens the graph of the version that the run is on. `at_boundary` is asked where the run has stopped because
-    it should, and changes its version or raises what ends it here.
+    it should, and changes its version or raises what ends it here; `find_what_is_left` sets what it goes on with.
     """
 
     graph: CompiledGraph
@@ -75,12 +77,15 @@ class LiveRun:
         flight: Flight,
         open_: Open,
         observers: Sequence[Observer],
-        at_boundary: Callable[[LiveRun], Awaitable[None]],
+        at_boundary: Ask,
+        find_what_is_left: Ask,
     ) -> None:
-        self.request = request
+        self.request = request  # what is left of what was asked
+        self.asked = request
         self.flight = flight
         self._open = open_
         self._at_boundary = at_boundary
+        self._find_what_is_left = find_what_is_left
         self._stack = AsyncExitStack()
         self._tree: CodeTree | None = None
         self._seams = Seams()
@@ -112,9 +117,10 @@ class LiveRun:
         self.graph, self._tree = opened.graph, opened.tree
         self.flight.goes_on(Boundary(self.graph))
 
-    def go_on_with(self, request: RunRequest) -> None:
-        """Run this instead of what was asked for first: what is left of it."""
+    def go_on_with(self, request: RunRequest, waiting: Waiting | None) -> None:
+        """Run this instead of what was asked for first: what is left of it. Nothing, where it waits for somebody."""
         self.request = request
+        self.waiting = waiting
 
     @property
     def run(self) -> Run:
@@ -162,12 +168,12 @@ class LiveRun:
         version = self.run.version
         await self._at_boundary(self)
         self._seams.went_on()
-        self.request = replace(self.request, input=None, checkpoint=None)
         if self.run.version != version:
             await self._stack.aclose()
             await self._enter_graph()
         else:
             self.flight.goes_on(Boundary(self.graph))
+        await self._find_what_is_left(self)
 
     async def answer(self) -> Any:
         """What `ainvoke` gives: the last values, with open interrupts under `__interrupt__`."""

@@ -22,6 +22,7 @@ from changeover.store.records import Run, Waiting
 
 INTERRUPT = "__interrupt__"
 Nodes = All | Sequence[str]
+Saver = BaseCheckpointSaver[Any]
 
 
 @dataclass(frozen=True)
@@ -33,33 +34,47 @@ class Left:
 
 
 async def what_is_left(request: RunRequest, run: Run, graph: CompiledGraph, config: RunnableConfig) -> Left:
-    """Of a run that has stopped, on the graph of its version."""
+    """Of a run that was asked for with this request and has stopped, on the graph of its version."""
     saver = graph.checkpointer
-    if not run.begun or not isinstance(saver, BaseCheckpointSaver):
-        return Left(await _without_taken_answers(request, run, saver, config))
-    goes_on = replace(request, input=None, checkpoint=None)
+    if not isinstance(saver, BaseCheckpointSaver):
+        return Left(request)
+    if not run.begun:
+        return Left(await _without_taken_answers(request, run, saver, config) if run.answered else request)
+    left = Left(await _open_answers(replace(request, checkpoint=None), run, saver, config))
     if _has_breakpoints(graph, request):
         state = await graph.aget_state(_newest(config), subgraphs=True)
         if await _stands_at_breakpoint(graph, request, run, state, saver):
-            return Left(goes_on, "breakpoint")
-    return Left(goes_on)
+            return replace(left, waiting="breakpoint")
+    return left
 
 
-async def _without_taken_answers(request: RunRequest, run: Run, saver: Any, config: RunnableConfig) -> RunRequest:
-    """Answers by the id of their question, without those that a task took before the run was cut off."""
+async def _open_answers(request: RunRequest, run: Run, saver: Saver, config: RunnableConfig) -> RunRequest:
+    """No input, but for answers by the id of their question, which LangGraph keeps nowhere until they are taken."""
+    answers = await _untaken(request, run, saver, config)
+    return replace(request, input=Command(resume=answers) if answers else None)
+
+
+async def _without_taken_answers(request: RunRequest, run: Run, saver: Saver, config: RunnableConfig) -> RunRequest:
+    """What was asked for, without the answers that a task took before the run was cut off."""
     command = request.input
-    if not (run.answered and isinstance(command, Command) and isinstance(command.resume, dict)):
+    if not isinstance(command, Command) or not isinstance(command.resume, dict):
         return request
+    answers = await _untaken(request, run, saver, config)
+    return replace(request, input=replace(command, resume=answers) if answers else None)
+
+
+async def _untaken(request: RunRequest, run: Run, saver: Saver, config: RunnableConfig) -> dict[str, Any]:
+    """Answers by id whose question is still open. LangGraph would give one that was taken to the next question."""
+    command = request.input
+    if not isinstance(command, Command) or not isinstance(command.resume, dict):
+        return {}
     open_ids: set[str] = set()
     thread: RunnableConfig = {"configurable": {"thread_id": config["configurable"]["thread_id"]}}
     async for saved in saver.alist(thread):
         for task_id, channel, value in saved.pending_writes or []:
             if channel == INTERRUPT and task_id not in run.answered:
                 open_ids.update(interrupt.id for interrupt in value)
-    left = {id_: answer for id_, answer in command.resume.items() if id_ in open_ids}
-    if not left:
-        return replace(request, input=None)
-    return replace(request, input=replace(command, resume=left))
+    return {id_: answer for id_, answer in command.resume.items() if id_ in open_ids}
 
 
 def _newest(config: RunnableConfig) -> RunnableConfig:

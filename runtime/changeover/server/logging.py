@@ -50,6 +50,7 @@ def configure(form: Literal["text", "json"] | str, level: int = logging.INFO) ->
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
     for name in CHATTY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     structlog.configure(
@@ -63,6 +64,11 @@ def hide(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     for name in HIDDEN & event.keys():
         event[name] = "(hidden)"
     return event
+
+
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    """A stream that is not over is cut on purpose, so that its client comes again."""
+    return record.msg != "ASGI callable returned without completing response."
 
 
 def _rendering(form: str) -> list[Processor]:

@@ -142,8 +142,8 @@ SUCCESSES: dict[tuple[str, str], dict[str, Json]] = {
 NAMING_PATHS = frozenset(
     (
         "/runs", "/runs/batch", "/runs/wait", "/runs/stream", "/runs/cancel", "/runs/crons", "/threads", "/assistants",
-        "/admin/switch", "/admin/ramp", "/admin/rollback", "/admin/diff", "/admin/versions", "/admin/check", "/admin/threads",
-        "/admin/runs", "/threads/prune",
+        "/admin/switch", "/admin/ramp", "/admin/rollback", "/admin/diff", "/admin/versions", "/admin/check",
+        "/admin/threads", "/admin/runs", "/threads/prune",
     )
 )  # fmt: skip
 """Paths without a name in them, whose body or query names what may not exist."""

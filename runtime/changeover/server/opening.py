@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.1  # between two looks at what another process makes current first
 RETRY_S = 1.0
-FOLLOW_S = 0.2
 
 
 class FolderService:
@@ -46,7 +45,7 @@ class FolderService:
         else:
             self._tasks.append(asyncio.create_task(self._lead_later(), name="changeover-watch-election"))
         if self._manager.is_worker:
-            self._tasks.append(asyncio.create_task(self._follow_routing(), name="changeover-routing"))
+            self._tasks.append(asyncio.create_task(self._prepare(), name="changeover-prepare"))
         await self._manager.work()
         return failed
 
@@ -99,21 +98,24 @@ class FolderService:
                 log.exception("watch_failed")
             await asyncio.sleep(RETRY_S)
 
-    async def _follow_routing(self) -> None:
-        """What another process moved is followed, and compiled here before the first run needs it."""
+    async def _prepare(self) -> None:
+        """What another process made current is compiled before the first run needs it, with the environment of then."""
+        prepared = self._manager.routing
         while True:
+            await asyncio.sleep(LOOK_S)
+            routing = self._manager.routing
+            if routing is None or routing == prepared:
+                continue
+            prepared = routing
             try:
-                routing = await self._manager.store.routing.head()
-                known = self._manager.routing
-                if routing is not None and (known is None or known.revision < routing.revision):
-                    self._manager.routing = routing
+                if not self._lock.is_held:
                     await self._manager.folder.refresh_environment()
-                    await self._manager.loader.load(routing.current)
+                for id_ in {routing.current, *routing.graphs.values()}:
+                    await self._manager.loader.load(id_)
             except ChangeoverError as error:
-                log.warning("routing_not_followed", extra={"code": error.code, "reason": error.message})
+                log.warning("version_not_prepared", extra={"code": error.code, "reason": error.message})
             except Exception:  # root of a task
-                log.exception("routing_not_followed")
-            await asyncio.sleep(FOLLOW_S)
+                log.exception("version_not_prepared")
 
 
 class Opening:

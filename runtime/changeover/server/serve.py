@@ -33,7 +33,8 @@ from changeover.settings import Settings
 log = logging.getLogger(__name__)
 
 SERVER_FILE = "server.json"
-END_WAIT_S = 30
+END_WAIT_S = 28  # until all is cut off: who runs containers often kills after 30
+RUNS_WAIT_S = 25  # for runs to come to a boundary or to end; the requests that wait for them end with them
 BACKLOG = 2048
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -182,7 +183,9 @@ async def _serving(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -
         app.state.stopping.set()
         manager.stop_runs()  # now, so that requests which wait for runs end with them
         server.should_exit = True
+        ending = asyncio.create_task(manager.end_runs(RUNS_WAIT_S), name="changeover-end-of-runs")
         await task
+        await ending
 
 
 @contextlib.asynccontextmanager
@@ -201,6 +204,7 @@ async def server_file(folder: Path, url: str) -> AsyncIterator[None]:
 
 def _write(path: Path, text: str) -> None:
     """At once or not at all: a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".tmp")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)

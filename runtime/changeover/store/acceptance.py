@@ -44,9 +44,17 @@ class Unchanging:
         self._graphs: dict[tuple[str, str], GraphEntry] = {}
 
     def routing(self, connection: Connection, revision: int | None) -> Routing | None:
-        if revision is not None and (self._routing is None or self._routing.revision != revision):
+        if revision is None:
+            return None
+        if self._routing is None or self._routing.revision != revision or not self._is_head(connection):
             self._routing = rows.head_of_routing(connection)
         return self._routing
+
+    def _is_head(self, connection: Connection) -> bool:
+        """Whether what is known was committed: a revision that was undone with its transaction may be given again."""
+        assert self._routing is not None
+        head = connection.execute("SELECT operation FROM routing WHERE revision = ?", (self._routing.revision,))
+        return bool(head.fetchone()["operation"] == self._routing.operation)
 
     def graph(self, connection: Connection, version: str | None, graph: str) -> GraphEntry | None:
         if version is None:

@@ -1,4 +1,4 @@
-"""Copies of a SQLite database, and its return from one.
+"""Copies of a database, and its return from one; a Postgres is copied by `backup_postgres`, a SQLite file here.
 
 A copy is one file that holds all state, ours and LangGraph's, as it was at one moment; it is made while others read
 and write, and keeps no writer waiting. It appears under its name whole or not at all.
@@ -42,6 +42,35 @@ class Backup:
 
     def to_json(self) -> dict[str, Any]:
         return {"path": str(self.path), "size_bytes": self.size_bytes, "schema": self.schema, "rows": self.rows}
+
+
+def back_up(address: Path | str, target: Path, *, force: bool = False) -> Backup:
+    """Copy a database of either kind: the file at a path, or the Postgres at an address. Blocking."""
+    if isinstance(address, Path):
+        return backup(address, target, force=force)
+    with _driver():
+        from changeover.store import backup_postgres
+    return backup_postgres.backup(address, target, force=force)
+
+
+def put_back(source: Path, address: Path | str, *, force: bool = False) -> tuple[Backup, Path | None]:
+    """Restore a database of either kind; returns the backup, and where a file's old state was put. Blocking."""
+    if isinstance(address, Path):
+        return restore(source, address, force=force)
+    with _driver():
+        from changeover.store import backup_postgres
+    return backup_postgres.restore(source, address, force=force), None
+
+
+def examined_of_either_kind(path: Path) -> Backup:
+    """As `examined`, for an archive of a Postgres as well."""
+    with path.open("rb") as stream:
+        is_sqlite = stream.read(len(MAGIC)) == MAGIC
+    if is_sqlite:
+        return examined(path)
+    with _driver():
+        from changeover.store import backup_postgres
+    return backup_postgres.examined(path)
 
 
 def backup(database: Path, target: Path, *, force: bool = False) -> Backup:
@@ -241,6 +270,16 @@ def _no_backup(path: Path, because: str) -> InvalidRequest:
     return InvalidRequest(
         f"{path} is no backup of changeover: {because}", code="no-backup", hint="name one made by `changeover backup`"
     )
+
+
+@contextmanager
+def _driver() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise OperatorError(
+            f"Postgres needs a driver: {error}", code="missing-extra", hint="pip install 'changeover[postgres]'"
+        ) from None
 
 
 @contextmanager

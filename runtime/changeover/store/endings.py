@@ -14,6 +14,7 @@ from changeover.store.connection import Connection
 from changeover.store.records import (
     Decision,
     Outcome,
+    Routing,
     Run,
     RunId,
     Thread,
@@ -117,7 +118,7 @@ def release(connection: Connection, run: Run) -> None:
 def successor(connection: Connection, known: Unchanging, run: Run, now: float) -> Decision:
     """Where a running run is to be handed over to; its own version, and why, if it ends there."""
     routing = rows.head_of_routing(connection)
-    target = routing.version_for(run.graph) if routing else run.version
+    target = _target(connection, known, routing, run) if routing else run.version
     thread = thread_of(connection, run.thread_id) if run.thread_id else None
     own, next_ = known.graph(connection, run.version, run.graph), known.graph(connection, target, run.graph)
     if target == run.version:
@@ -131,6 +132,14 @@ def successor(connection: Connection, known: Unchanging, run: Run, now: float) -
     if thread_policy(thread, routing, own, now) == "pinned":
         return Decision(run.version, f"its thread is pinned to {run.version}")
     return Decision(target, f"handed over from {run.version}")
+
+
+def _target(connection: Connection, known: Unchanging, routing: Routing, run: Run) -> VersionId:
+    """Where the routing leads for a run's thread: a share of them to the version that ramps, if that has the graph."""
+    ramping = routing.ramping
+    if ramping and routing.ramps(run.thread_id or run.id) and known.graph(connection, ramping, run.graph) is not None:
+        return ramping
+    return routing.version_for(run.graph)
 
 
 def hand_over(connection: Connection, known: Unchanging, run: Run, to: VersionId, now: float) -> Run | None:

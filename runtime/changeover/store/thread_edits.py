@@ -127,9 +127,7 @@ def claim(connection: Connection, seen: Seen, claim: RunId, decide: Decide, now:
     connection.execute("UPDATE threads SET status = 'busy' WHERE id = ?", (id_,))
 
 
-def release(
-    connection: Connection, seen: Seen, claim: RunId, state: NewState | None, now: float
-) -> RunId | None:
+def release(connection: Connection, seen: Seen, claim: RunId, state: NewState | None, now: float) -> RunId | None:
     id_, version = seen.row.thread.id, seen.decision.version
     connection.execute("DELETE FROM runs WHERE id = ?", (claim,))
     if state is not None:

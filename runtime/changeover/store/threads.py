@@ -127,9 +127,7 @@ class Threads:
         return await self._database.read(job)
 
 
-def _put(
-    connection: Connection, new: NewThread, decide: Decide, also: Also, now: float
-) -> tuple[ThreadRow, bool]:
+def _put(connection: Connection, new: NewThread, decide: Decide, also: Also, now: float) -> tuple[ThreadRow, bool]:
     inserted = connection.execute(
         "INSERT INTO threads (id, metadata, created_at, updated_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         (new.id, rows.dumps(dict(new.metadata)), now, now),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +13,7 @@ from starlette.responses import StreamingResponse
 
 from changeover.errors import Conflict
 from changeover.manager import GraphVersionManager
+from changeover.store.backup import back_up
 
 CHUNK_BYTES = 256_000
 MEDIA_TYPE = "application/octet-stream"
@@ -39,29 +39,18 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         if making.locked():
             raise Conflict("another copy is being made", code="backup-under-way", hint="ask again when it is done")
         async with making:
-            copy, size_bytes = await asyncio.to_thread(_copied, manager)
+            copy, size_bytes = await asyncio.to_thread(_copied, manager.settings.database_address(manager.project))
         headers = {"Content-Length": str(size_bytes), "Cache-Control": "no-store"}
         return StreamingResponse(_chunks(copy), headers=headers, media_type=MEDIA_TYPE)
 
     return routes
 
 
-def _copied(manager: GraphVersionManager) -> tuple[IO[bytes], int]:
+def _copied(address: Path | str) -> tuple[IO[bytes], int]:
     """An open file without a name: it is gone with whoever reads it."""
-    url = manager.settings.database
-    if url.startswith(("postgres://", "postgresql://")):
-        from changeover.store import backup_postgres
-
-        make = partial(backup_postgres.backup, url)
-        folder = None
-    else:
-        from changeover.store import backup
-
-        database = manager.settings.database_path(manager.project)
-        make = partial(backup.backup, database)
-        folder = database.parent  # where there is room for another one, rather than in memory
+    folder = address.parent if isinstance(address, Path) else None  # where there is room for another one
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as name:
-        made = make(Path(name) / "copy")
+        made = back_up(address, Path(name) / "copy")
         return made.path.open("rb"), made.size_bytes
 
 

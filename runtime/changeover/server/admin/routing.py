@@ -137,5 +137,3 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
 
 def _receipt(receipt: Receipt) -> JSON:
     return JSON(receipt.to_json(), headers={"ETag": etag(receipt.revision)})
-
-

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.types import Send
 
-from changeover.errors import ChangeoverError, Conflict, RunLost
+from changeover.errors import ChangeoverError, Conflict, NotFound, RunLost
 from changeover.manager import GraphVersionManager
 from changeover.runs.background import BackgroundRun, RunCancelled
 from changeover.runs.encoding import dumps
@@ -72,18 +72,40 @@ def place_of(run: Run) -> str:
 class LastValues(Answer):
     """One JSON document. While it takes long, newlines before it keep the connection awake."""
 
-    async def follow(self, background: BackgroundRun, run: Run) -> None:
+    async def follow(self, background: BackgroundRun, run: Run, manager: GraphVersionManager) -> None:
+        """The end of a run that is executed here."""
         while not await _within(background.ended, HEARTBEAT_S):
             await self.keep_awake(background.run if background.begun.is_set() else run)
         error = background.error
-        if isinstance(error, (Released, RunLost)):  # cut off, where it was begun: it goes on elsewhere
-            raise error
+        if isinstance(error, RunLost):
+            await self.follow_elsewhere(background.run, manager)
+            return
+        if isinstance(error, Released):
+            if not self._started:
+                raise error
+            return  # the server cuts what is not complete, and the client joins the run again
         if error is not None and not background.begun.is_set() and not self._started:
             raise _refusal(error, run)
         values = (
             with_interrupts(background.values, background.interrupts) if background.interrupts else background.values
         )
         await self.finish(background.run, {"__error__": error_json(error)} if error is not None else values)
+
+    async def follow_elsewhere(self, run: Run, manager: GraphVersionManager) -> None:
+        """The end of a run that another process executes, or that has ended."""
+        try:
+            async for _ in manager.background.end_of(run, HEARTBEAT_S):
+                await self.keep_awake(run)
+        except Released:
+            if not self._started:
+                raise
+            return
+        background = manager.background.get(run.id)  # taken over meanwhile
+        if background is not None:
+            await self.follow(background, background.run, manager)
+            return
+        run = await manager.store.runs.get(run.id)
+        await self.finish(run, await _left_behind(run, manager))
 
     async def finish(self, run: Run, answer: Any) -> None:
         body = dumps(answer)
@@ -125,9 +147,24 @@ class EventStream(Answer):
                     body = b"".join(map(sse.encode, wanted))
                     if body or not entries:
                         await self.write(body or sse.HEARTBEAT, more=True)
+        except (Released, RunLost):
+            return  # the server cuts what is not complete, and the client comes again
         except ChangeoverError as error:
             await self.write(sse.event("error", dumps(error_json(error))), more=True)
         await self.write(b"", more=False)
+
+
+async def _left_behind(run: Run, manager: GraphVersionManager) -> Any:
+    """What a run that has ended said last, as far as its row and its thread know."""
+    if run.status in ("error", "timeout"):
+        kind, _, message = run.status_reason.partition(": ")
+        return {"__error__": {"error": kind, "message": message or run.status_reason}}
+    if run.thread_id is None:
+        raise NotFound(f"the values of run {run.id} are kept no more", code="values-gone")
+    snapshot = await manager.state(run.thread_id)
+    if run.status == "interrupted" and snapshot.interrupts:
+        return with_interrupts(snapshot.values, snapshot.interrupts)
+    return snapshot.values
 
 
 def _refusal(error: BaseException, run: Run) -> BaseException:

@@ -90,7 +90,7 @@ class Wait(_Endpoint):
     async def _answer(
         self, background: BackgroundRun, run: Run, root_path: str, send: Send, listener: Listener
     ) -> None:
-        await LastValues(root_path, send, listener).follow(background, run)
+        await LastValues(root_path, send, listener).follow(background, run, self._manager)
 
 
 class Stream(_Endpoint):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
@@ -13,6 +14,7 @@ from changeover.errors import Conflict, InvalidRequest, NotFound
 from changeover.manager import GraphVersionManager
 from changeover.runs.background import BackgroundRun
 from changeover.runs.encoding import dumps
+from changeover.runs.engine import Released
 from changeover.server.langgraph import sse
 from changeover.server.langgraph.answers import HEARTBEAT_S, Answer
 from changeover.server.langgraph.joining import get_only
@@ -59,6 +61,8 @@ class FollowThread:
                 async for body in self._bodies(thread.id, modes, seen):
                     await answer.write(body, more=True)
                 await answer.write(b"", more=False)
+        except Released:
+            return  # the server cuts what is not complete, and the client comes again
         except asyncio.CancelledError:
             if not listener.has_left:
                 raise
@@ -135,6 +139,9 @@ class FollowThread:
         background = self._manager.background.get(run.id)
         if background is not None:
             await background.ended.wait()
+        with suppress(NotFound):  # it was rolled back
+            async for _ in self._manager.background.end_of(run, HEARTBEAT_S):
+                yield sse.HEARTBEAT
         async for body in self._end_of_run(run, modes, has_begun):
             yield body
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from changeover.errors import InvalidRequest, NotFound
+from changeover.errors import InvalidRequest
 from changeover.manager import GraphVersionManager
 from changeover.runs.background import BackgroundRun
 from changeover.server.langgraph.answers import HEARTBEAT_S, EventStream, LastValues
@@ -82,24 +82,10 @@ class Join(_Joining):
     ) -> None:
         answer = LastValues(scope.get("root_path", ""), send, listener)
         background = self._manager.background.get(run.id)
-        if background is None and run.is_active:
-            async for _ in self._manager.background.end_of(run, HEARTBEAT_S):
-                await answer.keep_awake(run)
-            background = self._manager.background.get(run.id)  # taken over meanwhile
-            run = run if background is not None else await self._manager.store.runs.get(run.id)
         if background is not None:
-            await answer.follow(background, run)
-            return
-        await answer.finish(run, await self._left_behind(run))
-
-    async def _left_behind(self, run: Run) -> object:
-        if run.status in ("error", "timeout"):
-            kind, _, message = run.status_reason.partition(": ")
-            return {"__error__": {"error": kind, "message": message or run.status_reason}}
-        if run.thread_id is None:
-            raise NotFound(f"the values of run {run.id} are kept no more", code="values-gone")
-        snapshot = await self._manager.state(run.thread_id)
-        return snapshot.values
+            await answer.follow(background, run, self._manager)
+        else:
+            await answer.follow_elsewhere(run, self._manager)
 
 
 class JoinStream(_Joining):
