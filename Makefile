@@ -15,7 +15,7 @@ DEV     := $(VENV)/.installed-dev
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test faults check format bench clean
+.PHONY: help serve test faults check format bench soak clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ format: $(DEV) ## put the code into its format
 
 bench: $(DEV) ## measure, and print a table (ARGS=)
 	$(BIN)/python -m bench $(ARGS)
+
+soak: $(DEV) ## edit, switch, roll back and hand over under 200 conversations for minutes (ARGS=--help)
+	$(BIN)/python -m bench soak $(ARGS)
 
 clean: ## remove the environment, caches and the server's state in .changeover/
 	rm -rf $(VENV) .changeover .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

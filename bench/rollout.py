@@ -38,8 +38,8 @@ BODY = {"assistant_id": "numbered", "input": {"text": "hello"}, "stream_mode": [
 async def measure(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         return [
-            await switches(Path(name) / "switches", 30 if quick else 300, quick),
-            await rollbacks(Path(name) / "rollbacks", 3 if quick else 12),
+            await switches(Path(name) / "switches", 30 if quick else 200, quick),
+            await rollbacks(Path(name) / "rollbacks", 3 if quick else 10),
         ]
 
 

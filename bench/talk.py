@@ -165,7 +165,7 @@ class Talk:
             if node == "__interrupt__":
                 turn.question = values
             elif node != "__metadata__":  # LangGraph's own: what it tells was saved before the run was cut off
-                assert isinstance(values, dict) and "log" in values, f"the stream told {update}"
+                assert "log" in values, f"the stream told {update}"
                 turn.seen += [(turn.versions[-1] if turn.versions else None, entry) for entry in values["log"]]
 
     # --- in the background, and after a cut ------------------------------------------------------

@@ -33,7 +33,8 @@ def judge(turns: Sequence[Turn], kept: Sequence[Kept], known: Known) -> list[str
     for line in known.journal:
         begun[line.run][line.step] += 1
     by_run = {turn.run: turn for turn in turns if turn.run and turn.ended}
-    found: list[str] = []
+    listed = {run["run_id"] for thread in kept for run in thread.runs}
+    found = [f"{turn.kind} {id_} on {turn.thread}: it is lost" for id_, turn in by_run.items() if id_ not in listed]
     for thread in kept:
         found += [f"thread {thread.thread}: {wrong}" for wrong in _thread(thread)]
         for run in thread.runs:

@@ -299,10 +299,7 @@ def committed(folder: Path, copy: Path) -> dict[str, set[str]]:
         for thread in threads:
             found = nodes.setdefault(thread, set())
             history = list(saver.list({"configurable": {"thread_id": thread}}))
-            ids = {kept.checkpoint["id"] for kept in history}
             for kept in history:
-                if thread not in SYNCED and not ids.issuperset(kept.metadata.get("parents", {}).values()):
-                    continue
                 values = kept.checkpoint["channel_values"]
                 found.update(values.get("trail") or (), values.get("inner") or ())
                 for _, channel, value in kept.pending_writes or ():

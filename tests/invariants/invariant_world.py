@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +62,7 @@ class World:
                 self._connection.row_factory = sqlite3.Row
             else:
                 self._connection = psycopg.connect(self.url, autocommit=True, row_factory=dict_row)  # type: ignore[arg-type]
+                self._connection.execute("SET search_path = changeover, public")
         return [dict(row) for row in self._connection.execute(statement).fetchall()]
 
     def change(self, statement: str) -> None:
@@ -112,11 +113,13 @@ class World:
         await database.close()
         if self.url is not None:  # the time of its lease
             with psycopg.connect(self.url, autocommit=True) as connection:
-                connection.execute("UPDATE servers SET lease_until = 0")
+                connection.execute("UPDATE changeover.servers SET lease_until = 0")
 
-    def stop(self) -> None:
-        """As SIGTERM: what stands in a node comes to its end, and to a boundary."""
+    def stop(self, ending: Collection[int]) -> None:
+        """As SIGTERM: what stands in a node comes to its end, and to a boundary; these turns come to their end."""
         self.manager.stop_runs()
+        for turn in ending:
+            self.stage.plans[turn].holds.clear()
         for turn in self.stage.plans:
             self.stage.let_go(turn)
         self.do(self.manager.close())

@@ -155,6 +155,26 @@ class Changes(RuleBasedStateMachine):
             (version,) = self.world.sql(f"SELECT bad FROM versions WHERE id = '{id_}'")
             assert graph or not version["bad"]
 
+    @rule(index=indices, held=st.sampled_from(NODES), crashes=st.booleans(), back=st.booleans())
+    def hand_over(self, index: int, held: str, crashes: bool, back: bool) -> None:
+        """What runs is asked to go on elsewhere, the process may die before it has, and then it goes on."""
+        if not self._active():
+            self.start(THREADS[index % len(THREADS)], "desk", WHATS[index % len(WHATS)], {held}, index % 2 == 0)
+            self.hold()
+        if back:
+            self.rollback(None, "handover", None)
+        else:
+            narrow = [id_ for id_, marks in self.memory.marks.items() if not marks["desk"].endswith("wide")]
+            known = {row["id"] for row in self.world.sql("SELECT id FROM versions")} & set(narrow)
+            others = sorted(known - {self.manager.routing.current})
+            to = others[index % len(others)] if others else self.manager.routing.current
+            self._moves(self.manager.switch(to, in_flight="handover"), "handover")
+        if crashes:
+            self.hold()
+            self._crash()
+        self.hold()
+        self.finish(index)
+
     @rule(index=indices, in_flight=st.sampled_from(IN_FLIGHT))
     def switch_when_drained(self, index: int, in_flight: Any) -> None:
         work = self.manager.switch(self._known(index), drain="before", in_flight=in_flight, timeout_s=SHORT_S)
@@ -245,10 +265,19 @@ class Changes(RuleBasedStateMachine):
     def let_go(self, index: int, fail: bool) -> None:
         if active := self._active():
             self.world.stage.let_go(self.memory.runs[active[index % len(active)]].turn, fail=fail)
+        else:
+            self._begin(index)
 
-    @rule()
-    def finish(self) -> None:
-        for id_ in self._active():
+    def _begin(self, index: int) -> None:
+        """Where there is nothing for a step to do: something for the next."""
+        held = {NODES[index % len(NODES)]}
+        self.start(THREADS[index % len(THREADS)], "desk", WHATS[index % len(WHATS)], held, index % 2 == 0)
+
+    @rule(index=indices)
+    def finish(self, index: int) -> None:
+        if not (active := self._active()):
+            self._begin(index)
+        for id_ in active:
             self.world.stage.let_go(self.memory.runs[id_].turn)
 
     def _active(self) -> list[str]:
@@ -266,11 +295,15 @@ class Changes(RuleBasedStateMachine):
                 self.readers[id_].cancel()
             else:
                 self.world.do(self.manager.cancel(id_, "somebody asked for it"))
+        else:
+            self._begin(index)
 
     @rule(index=indices, held=holds)
     def answer(self, index: int, held: set[str]) -> None:
         if rows := self.world.sql("SELECT * FROM threads WHERE waiting = 'interrupt' ORDER BY id"):
             self._go_on(rows[index % len(rows)], held, "answer")
+        else:
+            self._begin(index)
 
     @rule(index=indices, held=holds)
     def retry(self, index: int, held: set[str]) -> None:
@@ -278,6 +311,8 @@ class Changes(RuleBasedStateMachine):
         rows = self.world.sql("SELECT * FROM threads WHERE waiting IN ('failure', 'cancelled') ORDER BY id")
         if rows := [row for row in rows if not self._active_on(row["id"])]:
             self._go_on(rows[index % len(rows)], held, "retry")
+        else:
+            self._begin(index)
 
     def _go_on(self, row: dict[str, Any], held: set[str], how: str) -> None:
         turn = self.world.do(self.manager.state(row["id"])).values.get("turn")
@@ -313,8 +348,10 @@ class Changes(RuleBasedStateMachine):
         self.refused(work(), "unknown-thread", "version-rejected", "thread-busy", "no-graph", "contract-differs")
         assert self.checks.threads() == before
 
-    @rule()
-    def time_passes(self) -> None:
+    @rule(index=indices)
+    def time_passes(self, index: int) -> None:
+        if not self.world.sql("SELECT id FROM threads WHERE pin_expires IS NOT NULL"):
+            self._begin(index)
         self.world.change("UPDATE threads SET pin_expires = 1 WHERE pin_expires IS NOT NULL")
         self.world.do(self.manager.pins.expire())
 
@@ -352,7 +389,7 @@ class Changes(RuleBasedStateMachine):
     def restart(self) -> None:
         for id_ in self.readers:
             self._stopped(id_)  # a reader is waited for, and cut off in the end
-        self.world.stop()
+        self.world.stop([told.turn for told in self.memory.runs.values() if told.is_foreground or not told.thread])
         self.world.open()
         self._forget_states_that_moved()
         self._seen_again()

@@ -173,6 +173,12 @@ graph = line("first")
 graph.add_node("inner", line("one", "two", "three").compile(interrupt_after=["one"]))
 graph.add_edge("first", "inner")
 """,
+    "twice": 'graph = line("a", "b", "c").compile(interrupt_before=["b", "c"])\n',
+    "deeptwice": """
+graph = line("first")
+graph.add_node("inner", line("one", "two", "three").compile(interrupt_before=["two", "three"]))
+graph.add_edge("first", "inner")
+""",
     "talks": """
 async def talk(state: State) -> dict:
     write = get_stream_writer()

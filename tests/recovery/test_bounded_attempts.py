@@ -24,7 +24,7 @@ def test_a_run_that_kills_its_process_ends_as_a_dead_letter(desk: Desk, allowed:
     assert f"{allowed} times" in row["status_reason"]
     assert desk.ran() == {"a": 1, "b": allowed}
     (dead,) = server.events("run_dead")
-    assert dead["data"]["run_id"] == run["run_id"]
+    assert dead["run_id"] == run["run_id"]
     assert server.status_of_thread(thread) == "error"
     last = server.follow(run)[-1]
     assert last[1] == "error"

@@ -54,3 +54,32 @@ def _goes_on(
     desk.forget()
     server.ended(server.submit(graph, thread, input=None))
     assert desk.ran() == dict.fromkeys(after, 1), at
+
+
+@pytest.mark.parametrize(("graph", "between", "last"), [("twice", "b", "c"), ("deeptwice", "two", "three")])
+def test_killed_between_two_breakpoints_the_second_one_holds(
+    make_desk: Any, graph: str, between: str, last: str
+) -> None:
+    """The run that goes on from the first one is killed."""
+    for at in strikes():
+        desk: Desk = make_desk(f"break-{at}")
+        trigger = desk.folder / "now"
+        server = desk.start(at=at, side="before", kinds="writes", trigger=str(trigger))
+        thread = server.thread()
+        server.join(server.submit(graph, thread))
+        desk.forget()
+        trigger.touch()
+        try:
+            server.join(server.submit(graph, thread, input=None))
+        except Gone:
+            server.wait_for_end()
+        else:
+            server.kill()
+            break
+        server = desk.start()
+        runs = server.ask("GET", f"/threads/{thread}/runs")
+        for run in runs:
+            assert server.ended(run)["status"] == "interrupted", (at, desk.lines())
+        if len(runs) > 1:
+            _goes_on(desk, server, thread, graph, [between], [last], at)
+        desk.close()

@@ -185,8 +185,7 @@ def test_a_switch_by_one_is_followed_by_the_other_within_a_second(pair: Pair) ->
     one, two = pair.start()
     source = pair.one.folder / "graphs" / "steps.py"
     source.write_text(source.read_text().replace('"a", "b", "c"', '"a", "x"'))
-    built = one.ask("POST", "/admin/build", {})
-    version = built.get("id") or built["version"]["id"]
+    version = one.ask("POST", "/admin/versions", {})["id"]
     one.ask("POST", "/admin/switch", {"to": version})
     switched = time.monotonic()
     wait(lambda: two.ask("GET", "/admin/status")["routing"]["current"] == version, two.said)
@@ -249,3 +248,38 @@ def test_a_server_that_ends_in_good_order_gives_its_runs_to_the_other(pair: Pair
     assert pair.one.ran() == {"a": 1, "b": 1, "c": 1}
     assert two.ended(run)["attempts"] == 1
     one.wait_for_end()
+
+
+def test_a_stopping_server_does_not_hold_who_waits_for_a_run_of_the_other(pair: Pair) -> None:
+    pair.one.hold("b")
+    one, two = pair.start()
+    run = one.submit("steps", one.thread(), stream_resumable=True)
+    pair.one.wait_for("begin b")
+    answers: list[httpx.Response] = []
+    heard: list[tuple[int, str, Any]] = []
+
+    def listen() -> None:
+        try:
+            with httpx.stream("GET", f"{two.url}{place_of(run)}/stream?last_event_id=-1", timeout=60) as answer:
+                for event in events_of(answer.iter_lines()):
+                    heard.append(event)
+            heard.append((0, "over", None))
+        except httpx.TransportError:
+            heard.append((0, "cut", None))
+
+    joining = threading.Thread(target=lambda: answers.append(httpx.get(f"{two.url}{place_of(run)}/join", timeout=60)))
+    listening = threading.Thread(target=listen)
+    joining.start()
+    listening.start()
+    wait(lambda: heard)
+    began = time.monotonic()
+    two.signal(signal.SIGTERM)
+    two.wait_for_end()
+    assert time.monotonic() - began < 8
+    joining.join(30)
+    listening.join(30)
+    assert [answer.status_code for answer in answers] == [503]
+    assert heard[-1][1] == "cut"
+    assert "error" not in [name for _, name, _ in heard]
+    pair.one.let_go("b")
+    assert one.join(run) == {"parts": ["a", "b", "c"]}

@@ -118,8 +118,6 @@ async def test_a_hold_keeps_a_version(client: httpx.AsyncClient) -> None:
 async def test_what_is_not_supported_yet_is_refused(client: httpx.AsyncClient) -> None:
     for path, body in [
         ("/admin/versions", {"write": True}),
-        ("/admin/switch", {"to": "v1", "in_flight": "handover"}),
-        ("/admin/rollback", {"threads": "eager"}),
     ]:
         answer = await client.post(path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (422, "unsupported"), path

@@ -32,6 +32,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from psycopg_pool import AsyncConnectionPool
 
 from changeover.checkpoints.fence import NO_TASK, answers_in
+from changeover.checkpoints.order import Order
 from changeover.checkpoints.pool import open_pool, setting_up, while_lost
 from changeover.checkpoints.saver import OwnSaver, place_config
 from changeover.checkpoints.tables import Job, Key, Tables
@@ -148,6 +149,7 @@ class PostgresSaver(OwnSaver, AsyncPostgresSaver):
 
     def __init__(self, database: Database, pool: AsyncConnectionPool[Any]) -> None:
         AsyncPostgresSaver.__init__(self, pool)
+        self.order = Order()
         self._database = database
         self._pool = pool
         self._given: dict[str, asyncio.Future[None]] = {}  # answers that are being saved, by thread

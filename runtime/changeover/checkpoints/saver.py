@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from changeover.checkpoints.fence import before_checkpoint, before_writes
+from changeover.checkpoints.fence import FENCE, before_checkpoint, before_writes
+from changeover.checkpoints.order import Key, Order, around
 from changeover.checkpoints.tables import Job, Tables
 from changeover.errors import InvalidRequest
 from changeover.store.connection import Connection
@@ -25,6 +27,7 @@ class OwnSaver(BaseCheckpointSaver[Any]):
     """Invariant: what carries a fence is written if its run still has it, and not at all otherwise."""
 
     tables: Tables
+    order: Order
 
     def save(self, job: Job) -> asyncio.Future[None]:
         """Do the job in a transaction of its own, or of a batch."""
@@ -70,9 +73,16 @@ class OwnSaver(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        await self.save(self.putting(config, checkpoint, metadata, new_versions))
         where = config["configurable"]
+        if (parent := around(where)) is not None and FENCE in where:
+            await self.order.after(parent, partial(self._has, parent))
+        await self.save(self.putting(config, checkpoint, metadata, new_versions))
+        self.order.is_stored((str(where["thread_id"]), str(where.get("checkpoint_ns") or ""), checkpoint["id"]))
         return place_config(where["thread_id"], where["checkpoint_ns"], checkpoint["id"])
+
+    async def _has(self, key: Key) -> bool:
+        thread_id, namespace, checkpoint_id = key
+        return await self.aget_tuple(place_config(thread_id, namespace, checkpoint_id)) is not None
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""

@@ -27,6 +27,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.checkpoint.sqlite.utils import load_pending_writes, pending_writes_sql, search_where
 
+from changeover.checkpoints.order import Order
 from changeover.checkpoints.saver import OwnSaver, place_config
 from changeover.checkpoints.saver import bound_to as bound_to
 from changeover.checkpoints.tables import Job, Tables
@@ -89,6 +90,7 @@ class SqliteSaver(OwnSaver, AsyncSqliteSaver):
 
     def __init__(self, database: Database, connection: aiosqlite.Connection) -> None:
         AsyncSqliteSaver.__init__(self, connection)
+        self.order = Order()
         self._database = database
 
     @classmethod

@@ -196,7 +196,8 @@ class Engine:
             if waiter.outlives:
                 self.cancel(run_id, STOPS)
         for flight in self._in_flight.on():
-            if outlives_the_process(flight.run.kwargs):
+            # without a thread nothing of it is kept, and it would begin again: it has the time that is left to end
+            if flight.run.thread_id is not None and outlives_the_process(flight.run.kwargs):
                 flight.stop_at_boundary(STOPS)
 
     def check_open(self, run: Run) -> None:

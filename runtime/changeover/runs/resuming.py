@@ -38,10 +38,11 @@ async def what_is_left(request: RunRequest, run: Run, graph: CompiledGraph, conf
     saver = graph.checkpointer
     if not isinstance(saver, BaseCheckpointSaver):
         return Left(request)
-    if not run.begun:
-        return Left(await _without_taken_answers(request, run, saver, config) if run.answered else request)
-    left = Left(await _open_answers(replace(request, checkpoint=None), run, saver, config))
-    if _has_breakpoints(graph, request):
+    if run.begun:
+        left = Left(await _open_answers(replace(request, checkpoint=None), run, saver, config))
+    else:
+        left = Left(await _without_taken_answers(request, run, saver, config) if run.answered else request)
+    if _has_breakpoints(graph, request):  # one that has not begun may have moved on inside of a node
         state = await graph.aget_state(_newest(config), subgraphs=True)
         if await _stands_at_breakpoint(graph, request, run, state, saver):
             return replace(left, waiting="breakpoint")
@@ -103,16 +104,13 @@ async def _stands_at_breakpoint(
     state: StateSnapshot,
     saver: BaseCheckpointSaver[Any],
 ) -> bool:
-    """Whether the run came to a breakpoint of this graph, or of one inside of it. Outside of the run's own
-    checkpoints it did not: it passes the one that it began from."""
-    if (state.metadata or {}).get("run_id") != run.id:
-        return False
-    before = (request.interrupt_before if request else None) or graph.interrupt_before_nodes
-    after = (request.interrupt_after if request else None) or graph.interrupt_after_nodes
-    if state.next and _is_among(state.next, before):
-        return True
-    if state.next and after and _is_among(await _just_ran(state, saver), after):
-        return True
+    """Whether the run came to a breakpoint of this graph, or of one inside of it. On a checkpoint that is not its own
+    it did not: it passes the one that it began from."""
+    if state.next and (state.metadata or {}).get("run_id") == run.id:
+        before = (request.interrupt_before if request else None) or graph.interrupt_before_nodes
+        after = (request.interrupt_after if request else None) or graph.interrupt_after_nodes
+        if _is_among(state.next, before) or (after and _is_among(await _just_ran(state, saver), after)):
+            return True
     inner = _inner(graph)
     for task in state.tasks:
         if not isinstance(task.state, StateSnapshot) or task.name not in inner:
