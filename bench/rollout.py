@@ -31,7 +31,7 @@ SWITCH_TARGET_MS = 50.0
 ROLLBACK_TARGET_S = 1.0
 RUNS_UNDER_WAY = 50
 STEP_S = 0.2
-STEPS = 40
+STEPS = 25
 BODY = {"assistant_id": "numbered", "input": {"text": "hello"}, "stream_mode": ["values"], "if_not_exists": "create"}
 
 

@@ -194,13 +194,17 @@ class Servers:
         return await self._database.read(job)
 
     def take(self, limit: int = TAKEN_AT_ONCE) -> asyncio.Future[Sequence[Run]]:
-        """Take over runs that nobody executes any more, oldest first. A run that was cut off has one attempt more."""
+        """Take over runs that nobody executes any more, oldest first. A run that was cut off has one attempt more.
+
+        What is this server's own stays as it is, also where its lease ran out while it waited for the database.
+        """
 
         def job(connection: Connection) -> Sequence[Run]:
             taken = connection.execute(
                 "UPDATE runs SET owner = :me, fence = fence + 1, attempts = attempts +"
                 " CASE WHEN status = 'running' AND owner IS NOT NULL THEN 1 ELSE 0 END"
-                f" WHERE id IN (SELECT id FROM runs WHERE {ORPHANED} ORDER BY seq LIMIT :limit) RETURNING *",
+                f" WHERE id IN (SELECT id FROM runs WHERE {ORPHANED} AND (owner IS NULL OR owner <> :me)"
+                " ORDER BY seq LIMIT :limit) RETURNING *",
                 {"me": self.id, "limit": limit},
             ).fetchall()
             return [rows.run(row) for row in sorted(taken, key=lambda row: row["seq"])]
