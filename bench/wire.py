@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bench.servers import HOST
 
+IDLE_S = 3.0  # a server may close a connection that was quiet for 5
 LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -78,11 +80,14 @@ class Wire:
         self._port = port
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._used = 0.0
 
     async def open(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
         """Send a request; returns with the head of its answer."""
         try:
-            if self._writer is None or self._reader is None or self._reader.at_eof():
+            is_old = time.monotonic() - self._used > IDLE_S
+            self._used = time.monotonic()
+            if self._writer is None or self._reader is None or is_old or self._reader.at_eof():
                 self.close()
                 self._reader, self._writer = await asyncio.open_connection(HOST, self._port, limit=LIMIT_BYTES)
             content = b"" if body is None else json.dumps(body).encode()

@@ -217,7 +217,7 @@ class GraphVersionManager:
         """
         self.pulse.take_runs()
         await self.pulse.beat()
-        await self.webhooks.start()
+        await self.webhooks.start(alone=self.store.is_alone)
         self.crons.start()
 
     async def close(self) -> None:

@@ -73,9 +73,11 @@ class Webhooks:
         self._client: httpcore.AsyncConnectionPool | None = None
         self._opening = asyncio.Lock()
 
-    async def start(self) -> None:
+    async def start(self, *, alone: bool = True) -> None:
+        """Deliver from now on. `alone`: nobody else does, so that what somebody had under way is due now."""
         if self._task is None:
-            await self._rows.take_over(LEASE_S)
+            if alone:
+                await self._rows.take_over(LEASE_S)
             self._task = asyncio.create_task(self._work(), name="changeover-webhooks")
 
     def wake(self) -> None:

@@ -27,7 +27,7 @@ class RoutingLog:
 
     async def head(self) -> Routing | None:
         """The routing as it is; None before the first version is current."""
-        return await self._database.read(rows.head_of_routing)
+        return await self._database.read(rows.head_of_routing, small=True)
 
     async def history(self, *, limit: int = 100, before: int | None = None) -> list[Routing]:
         """Changes of routing, newest first."""
