@@ -75,6 +75,9 @@ def _insert(project: Path, url: str | None, rows: list[tuple[Any, ...]]) -> None
         with cursor.copy(f"COPY threads ({COLUMNS}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
+        opened.commit()
+        opened.autocommit = True
+        cursor.execute("VACUUM ANALYZE threads")  # as the server does by itself a minute later
 
 
 async def _under_load(server: Server, name: str, version: str, threads: int, holding: int, times: int) -> Row:

@@ -201,8 +201,8 @@ class GraphVersionManager:
             stack.callback(self.folder.close)
             await self.folder.read_environment()
             self.notes = [note for note in [await wishes.problem()] if note]
-            await self._take_up()
             stack.push_async_callback(self.pulse.close)
+            await self._take_up()
             self.threads.start()
             expiry = Expiry(self.pins)
             expiry.start()
@@ -234,6 +234,7 @@ class GraphVersionManager:
 
     def stop_runs(self) -> None:
         """Take no more runs. What goes on elsewhere stops at its next boundary; what nobody could go on with ends."""
+        self.pulse.leave_runs()
         self.engine.stop()
 
     async def end_runs(self, timeout_s: float) -> None:
@@ -347,9 +348,10 @@ class GraphVersionManager:
         reason: str = "",
         actor: str = "library",
         expected_revision: int | None = None,
+        key: str | None = None,
     ) -> Receipt:
         """Make a version current, or with `graphs` route these to it. Atomic; returns a receipt."""
-        wishes = self._wishes(drain, in_flight, timeout_s, reason, actor, expected_revision, threads)
+        wishes = self._wishes(drain, in_flight, timeout_s, reason, actor, expected_revision, threads, key)
         return await self.rollout.switch(_id(to), graphs, wishes)
 
     async def ramp(
@@ -360,12 +362,14 @@ class GraphVersionManager:
         reason: str = "",
         actor: str = "library",
         expected_revision: int | None = None,
+        key: str | None = None,
     ) -> Receipt:
         """Give a version a share of the threads, in percent: 0 ends its ramp, 100 makes it current.
 
         A thread that the share includes stays included while it grows. A switch and a rollback end the ramp.
         """
-        wishes = self._wishes("after", None if percent == 100 else "finish", None, reason, actor, expected_revision)
+        in_flight: InFlightChoice | None = None if percent == 100 else "finish"
+        wishes = self._wishes("after", in_flight, None, reason, actor, expected_revision, None, key)
         return await self.rollout.ramp(_id(to), percent, wishes)
 
     async def rollback(
@@ -378,13 +382,14 @@ class GraphVersionManager:
         reason: str = "",
         actor: str = "library",
         expected_revision: int | None = None,
+        key: str | None = None,
     ) -> Receipt:
         """Back to the last good version in one call; the one that is left is marked bad.
 
         While a version ramps it is the one that is left. Threads that had moved go back too, where their state fits;
         with `threads="pinned"` they stay.
         """
-        wishes = self._wishes("after", in_flight, None, reason, actor, expected_revision, threads)
+        wishes = self._wishes("after", in_flight, None, reason, actor, expected_revision, threads, key)
         return await self.rollout.rollback(_id(to) if to else None, graphs, wishes)
 
     async def drain(
@@ -616,7 +621,7 @@ class GraphVersionManager:
         elif run.wish in ("cancel", "undo") and not run.begun:
             outcome = Outcome("interrupted", run.wish_reason, began=False, undone=run.wish == "undo")
             self.engine.give_turn(await self.store.runs.finish(run, outcome))
-        elif self.background.get(run.id) is None or not self.background.is_active(run.id):
+        elif run.status == "running" or not self.background.is_active(run.id):
             temporary = run.thread_id is not None and await self.store.runs.is_temporary(run.thread_id)
             await self.background.take_up(replace(request, temporary=temporary), run)
 
@@ -682,6 +687,7 @@ class GraphVersionManager:
         actor: str,
         expected_revision: int | None,
         threads: str | None = None,
+        key: str | None = None,
     ) -> Wishes:
         return Wishes(
             drain or self.settings.rollout_drain,  # type: ignore[arg-type]
@@ -691,6 +697,7 @@ class GraphVersionManager:
             reason,
             actor,
             expected_revision,
+            key,
         )
 
     def _request(

@@ -97,8 +97,7 @@ class World:
 
     async def _abandon(self) -> None:
         manager = self.manager
-        database: Any = manager.store.database
-        database._closed = True  # from now on every transaction is refused
+        await manager.store.database.close()  # from now on every transaction is refused
         for _ in range(STOP_TRIES):  # what is cancelled may begin something else at its end
             others = asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
             if not others:
@@ -109,8 +108,6 @@ class World:
         stack, manager._stack = manager._stack, None
         with suppress(asyncio.CancelledError, ChangeoverError):  # of its tasks; of its last words
             await stack.aclose()  # type: ignore[union-attr]
-        database._closed = False
-        await database.close()
         if self.url is not None:  # the time of its lease
             with psycopg.connect(self.url, autocommit=True) as connection:
                 connection.execute("UPDATE changeover.servers SET lease_until = 0")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from typing import Any
 
 import httpx
 import pytest
-from recovery_desks import Desk, Gone, Server, events_of, place_of, strikes, wait
+from recovery_desks import WAIT_S, Desk, Gone, Server, events_of, place_of, strikes, wait
 
 Run = dict[str, Any]
 DURABILITIES = ["sync", "async", "exit"]
@@ -228,6 +229,28 @@ def test_a_delayed_run_whose_time_was_over_begins_at_once(desk: Desk) -> None:
     wait(lambda: time.time() > ends)
     server = desk.start()
     assert server.join(run) == {"parts": ["a", "b", "c"]}
+
+
+def test_stateless_runs_that_wait_are_not_lost(desk: Desk) -> None:
+    """One waits for its time, one for a free place among those at work."""
+    environment = {"CHANGEOVER_RUNS_CONCURRENCY": "1"}
+    desk.hold("b")
+    server = desk.start(environment=environment)
+    first = server.submit("steps", on_completion="keep", durability="sync")
+    second = server.submit("steps")
+    late = server.submit("steps", after_seconds=2)
+    assert second["status"] == "pending"
+    desk.wait_for("begin b")
+    server.kill()
+    server = desk.start(environment=environment)
+    joined: list[Any] = []
+    joining = threading.Thread(target=lambda: joined.extend(server.join(run) for run in (second, late)))
+    joining.start()
+    desk.let_go("b")
+    joining.join(WAIT_S)
+    assert joined == [{"parts": ["a", "b", "c"]}] * 2
+    assert server.ended(first)["status"] == "success"
+    assert desk.ran() == {"a": 3, "b": 4, "c": 3}
 
 
 def test_two_deaths_in_a_row_lose_nothing(desk: Desk) -> None:

@@ -172,6 +172,66 @@ def test_pending_and_delayed_runs_wait_for_the_next_server(desk: Desk) -> None:
     assert desk.ran() == {"a": 3, "b": 3, "c": 3}
 
 
+@pytest.mark.parametrize("durability", ["sync", "exit"])
+def test_what_was_let_go_of_is_left_to_the_next_server(desk: Desk, durability: str) -> None:
+    """Another run keeps the server from ending meanwhile."""
+    desk.hold("b", "w1")
+    server = desk.start()
+    released = server.submit("steps", stream_resumable=True, durability=durability)
+    other = server.submit("fan", server.thread())
+    desk.wait_for("begin b", "begin w1")
+    server.signal(signal.SIGTERM)
+    _stopping(server)
+    desk.let_go("b")
+    wait(lambda: "run_released" in server.said(), server.said)
+    ends = time.monotonic() + 0.8  # some beats of its pulse
+    wait(lambda: time.monotonic() > ends)
+    assert server.lives
+    desk.let_go("w1")
+    server.wait_for_end()
+    assert desk.ran() == {"a": 1, "b": 1, "plan": 1, "w0": 1, "w1": 1, "w2": 1}
+    desk.hold("c")
+    server = desk.start()
+    desk.wait_for("begin c")
+    told = server.run(released)
+    assert told["attempts"] == 1
+    listened: list[Any] = []
+    listening = threading.Thread(target=lambda: listened.extend(server.follow(released)))
+    listening.start()
+    wait(lambda: listened or listening.is_alive())
+    desk.let_go("c")
+    listening.join(30)
+    assert [number for number, *_ in listened] == list(range(1, len(listened) + 1))
+    assert "error" not in [name for _, name, _ in listened]
+    assert [data for _, name, data in listened if name == "values"][-1] == {"parts": ["a", "b", "c"]}
+    assert server.join(other)["parts"][-1] == "join"
+    assert set(desk.ran().values()) == {1}
+
+
+def test_who_waits_for_its_turn_behind_such_a_run_does_not_hold_the_server(desk: Desk) -> None:
+    desk.hold("b")
+    server = desk.start()
+    thread = server.thread()
+    first = server.submit("steps", thread)
+    desk.wait_for("begin b")
+    body = {"assistant_id": "steps", "input": {"parts": []}, "on_disconnect": "cancel"}
+    answers: list[httpx.Response] = []
+
+    def wait_for_run() -> None:
+        answers.append(httpx.post(f"{server.url}/threads/{thread}/runs/wait", json=body, timeout=60))
+
+    waiting = threading.Thread(target=wait_for_run)
+    waiting.start()
+    wait(lambda: len(server.ask("GET", f"/threads/{thread}/runs")) == 2, server.said)
+    desk.let_go("b")
+    end(server)
+    waiting.join(30)
+    assert answers[0].status_code in (409, 503), answers[0].text
+    server = desk.start()
+    assert server.ended(first)["status"] == "success"
+    assert sorted(run["status"] for run in server.ask("GET", f"/threads/{thread}/runs")) == ["interrupted", "success"]
+
+
 def test_a_stream_is_cut_so_that_clients_come_again(make_desk: Any) -> None:
     """The stock client reconnects by itself, at the address of `Location`, after the last event that it saw."""
     desk: Desk = make_desk()

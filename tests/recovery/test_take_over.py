@@ -121,6 +121,26 @@ def _in_flight(server: Server) -> int:
     return sum(version["in_flight"] for version in server.ask("GET", "/admin/status")["versions"])
 
 
+def test_a_server_gets_back_what_another_one_had_taken_over(pair: Pair) -> None:
+    """It stood still while the other took its run over and died."""
+    pair.one.hold("b")
+    one, two = pair.start()
+    run = one.submit("steps", one.thread(), stream_resumable=True, durability="sync")
+    pair.one.wait_for("begin b")
+    one.signal(signal.SIGSTOP)
+    wait(lambda: pair.one.ran()["b"] == 2, two.said)
+    two.kill()
+    ends = time.monotonic() + LEASE_S + 0.5
+    wait(lambda: time.monotonic() > ends)
+    one.signal(signal.SIGCONT)
+    wait(lambda: pair.one.ran()["b"] == 3, one.said)
+    pair.one.let_go("b")
+    assert one.join(run) == {"parts": ["a", "b", "c"]}
+    assert pair.one.ran() == {"a": 1, "b": 3, "c": 1}
+    numbers = [number for number, *_ in one.follow(run)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 def test_a_server_that_stands_still_between_test_and_write_writes_nothing(pair: Pair) -> None:
     """Its transaction has tested the fence and holds the run's row; the database ends it."""
     pair.one.hold("b")

@@ -8,6 +8,8 @@ is begun, and done again from there by whoever finds it when its server is dead.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 import time
 import uuid
@@ -48,6 +50,7 @@ class Wishes:
     reason: str = ""
     actor: str = "library"
     expected_revision: int | None = None
+    key: str | None = None  # the same one with the same request is the same operation
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,22 @@ class Receipt:
     at: float
     graphs: dict[str, VersionId] = field(default_factory=dict)
     ramp: dict[str, Any] | None = None  # of a change that began, changed or ended one: version, percent, was
+
+    @classmethod
+    def of(cls, operation: Operation, routing: Routing) -> Receipt:
+        """The receipt of a change that was made before, as far as it was written down before its process ended."""
+        told = operation.result or {}
+        return cls(
+            operation.id,
+            told.get("from", routing.previous),
+            routing.current,
+            routing.revision,
+            tuple(told.get("runs", ())),
+            dict(told.get("threads", {})),
+            routing.at,
+            dict(routing.graphs),
+            told.get("ramp"),
+        )
 
     def __getitem__(self, name: str) -> Any:
         """A field by its name in JSON: `receipt["from"]`."""
@@ -139,7 +158,10 @@ class Rollout:
 
         Graphs to `keep` that are routed apart stay where they are.
         """
-        async with self._operation("switch", wishes, {"to": to, "graphs": graphs}) as entry:
+        asked = {"to": to, "graphs": graphs}
+        if (done := await self._done("switch", wishes, asked)) is not None:
+            return done
+        async with self._operation("switch", wishes, asked) as entry:
             target = await self._store.versions.get(to)
             if target.status == "rejected":
                 raise Conflict(
@@ -164,7 +186,10 @@ class Rollout:
 
     async def ramp(self, to: str, percent: float, wishes: Wishes) -> Receipt:
         """Give a version a share of the threads beside what is current; 0 ends its ramp, 100 makes it current."""
-        async with self._operation("ramp", wishes, {"to": to, "percent": percent}) as entry:
+        asked = {"to": to, "percent": percent}
+        if (done := await self._done("ramp", wishes, asked)) is not None:
+            return done
+        async with self._operation("ramp", wishes, asked) as entry:
             target = await self._store.versions.get(to)
             routing = await self._routing(wishes)
             change = plan_ramp(routing, target, percent, operation=entry.id, actor=wishes.actor, reason=wishes.reason)
@@ -179,8 +204,11 @@ class Rollout:
 
         It does not wait for a switch that waits for runs to end: that one is given up.
         """
+        asked = {"to": to, "graphs": graphs}
+        if (done := await self._done("rollback", wishes, asked)) is not None:
+            return done
         await self._store.gate.open()
-        async with self._operation("rollback", wishes, {"to": to, "graphs": graphs}) as entry:
+        async with self._operation("rollback", wishes, asked) as entry:
             routing = await self._routing(wishes)
             history = await self._store.routing.history(limit=HISTORY_LIMIT)
             named = {routing_.current for routing_ in history}.union(*(set(r.graphs.values()) for r in history))
@@ -418,12 +446,21 @@ class Rollout:
     async def _operation(self, kind: str, wishes: Wishes, request: dict[str, Any]) -> AsyncIterator[_Entry]:
         """One change of routing at a time, each with its row in the journal."""
         described = {**request, "drain": wishes.drain, "in_flight": wishes.in_flight, "reason": wishes.reason}
-        async with self._one_at_a_time, self._journalled(kind, described) as entry:
+        async with self._one_at_a_time, self._journalled(kind, described, _id(kind, wishes, request)) as entry:
             yield entry
 
+    async def _done(self, kind: str, wishes: Wishes, request: dict[str, Any]) -> Receipt | None:
+        """The receipt of the same call, if it was made before: by this process, or by one that died before it told."""
+        if wishes.key is None:
+            return None
+        routing = await self._store.routing.of_operation(_id(kind, wishes, request))
+        if routing is None:
+            return None
+        return Receipt.of(await self._store.journal.operation(routing.operation), routing)
+
     @asynccontextmanager
-    async def _journalled(self, kind: str, request: dict[str, Any]) -> AsyncIterator[_Entry]:
-        entry = _Entry(uuid.uuid4().hex)
+    async def _journalled(self, kind: str, request: dict[str, Any], id_: str | None = None) -> AsyncIterator[_Entry]:
+        entry = _Entry(id_ or uuid.uuid4().hex)
         try:
             await self._store.journal.begin(entry.id, kind, request)
             yield entry
@@ -433,6 +470,14 @@ class Rollout:
             raise
         if not entry.follows:
             await self._store.journal.end(entry.id, "done", entry.result)
+
+
+def _id(kind: str, wishes: Wishes, request: dict[str, Any]) -> str:
+    """Of an operation: with a key always the same, so that the database knows it again."""
+    if wishes.key is None:
+        return uuid.uuid4().hex
+    asked = [kind, wishes.key, request, wishes.drain, wishes.in_flight, wishes.threads]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _run_json(run: Run, fate: str) -> dict[str, Any]:

@@ -245,13 +245,17 @@ class BackgroundRuns:
             await asyncio.gather(*left, return_exceptions=True)
 
     def _begin(self, run: BackgroundRun, taken_up: Run | None) -> BackgroundRun:
+        before = self._active.get(run.request.id) if taken_up is not None else None
         self._active[run.request.id] = run
-        run.task = asyncio.create_task(self._execute(run, taken_up), name=f"run-{run.request.id}")
+        run.task = asyncio.create_task(self._execute(run, taken_up, before), name=f"run-{run.request.id}")
         run.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return run
 
-    async def _execute(self, run: BackgroundRun, taken_up: Run | None) -> None:
+    async def _execute(self, run: BackgroundRun, taken_up: Run | None, before: BackgroundRun | None) -> None:
         try:
+            if before is not None:  # what is left here of the time before it was lost
+                self._engine.cancel(run.request.id, TAKEN)
+                await before.ended.wait()
             async with self._engine.run(run.request, run.was_accepted, taken_up) as live:
                 run.begin(live)
                 for call in list(self._announced):
@@ -316,7 +320,8 @@ class BackgroundRuns:
             if run.request.temporary and run.request.thread_id is not None:
                 await self._forget_thread(run.request.thread_id)
         finally:
-            del self._active[run.request.id]
+            if self._active.get(run.request.id) is run:
+                del self._active[run.request.id]
             if run.accepted.exception() is None and not isinstance(run.error, RunLost):
                 self._keep(run)
             run.ended.set()

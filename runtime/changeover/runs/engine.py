@@ -74,6 +74,7 @@ class _Waiter:
 
     task: asyncio.Task[Any] | None
     outlives: bool
+    thread_id: str | None
     undo: bool = False
 
 
@@ -284,6 +285,7 @@ class Engine:
 
     async def _take_up(self, run: Run) -> Flight:
         """Go on with a row that another process left."""
+        self.check_open(run)
         if run.status == "pending":
             return await self._wait_for_turn(run)
         await self._slots.acquire()
@@ -298,7 +300,9 @@ class Engine:
         return flight
 
     async def _wait_for_turn(self, waiting: Run) -> Flight:
-        waiter = self._waiters[waiting.id] = _Waiter(asyncio.current_task(), outlives_the_process(waiting.kwargs))
+        waiter = self._waiters[waiting.id] = _Waiter(
+            asyncio.current_task(), outlives_the_process(waiting.kwargs), waiting.thread_id
+        )
         try:
             while True:
                 await self._turn(waiting)
@@ -414,6 +418,9 @@ class Engine:
         finally:  # where that could not be written, its lease runs out
             self._slots.release()
             self._in_flight.land(flight)
+            for run_id, waiter in list(self._waiters.items()):  # their turn does not come here any more
+                if waiter.thread_id is not None and waiter.thread_id == flight.run.thread_id:
+                    self.cancel(run_id, STOPS)
             log.info("run_released", extra={"run_id": flight.run.id})
         return None
 

@@ -13,10 +13,11 @@ import asyncio
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from changeover.errors import ChangeoverError
+from changeover.errors import ChangeoverError, OperatorError
 from changeover.runs.engine import Engine
 from changeover.store.records import Routing, Run
 from changeover.store.servers import Peer, Servers
@@ -53,6 +54,7 @@ class Pulse:
         self._beaten = 0.0
         self._was_gated = False
         self._takes = False
+        self._taken: deque[Run] = deque()  # this server's, and not gone on with yet
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, *, alone: bool) -> None:
@@ -66,6 +68,10 @@ class Pulse:
     def take_runs(self) -> None:
         """Take over what nobody executes any more, from now on."""
         self._takes = True
+
+    def leave_runs(self) -> None:
+        """Take nothing over any more: what this server lets go of is for others."""
+        self._takes = False
 
     async def close(self) -> None:
         """Be no server any more: what is left of its runs is anybody's."""
@@ -87,6 +93,8 @@ class Pulse:
             self._routing_moved(news.routing)
         for wished in news.wished:
             self._engine.heed(wished)
+        if self._takes and self._taken:
+            await self._take_up_taken()
         if news.has_orphans and self._takes:
             await self._take()
         if news.has_abandoned and self._takes:
@@ -119,11 +127,23 @@ class Pulse:
         self._beaten = _now()
 
     async def _take(self) -> None:
-        while taken := await self._servers.take():
+        while self._takes and (taken := await self._servers.take()):
             log.info("runs_taken_over", extra={"count": len(taken)})
-            for run in taken:
-                await self._take_up(run)
+            self._taken.extend(taken)
+            await self._take_up_taken()
+            await self._renew()
         await self.give_turns()
+
+    async def _take_up_taken(self) -> None:
+        """Go on with what is this server's now; a run that could not be is tried again, or is nobody's matter."""
+        while self._takes and self._taken:
+            try:
+                await self._take_up(self._taken[0])
+            except OperatorError:
+                raise
+            except ChangeoverError as error:
+                log.warning("run_not_taken_up", extra={"run_id": self._taken[0].id, "reason": error.message})
+            self._taken.popleft()
 
 
 def host() -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from changeover.errors import NotFound
+from changeover.errors import Conflict, NotFound
 from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
@@ -53,11 +53,15 @@ class Journal:
         now = self._clock()
 
         def job(connection: Connection) -> None:
-            connection.execute(
+            begun = connection.execute(
                 "INSERT INTO operations (id, kind, status, request, owner, created_at, updated_at)"
-                " VALUES (?, ?, 'running', ?, ?, ?, ?)",
-                (id_, kind, rows.dumps(dict(request)), self._server, now, now),
-            )
+                " VALUES (:id, :kind, 'running', :request, :owner, :now, :now) ON CONFLICT (id) DO UPDATE SET"
+                " status = 'running', owner = excluded.owner, result = NULL, created_at = :now, updated_at = :now"
+                " WHERE operations.status = 'failed' RETURNING id",
+                {"id": id_, "kind": kind, "request": rows.dumps(dict(request)), "owner": self._server, "now": now},
+            ).fetchone()
+            if begun is None:
+                raise Conflict(f"operation {id_} is under way", code="operation-under-way", hint="look at it, and wait")
 
         await self._database.write(job, durable=False)
 

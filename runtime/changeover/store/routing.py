@@ -42,6 +42,15 @@ class RoutingLog:
 
         return await self._database.read(job)
 
+    async def of_operation(self, operation: str) -> Routing | None:
+        """The change of routing that an operation made; None if it made none."""
+
+        def job(connection: Connection) -> Routing | None:
+            row = connection.execute("SELECT * FROM routing WHERE operation = ?", (operation,)).fetchone()
+            return rows.routing(row) if row else None
+
+        return await self._database.read(job)
+
     async def apply(self, change: RoutingChange, decide: Decide | None = None) -> Moved:
         """Write the change, or raise `Conflict` (`routing-changed`) if the routing moved on since it was planned.
 

@@ -31,6 +31,12 @@ from changeover.store.records import (
     Wish,
 )
 
+# Of a thread that was made for one run: that it has ended. One that waits for its turn or its time has not.
+OVER = (
+    "temporary = 1 AND status <> 'busy' AND NOT EXISTS"
+    " (SELECT 1 FROM runs WHERE runs.thread_id = threads.id AND runs.status IN ('pending', 'running'))"
+)
+
 
 class Runs:
     def __init__(self, database: Database, clock: Callable[[], float], server: str) -> None:
@@ -193,9 +199,7 @@ class Runs:
         """Forget a thread that was made for one run, and the run."""
 
         def job(connection: Connection) -> None:
-            if not connection.execute(
-                "DELETE FROM threads WHERE id = ? AND temporary = 1 AND status <> 'busy'", (thread_id,)
-            ).rowcount:
+            if not connection.execute(f"DELETE FROM threads WHERE id = ? AND {OVER}", (thread_id,)).rowcount:
                 return
             connection.execute(
                 "DELETE FROM run_events WHERE run_id IN (SELECT id FROM runs WHERE thread_id = ?)", (thread_id,)
@@ -221,7 +225,7 @@ class Runs:
         """Threads that were made for one run which has ended; asked at start, for what a dead process left."""
 
         def job(connection: Connection) -> Sequence[str]:
-            found = connection.execute("SELECT id FROM threads WHERE temporary = 1 AND status <> 'busy'")
+            found = connection.execute(f"SELECT id FROM threads WHERE {OVER}")
             return [row["id"] for row in found]
 
         return await self._database.read(job)

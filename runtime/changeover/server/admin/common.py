@@ -22,6 +22,7 @@ Offset = Annotated[int, Field(ge=0, le=10**9)]
 Number = Annotated[int, Field(ge=0, le=10**15)]  # of a row, a version, a revision
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Actor = Annotated[str | None, Header(alias="Changeover-Actor")]
+Key = Annotated[str | None, Header(alias="Idempotency-Key")]
 IfMatch = Annotated[str | None, Header(alias="If-Match")]
 
 

@@ -14,6 +14,7 @@ from changeover.rollout.operations import Receipt
 from changeover.server.admin.common import (
     Actor,
     IfMatch,
+    Key,
     Limit,
     Name,
     Number,
@@ -72,7 +73,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         return JSON(head.to_json(), headers={"ETag": etag(head.revision)})
 
     @routes.post("/switch")
-    async def switch(wanted: Switch, who: Actor = None, if_match: IfMatch = None) -> JSON:
+    async def switch(wanted: Switch, who: Actor = None, if_match: IfMatch = None, key: Key = None) -> JSON:
         receipt = await manager.switch(
             wanted.to,
             graphs=wanted.graphs,
@@ -83,23 +84,28 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
             reason=wanted.reason,
             actor=actor(who),
             expected_revision=expected_revision(if_match),
+            key=key,
         )
         return _receipt(receipt)
 
     @routes.post("/ramp")
-    async def ramp(wanted: Ramp, who: Actor = None, if_match: IfMatch = None) -> JSON:
+    async def ramp(wanted: Ramp, who: Actor = None, if_match: IfMatch = None, key: Key = None) -> JSON:
         receipt = await manager.ramp(
             wanted.to,
             wanted.percent,
             reason=wanted.reason,
             actor=actor(who),
             expected_revision=expected_revision(if_match),
+            key=key,
         )
         return _receipt(receipt)
 
     @routes.post("/rollback")
     async def rollback(
-        wanted: Annotated[Rollback, Body(default_factory=Rollback)], who: Actor = None, if_match: IfMatch = None
+        wanted: Annotated[Rollback, Body(default_factory=Rollback)],
+        who: Actor = None,
+        if_match: IfMatch = None,
+        key: Key = None,
     ) -> JSON:
         receipt = await manager.rollback(
             wanted.to,
@@ -109,6 +115,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
             reason=wanted.reason,
             actor=actor(who),
             expected_revision=expected_revision(if_match),
+            key=key,
         )
         return _receipt(receipt)
 

@@ -35,25 +35,29 @@ CREATE INDEX events_of_threads ON events (thread_id, id) WHERE thread_id IS NOT 
 
 -- Holders are counted and listed from this index alone, however many there are.
 DROP INDEX threads_that_hold;
-CREATE INDEX threads_that_hold ON threads (version, updated_at, holds, policy, pin_expires, graph) WHERE holds IS NOT NULL;
+CREATE INDEX threads_that_hold ON threads (version, updated_at, holds, policy, pin_expires, graph) INCLUDE (id)
+    WHERE holds IS NOT NULL;
 CREATE INDEX threads_with_a_pin_that_expires ON threads (pin_expires) WHERE pin_expires IS NOT NULL;
 CREATE INDEX holds_by_version ON holds (version);
 
 -- A pin of the thread's own that has expired is none; what the last switch or the graph says may pin it still.
 DROP VIEW holders;
+-- Columns of one type in all parts: else Postgres looks at the holders of every version to find those of one.
 CREATE VIEW holders AS
-    SELECT version, 'run' AS kind, id, status AS reason, created_at AS since FROM runs WHERE status IN ('pending', 'running')
+    SELECT version, CAST('run' AS word) AS kind, id, status AS reason, created_at AS since
+      FROM runs WHERE status IN ('pending', 'running')
     UNION ALL
-    SELECT version, 'thread', id, holds, updated_at FROM threads
+    SELECT version, CAST('thread' AS word), id, holds, updated_at FROM threads
      WHERE holds IS NOT NULL
        AND (holds <> 'pinned' OR pin_expires IS NULL OR pin_expires > (julianday('now') - 2440587.5) * 86400.0
             OR coalesce((SELECT routing.threads FROM routing ORDER BY revision DESC LIMIT 1),
                         (SELECT g.threads FROM version_graphs g
                           WHERE g.version = threads.version AND g.graph = threads.graph)) = 'pinned')
     UNION ALL
-    SELECT version, 'hold', id, reason, created_at FROM holds
+    SELECT version, CAST('hold' AS word), id, reason, created_at FROM holds
      WHERE expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0
     UNION ALL
-    SELECT apart.value, 'routing', apart.key, 'graph routed apart', routing.at
+    SELECT CAST(apart.value AS word), CAST('routing' AS word), CAST(apart.key AS word),
+           CAST('graph routed apart' AS word), routing.at
       FROM routing, json_each(routing.graphs) AS apart
      WHERE routing.revision = (SELECT max(revision) FROM routing);
