@@ -15,7 +15,7 @@ DEV     := $(VENV)/.installed-dev
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test faults check format bench soak clean
+.PHONY: help serve test faults invariants check format bench soak clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: $(DEV) ## run all tests (ARGS=)
 
 faults: $(DEV) ## kill a server at every statement that it sends to its database; takes hours (ARGS=)
 	CHANGEOVER_FAULTS=all $(BIN)/python -m pytest -n 2 -s tests/faults $(ARGS)
+
+invariants: $(DEV) ## search for a sequence of steps that breaks an invariant; EXAMPLES=200 is ten minutes (ARGS=)
+	CHANGEOVER_INVARIANTS=$(or $(EXAMPLES),200) $(BIN)/python -m pytest -n 2 --timeout 0 tests/invariants $(ARGS)
 
 check: $(DEV) ## format, lint, types, import layers; changes nothing
 	$(BIN)/ruff format --check .

@@ -78,12 +78,15 @@ def start(folder: Path) -> Postgres:
     return Postgres(server)
 
 
-def create_database(server_url: str) -> str:
-    """An empty database of its own; returns its address."""
+def create_database(server_url: str, template_url: str | None = None) -> str:
+    """A database of its own, empty or a copy of one that nobody is connected to; returns its address."""
+    template = urlsplit(template_url).path.removeprefix("/") if template_url else "template0"
     name = f"changeover_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(server_url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
         connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(sql.Identifier(name))
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
         )
     return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
 

@@ -485,9 +485,9 @@ class GraphVersionManager:
 
     async def cancel(self, run_id: str, because: str, *, undo: bool = False) -> bool:
         """Stop a run, in whatever process; False if none of this id is active. With `undo` it never was."""
-        if self.engine.cancel(run_id, because, undo=undo):
-            return True
-        return await self.store.runs.ask_one(run_id, "undo" if undo else "cancel", because) is not None
+        is_here = self.engine.cancel(run_id, because, undo=undo)
+        asked = await self.store.runs.ask_one(run_id, "undo" if undo else "cancel", because)  # a crash forgets it not
+        return is_here or asked is not None
 
     async def state(self, thread_id: str, *, subgraphs: bool = False) -> Any:
         """LangGraph's `StateSnapshot` of a thread, read by the version that the thread is on."""

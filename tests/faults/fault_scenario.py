@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-from langgraph.checkpoint.sqlite import SqliteSaver
+from fault_databases import Database
 
 SERVER = Path(__file__).with_name("faulty_server.py")
 SOURCES = Path(__file__).resolve().parents[2] / "runtime"
@@ -140,15 +137,20 @@ class Nursery:
             text=True,
         )
 
-    def start(self, folder: Path, **order: Any) -> Server:
+    def start(self, folder: Path, database: Database, **order: Any) -> Server:
         """A server for the folder, once it is ready; or dead, if that was the order."""
         assert self._process.stdin
         assert self._process.stdout
-        environment = {"FAULTS_LOG": str(folder / "ran.txt")}
-        told = {"folder": str(folder), "output": str(folder / "said.txt"), "environment": environment, **order}
+        told = {
+            "folder": str(folder),
+            "output": str(folder / "said.txt"),
+            "arguments": list(database.arguments),
+            "environment": {"FAULTS_LOG": str(folder / "ran.txt"), **database.environment},
+            **order,
+        }
         self._process.stdin.write(json.dumps(told) + "\n")
         self._process.stdin.flush()
-        server = Server(folder, int(self._process.stdout.readline()))
+        server = Server(folder, database, int(self._process.stdout.readline()))
         server.wait_until_ready()
         return server
 
@@ -163,8 +165,9 @@ class Nursery:
 class Server:
     """A server in a process, and a client of it."""
 
-    def __init__(self, folder: Path, pid: int) -> None:
+    def __init__(self, folder: Path, database: Database, pid: int) -> None:
         self.folder = folder
+        self.database = database
         self.pid = pid
         self._http: httpx.Client | None = None
 
@@ -278,38 +281,6 @@ def _join(server: Server, thread: str, run: str) -> Any:
 # --- what must be true ----------------------------------------------------------------------------------------------
 
 
-def database_of(folder: Path) -> Path:
-    return folder / ".changeover" / "changeover.db"
-
-
-def committed(folder: Path, copy: Path) -> dict[str, set[str]]:
-    """The nodes whose work is in the database of a dead server, by thread, as LangGraph's own saver reads it.
-
-    With the durability `async`, the default, a step begins while the checkpoint before it is being saved. What a
-    subgraph saved on top of a checkpoint that never arrived is not committed: nothing leads to it.
-    """
-    for suffix in ("", "-wal"):
-        source = Path(f"{database_of(folder)}{suffix}")
-        if source.exists():
-            shutil.copy2(source, f"{copy}{suffix}")
-    nodes: dict[str, set[str]] = {}
-    with closing(sqlite3.connect(copy, check_same_thread=False)) as connection:
-        saver = SqliteSaver(connection)
-        threads = [id_ for (id_,) in connection.execute("SELECT DISTINCT thread_id FROM checkpoints")]
-        for thread in threads:
-            found = nodes.setdefault(thread, set())
-            history = list(saver.list({"configurable": {"thread_id": thread}}))
-            for kept in history:
-                values = kept.checkpoint["channel_values"]
-                found.update(values.get("trail") or (), values.get("inner") or ())
-                for _, channel, value in kept.pending_writes or ():
-                    if channel in ("trail", "inner"):
-                        found.update(value)
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{copy}{suffix}").unlink(missing_ok=True)
-    return nodes
-
-
 def ran(folder: Path) -> list[tuple[str, str]]:
     """Every time that a node began, with its thread."""
     try:
@@ -327,8 +298,8 @@ class Death:
     begun: int
 
     @classmethod
-    def of(cls, folder: Path, scratch: Path) -> Death:
-        return cls(committed(folder, scratch / "dead.db"), len(ran(folder)))
+    def of(cls, folder: Path, database: Database, scratch: Path) -> Death:
+        return cls(database.committed(scratch), len(ran(folder)))
 
 
 def check(server: Server, seen: Acknowledged, deaths: Sequence[Death]) -> list[str]:
@@ -344,15 +315,12 @@ def check(server: Server, seen: Acknowledged, deaths: Sequence[Death]) -> list[s
     return wrong
 
 
-def check_database(folder: Path) -> list[str]:
-    with closing(sqlite3.connect(database_of(folder))) as connection:
-        integrity = connection.execute("PRAGMA integrity_check").fetchone()[0]
-        foreign = connection.execute("PRAGMA foreign_key_check").fetchall()
-        current = connection.execute("SELECT id FROM versions WHERE status = 'current'").fetchall()
-        routed = connection.execute("SELECT current FROM routing ORDER BY revision DESC LIMIT 1").fetchall()
-        active = connection.execute("SELECT id, status FROM runs WHERE status IN ('pending', 'running')").fetchall()
-        open_ = connection.execute("SELECT kind, id FROM operations WHERE status = 'running'").fetchall()
-    wrong = [] if integrity == "ok" and not foreign else [f"integrity: {integrity}, foreign keys {foreign}"]
+def check_database(database: Database) -> list[str]:
+    current = database.rows("SELECT id FROM versions WHERE status = 'current'")
+    routed = database.rows("SELECT current FROM routing ORDER BY revision DESC LIMIT 1")
+    active = database.rows("SELECT id, status FROM runs WHERE status IN ('pending', 'running')")
+    open_ = database.rows("SELECT kind, id FROM operations WHERE status = 'running'")
+    wrong = database.damages()
     wrong += [f"{len(current)} versions are current"] if len(current) != 1 else []
     wrong += [f"current is {current}, routed is {routed}"] if current != routed else []
     wrong += [f"active runs are left: {active}"] if active else []
@@ -365,8 +333,7 @@ def _runs(server: Server, seen: Acknowledged) -> list[str]:
     wrong = []
     ends = time.monotonic() + END_S
     while True:
-        with closing(sqlite3.connect(database_of(server.folder))) as connection:
-            rows = connection.execute("SELECT id, thread_id, status, status_reason FROM runs").fetchall()
+        rows = server.database.rows("SELECT id, thread_id, status, status_reason FROM runs")
         active = [row for row in rows if row[2] in ("pending", "running")]
         if not active or time.monotonic() > ends:
             break

@@ -21,7 +21,8 @@ import signal
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,19 @@ class Fault:
         self.count = 0
 
     def around(self, is_write: bool, statement: Callable[[], Any]) -> Any:
+        with self.striking(is_write):
+            return statement()
+
+    @contextmanager
+    def striking(self, is_write: bool) -> Iterator[None]:
+        """Around one statement."""
         number = self._next() if is_write or not self.only_writes else 0
         is_it = bool(number) and number == self._at
         if is_it and self._is_before:
             os.kill(os.getpid(), self._signal)
-        result = statement()
+        yield
         if is_it and not self._is_before:
             os.kill(os.getpid(), self._signal)
-        return result
 
     def _next(self) -> int:
         with self._lock:
@@ -115,22 +121,31 @@ def count_postgres(fault: Fault) -> None:
     except ImportError:
         return
 
-    def is_write(query: Any) -> bool:
-        text = str(query).lstrip().upper() if isinstance(query, str) else "INSERT"
-        return text.startswith((*CHANGES, *ENDS))
+    def is_write(connection: Any, query: Any) -> bool:
+        """Whether it changes something, or commits what did."""
+        text = query if isinstance(query, str) else query.decode() if isinstance(query, bytes) else "INSERT"
+        word = text.lstrip()[:7].upper()
+        if word.startswith(CHANGES):
+            connection.has_written = True
+            return True
+        if word.startswith(ENDS):
+            wrote = getattr(connection, "has_written", False)
+            connection.has_written = False
+            return wrote
+        return False
 
     def counted(name: str) -> Any:
         original = getattr(psycopg.Cursor, name)
         return lambda cursor, query, *rest, **more: fault.around(
-            is_write(query), lambda: original(cursor, query, *rest, **more)
+            is_write(cursor.connection, query), lambda: original(cursor, query, *rest, **more)
         )
 
     def counted_async(name: str) -> Any:
         original = getattr(psycopg.AsyncCursor, name)
 
         async def method(cursor: Any, query: Any, *rest: Any, **more: Any) -> Any:
-            before = fault.around(is_write(query), lambda: original(cursor, query, *rest, **more))
-            return await before
+            with fault.striking(is_write(cursor.connection, query)):
+                return await original(cursor, query, *rest, **more)
 
         return method
 

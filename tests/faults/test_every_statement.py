@@ -1,9 +1,10 @@
 """A server is killed before and after each statement that it sends to the database; nothing acknowledged is lost.
 
-Each round takes a fresh project, kills the server at one statement of the scenario, starts it again on the same files
-and looks at everything. `CHANGEOVER_FAULTS=all` (`make faults`) goes through every statement, one after the other,
-until a pass completes without reaching it; without it a sample of those that change something is taken, for as long as
-`SAMPLE_S` lasts. `CHANGEOVER_FAULTS_FIRST=17` begins there, `CHANGEOVER_FAULTS_EVERY=10` takes every tenth.
+Each round takes a fresh project, on SQLite or on Postgres, kills the server at one statement of the scenario, starts
+another on the same database and looks at everything. `CHANGEOVER_FAULTS=all` (`make faults`) goes through every
+statement, one after the other, until a pass completes without reaching it; without it a sample of those that change
+something is taken, for as long as `SAMPLE_S` lasts. `CHANGEOVER_FAULTS_FIRST=17` begins there,
+`CHANGEOVER_FAULTS_EVERY=10` takes every tenth.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import fault_scenario as scenario
 import pytest
+from fault_databases import Database, PostgresPlace, SqliteFile
 
 from changeover import GraphVersionManager
+from postgres_support import create_database, drop_database
 
-SAMPLE_S = float(os.environ.get("CHANGEOVER_FAULTS_S", "9"))  # for each test
+SAMPLE_S = float(os.environ.get("CHANGEOVER_FAULTS_S", "7"))  # for each test
 RECOVERY_S = 1.0  # a server that lives so long after it was ready has taken up what it found
 RECOVERY_STATEMENTS = 60  # that change something, more or less
 ALL = os.environ.get("CHANGEOVER_FAULTS") == "all"
@@ -43,45 +46,70 @@ def nursery() -> Iterator[scenario.Nursery]:
     opened.close()
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with two versions, of which the first serves."""
-    folder = tmp_path_factory.mktemp("faults") / "template"
+@dataclass(frozen=True)
+class Template:
+    """A project with two versions, of which the first serves. `server` is its Postgres, `url` its database there."""
+
+    folder: Path
+    server: str = ""
+    url: str = ""
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def template(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
+    made = Template(tmp_path_factory.mktemp("faults") / "template")
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres_server")
+        made = replace(made, server=server, url=create_database(server))
 
     async def build() -> None:
-        _write(folder, "v1")
-        async with GraphVersionManager.open(folder) as manager:
+        _write(made.folder, "v1")
+        async with GraphVersionManager.open(made.folder, made.url or None) as manager:
             await manager.serve_folder()
-            _write(folder, "v2")
+            _write(made.folder, "v2")
             assert (await manager.build()).id == "v2"
 
     asyncio.run(build())
-    return folder
+    yield made
+    if made.url:
+        drop_database(made.server, made.url)
 
 
-Fresh = Callable[[], Path]
+@dataclass
+class Fresh:
+    """Copies of the template, each in place of the one before."""
+
+    template: Template
+    folder: Path
+    url: str = ""
+
+    def copy(self) -> tuple[Path, Database]:
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        shutil.copytree(self.template.folder, self.folder)
+        if not self.template.url:
+            return self.folder, SqliteFile(self.folder)
+        self.drop()
+        self.url = create_database(self.template.server, self.template.url)
+        return self.folder, PostgresPlace(self.url)
+
+    def drop(self) -> None:
+        if self.url:
+            drop_database(self.template.server, self.url)
 
 
 @pytest.fixture
-def fresh(template: Path, tmp_path: Path) -> Fresh:
-    """A copy of the template in place of the one before."""
-
-    def copy() -> Path:
-        folder = tmp_path / "project"
-        if folder.exists():
-            shutil.rmtree(folder)
-        shutil.copytree(template, folder)
-        return folder
-
-    return copy
+def fresh(template: Template, tmp_path: Path) -> Iterator[Fresh]:
+    copies = Fresh(template, tmp_path / "project")
+    yield copies
+    copies.drop()
 
 
 def test_without_a_fault_each_node_runs_once(nursery: scenario.Nursery, fresh: Fresh) -> None:
-    folder = fresh()
-    statements, _ = _count(nursery, folder, "all")
+    statements, _ = _count(nursery, fresh, "all")
     assert statements > 100
     once = [(thread, node) for thread in ("one", "two") for node in (*scenario.TRAIL, *scenario.INNER)]
-    seen = [(thread, node) for thread, node in scenario.ran(folder) if thread in ("one", "two")]
+    seen = [(thread, node) for thread, node in scenario.ran(fresh.folder) if thread in ("one", "two")]
     assert sorted(seen) == sorted(once)
 
 
@@ -90,8 +118,8 @@ def test_killed_at_any_statement_nothing_acknowledged_is_lost(
     nursery: scenario.Nursery, fresh: Fresh, tmp_path: Path, side: str
 ) -> None:
     rounds = Rounds()
-    for at in _all() if ALL else _sample(_count(nursery, fresh(), "writes")[0]):
-        reached = rounds.add(f"{side} statement {at}", _round(nursery, fresh(), tmp_path, [Strike(at, side)]))
+    for at in _all() if ALL else _sample(_count(nursery, fresh, "writes")[0]):
+        reached = rounds.add(f"{side} statement {at}", _round(nursery, fresh, tmp_path, [Strike(at, side)]))
         if ALL and not reached:
             break
     rounds.conclude()
@@ -103,10 +131,10 @@ def test_killed_again_while_it_recovers_nothing_acknowledged_is_lost(
 ) -> None:
     """The second death counts from the start of the process, through what it takes up."""
     rounds = Rounds()
-    first = _count(nursery, fresh(), "writes")[0] // 2
+    first = _count(nursery, fresh, "writes")[0] // 2
     for at in _all() if ALL else _sample(RECOVERY_STATEMENTS):
         strikes = [Strike(first + at % 7, "after"), Strike(at, side)]
-        reached = rounds.add(f"{side} statement {at} of recovery", _round(nursery, fresh(), tmp_path, strikes))
+        reached = rounds.add(f"{side} statement {at} of recovery", _round(nursery, fresh, tmp_path, strikes))
         if ALL and not reached:
             break
     rounds.conclude()
@@ -157,27 +185,29 @@ def _sample(statements: int) -> Iterator[int]:
         yield at
 
 
-def _count(nursery: scenario.Nursery, folder: Path, kinds: str) -> tuple[int, scenario.Acknowledged]:
+def _count(nursery: scenario.Nursery, fresh: Fresh, kinds: str) -> tuple[int, scenario.Acknowledged]:
     """How many statements the scenario takes where nothing happens to it."""
+    folder, database = fresh.copy()
     count, seen = folder / "count.txt", scenario.Acknowledged()
-    server = nursery.start(folder, count=str(count), kinds=kinds, trigger=str(folder / "begin"))
+    server = nursery.start(folder, database, count=str(count), kinds=kinds, trigger=str(folder / "begin"))
     try:
         (folder / "begin").touch()
         scenario.converse(server, seen)
         assert scenario.check(server, seen, []) == []
     finally:
         server.stop()
-    assert scenario.check_database(folder) == []
+    assert scenario.check_database(database) == []
     return int(count.read_text()), seen
 
 
-def _round(nursery: scenario.Nursery, folder: Path, scratch: Path, strikes: Sequence[Strike]) -> tuple[bool, list[str]]:
+def _round(nursery: scenario.Nursery, fresh: Fresh, scratch: Path, strikes: Sequence[Strike]) -> tuple[bool, list[str]]:
     """Whether the last of the deaths came, and everything that was wrong afterwards."""
+    folder, database = fresh.copy()
     seen = scenario.Acknowledged()
     kinds = "all" if ALL else "writes"
     first, *others = strikes
     begin = folder / "begin"
-    server = nursery.start(folder, at=first.at, side=first.side, kinds=kinds, trigger=str(begin))
+    server = nursery.start(folder, database, at=first.at, side=first.side, kinds=kinds, trigger=str(begin))
     try:
         begin.touch()
         scenario.converse(server, seen)
@@ -186,20 +216,20 @@ def _round(nursery: scenario.Nursery, folder: Path, scratch: Path, strikes: Sequ
         reached = True
     finally:
         server.stop(signal.SIGKILL)
-    deaths = [scenario.Death.of(folder, scratch)]
+    deaths = [scenario.Death.of(folder, database, scratch)]
     for strike in others:
-        server = nursery.start(folder, at=strike.at, side=strike.side, kinds=kinds)
+        server = nursery.start(folder, database, at=strike.at, side=strike.side, kinds=kinds)
         reached = server.dies_within(RECOVERY_S)
         server.stop(signal.SIGKILL)
-        deaths.append(scenario.Death.of(folder, scratch))
-    last = nursery.start(folder)
+        deaths.append(scenario.Death.of(folder, database, scratch))
+    last = nursery.start(folder, database)
     try:
         wrong = scenario.check(last, seen, deaths)
     except (AssertionError, scenario.Died) as error:
         wrong = [f"{type(error).__name__}: {error}"]
     finally:
         last.stop()
-    return reached, wrong + scenario.check_database(folder)
+    return reached, wrong + scenario.check_database(database)
 
 
 def _write(folder: Path, edition: str) -> None:

@@ -88,6 +88,7 @@ class Stage:
         self.entered: Counter[tuple[int, str]] = Counter()
         self.left: Counter[tuple[int, str]] = Counter()
         self.held: Counter[tuple[int, str]] = Counter()  # who stands where now
+        self.failed: set[int] = set()
         self.is_dead = False
         self._moved = asyncio.Event()
 
@@ -101,6 +102,7 @@ class Stage:
         finally:
             self.held[turn, node] -= 1
         if node in plan.fails:
+            self.failed.add(turn)
             raise ValueError(f"{turn} fails at {node}")
         asks = plan.asks if node == "talk" else 0
         heard = [str(interrupt(f"{turn} asks {number}")) for number in range(asks)]
@@ -108,7 +110,9 @@ class Stage:
         return "|".join([str(turn), node, mark, ",".join(heard)])
 
     def is_held(self, turn: int) -> bool:
-        return any(self.held[turn, node] and node in self.plans[turn].holds for node in NODES)
+        return turn not in self.failed and any(
+            self.held[turn, node] and node in self.plans[turn].holds for node in NODES
+        )
 
     def let_go(self, turn: int, *, fail: bool = False) -> None:
         """Where it stands; what it meets later still holds it."""

@@ -146,7 +146,7 @@ class World:
             await asyncio.sleep(POLL_S)
             is_gated = bool(self.sql("SELECT 1 AS found FROM gate"))
             active = self.sql(
-                "SELECT id, thread_id, status, seq FROM runs WHERE status IN ('pending', 'running') ORDER BY seq"
+                "SELECT id, thread_id, status, wish FROM runs WHERE status IN ('pending', 'running') ORDER BY seq"
             )
             busy = {row["thread_id"] for row in active if row["status"] == "running"}
             waits_behind = busy | ({row["thread_id"] for row in active} if is_gated else set())
@@ -154,7 +154,7 @@ class World:
                 row
                 for row in active
                 if not (
-                    self.stage.is_held(turns[row["id"]])
+                    self.stage.is_held(turns[row["id"]]) and row["wish"] in (None, "handover")
                     if row["status"] == "running"
                     else row["thread_id"] in waits_behind
                 )

@@ -179,6 +179,32 @@ graph = line("first")
 graph.add_node("inner", line("one", "two", "three").compile(interrupt_before=["two", "three"]))
 graph.add_edge("first", "inner")
 """,
+    "blocks": """
+def block(state: State) -> dict:
+    note("begin b")
+    while asked("hold-b"):
+        time.sleep(0.005)
+    return {"parts": ["b"]}
+
+graph = line("a")
+graph.add_node("b", block)
+graph.add_edge("a", "b")
+""",
+    "stubborn": """
+async def stay(state: State) -> dict:
+    note("begin b")
+    try:
+        await passed("b")
+    except asyncio.CancelledError:
+        note("stops")
+        await passed("stop")
+        raise
+    return {"parts": ["b"]}
+
+graph = line("a")
+graph.add_node("b", stay)
+graph.add_edge("a", "b")
+""",
     "talks": """
 async def talk(state: State) -> dict:
     write = get_stream_writer()

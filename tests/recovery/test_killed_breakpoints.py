@@ -46,9 +46,7 @@ def test_killed_at_any_change_a_breakpoint_holds(make_desk: Any, case: str, dura
         desk.close()
 
 
-def _goes_on(
-    desk: Desk, server: Server, thread: str, graph: str, before: list[str], after: list[str], at: int
-) -> None:
+def _goes_on(desk: Desk, server: Server, thread: str, graph: str, before: list[str], after: list[str], at: int) -> None:
     assert set(desk.ran()) == set(before), at
     assert server.status_of_thread(thread) == "interrupted", at
     desk.forget()

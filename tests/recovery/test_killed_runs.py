@@ -1,4 +1,4 @@
-"""A process that is killed loses no run: each goes on from its last checkpoint, and what had ended does not run again."""
+"""A process that is killed loses no run: each goes on from its last checkpoint, and what had ended runs no more."""
 
 from __future__ import annotations
 
@@ -251,6 +251,30 @@ def test_stateless_runs_that_wait_are_not_lost(desk: Desk) -> None:
     assert joined == [{"parts": ["a", "b", "c"]}] * 2
     assert server.ended(first)["status"] == "success"
     assert desk.ran() == {"a": 3, "b": 4, "c": 3}
+
+
+@pytest.mark.parametrize("action", ["interrupt", "rollback"])
+def test_a_run_that_was_cancelled_does_not_go_on(desk: Desk, action: str) -> None:
+    """The process dies while a node still says goodbye."""
+    server = desk.start()
+    thread = server.thread()
+    server.join(server.submit("steps", thread))
+    desk.forget()
+    desk.hold("b", "stop")
+    run = server.submit("stubborn", thread, durability="sync")
+    desk.wait_for("begin b")
+    server.ask("POST", f"{place_of(run)}/cancel?action={action}")
+    desk.wait_for("stops")
+    server.kill()
+    server = desk.start()
+    wait(lambda: server.status_of_thread(thread) != "busy", server.said)
+    left = [row for row in server.ask("GET", f"/threads/{thread}/runs") if row["run_id"] == run["run_id"]]
+    assert [row["status"] for row in left] == (["interrupted"] if action == "interrupt" else [])
+    assert desk.ran() == {"a": 1, "b": 1}
+    parts = server.state(thread)["values"]["parts"]
+    assert parts == (["a", "b", "c", "a"] if action == "interrupt" else ["a", "b", "c"])
+    desk.let_go("b")
+    assert server.join(server.submit("steps", thread))["parts"] == [*parts, "a", "b", "c"]
 
 
 def test_two_deaths_in_a_row_lose_nothing(desk: Desk) -> None:

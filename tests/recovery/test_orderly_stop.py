@@ -107,6 +107,19 @@ def test_a_node_that_does_not_end_is_cut_off_and_runs_again(desk: Desk) -> None:
     assert server.ended(run)["attempts"] == 1
 
 
+def test_a_node_that_blocks_its_thread_is_not_waited_for_longer(desk: Desk) -> None:
+    desk.hold("b")
+    server = desk.start(close_s=0.5)
+    run = server.submit("blocks", server.thread())
+    desk.wait_for("begin b")
+    end(server)
+    server = desk.start()
+    desk.let_go("b")
+    assert server.join(run) == {"parts": ["a", "b"]}
+    assert desk.ran() == {"a": 1, "b": 2}
+    assert server.ended(run)["attempts"] == 1
+
+
 def test_restarts_in_good_order_are_no_attempts(desk: Desk) -> None:
     desk.hold("b")
     server = desk.start(close_s=0.2)
@@ -299,8 +312,7 @@ async def test_library_users_keep_their_runs(desk: Desk, monkeypatch: pytest.Mon
     async with GraphVersionManager.open(desk.folder) as manager:
         await manager.serve_folder()
         running = asyncio.create_task(manager.invoke("steps", {"parts": []}, thread_id="t"))
-        while "begin b" not in desk.lines():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(desk.wait_for, "begin b")
         asyncio.get_running_loop().call_later(0.3, desk.let_go, "b")
     assert await running == {"parts": ["a", "b", "c"]}
 
@@ -317,6 +329,10 @@ async def test_the_stock_client_joins_after_the_restart(desk: Desk) -> None:
     await asyncio.to_thread(server.wait_for_end)
     server = await asyncio.to_thread(desk.start)
     client = get_client(url=server.url)
-    values = [part.data async for part in client.runs.join_stream(thread, run["run_id"], stream_mode="values", last_event_id="-1") if part.event == "values"]
+    values = [
+        part.data
+        async for part in client.runs.join_stream(thread, run["run_id"], stream_mode="values", last_event_id="-1")
+        if part.event == "values"
+    ]
     assert values[-1] == {"parts": ["a", "b", "c"]}
     assert await client.runs.join(thread, run["run_id"]) == {"parts": ["a", "b", "c"]}

@@ -181,9 +181,7 @@ def test_clients_of_a_server_that_stood_still_hear_no_wrong_end(pair: Pair, resu
     listening.start()
     pair.one.wait_for("begin b")
     (run,) = two.ask("GET", f"/threads/{thread}/runs")
-    joining = threading.Thread(
-        target=lambda: waited.append(httpx.get(f"{one.url}{place_of(run)}/join", timeout=60))
-    )
+    joining = threading.Thread(target=lambda: waited.append(httpx.get(f"{one.url}{place_of(run)}/join", timeout=60)))
     joining.start()
     _stand_still(pair, one, two, run)
     one.signal(signal.SIGCONT)

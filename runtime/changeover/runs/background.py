@@ -122,6 +122,9 @@ class BackgroundRuns:
 
     async def take_up(self, request: RunRequest, run: Run) -> BackgroundRun:
         """Go on with a row that another process left: a pending one once it is given its turn, a running one now."""
+        active = self._active.get(run.id)
+        if active is not None and active.accepted.done() and active.run.fence == run.fence:
+            return active
         background = BackgroundRun(request, keep_stream=True, first=await self._streams.last(run.id) + 1)
         background.was_accepted(run)
         if run.status == "pending":

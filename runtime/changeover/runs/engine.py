@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -130,6 +130,7 @@ class Engine:
                 live = opened
                 if taken_up is not None and taken_up.status == "running":
                     await self._find_what_is_left(live)
+                    await self._heed_at_once(flight, taken_up)
                 yield live
                 outcome = Outcome("interrupted" if live.waiting else "success", "", live.waiting)
         except BaseException as error:
@@ -162,17 +163,28 @@ class Engine:
 
     def heed(self, wished: Wished) -> None:
         """Do what somebody wants done with a run of this process."""
+        flight = self._in_flight.get(wished.run_id)
+        undo = wished.wish == "undo"
         if wished.wish != "handover":
-            self.cancel(wished.run_id, wished.reason, undo=wished.wish == "undo")
-        elif (flight := self._in_flight.get(wished.run_id)) is not None and flight.stops is None:
+            # once: what it does about its end would be cut off by the next time
+            if flight is None or flight.cancelled_because is None or (undo and not flight.undo):
+                self.cancel(wished.run_id, wished.reason, undo=undo)
+        elif flight is not None and flight.stops is None:
             flight.stop_at_boundary(HANDOVER)
 
-    def keep_only(self, mine: Mapping[RunId, int]) -> None:
-        """Give up what another process took over: only these runs, with their fences, are this one's."""
+    def here(self) -> set[RunId]:
+        """Runs that are executed, or wait for their turn, here."""
+        return {flight.run.id for flight in self._in_flight.on()} | set(self._waiters)
+
+    def keep_only(self, mine: Mapping[RunId, int], of: Collection[RunId]) -> None:
+        """Give up what another process took over: of these runs only `mine`, with their fences, are this one's.
+
+        `of` is what was here before `mine` was read: a run that was accepted meanwhile is not among them.
+        """
         for flight in self._in_flight.on():
-            if mine.get(flight.run.id) != flight.run.fence:
+            if flight.run.id in of and mine.get(flight.run.id) != flight.run.fence:
                 self.cancel(flight.run.id, TAKEN)
-        for run_id in [id_ for id_ in self._waiters if id_ not in mine]:
+        for run_id in [id_ for id_ in self._waiters if id_ in of and id_ not in mine]:
             self.cancel(run_id, TAKEN)
 
     def may_begin(self, run: Run, now: bool) -> None:
@@ -299,6 +311,15 @@ class Engine:
             flight.stop_at_boundary(HANDOVER)
         return flight
 
+    async def _heed_at_once(self, flight: Flight, taken_up: Run) -> None:
+        """A run that was to be cancelled when its process died does nothing more."""
+        if taken_up.wish not in ("cancel", "undo"):
+            return
+        if taken_up.thread_id is not None:
+            flight.before = await self._rows.thread(taken_up.thread_id)
+        flight.cancelled_because, flight.undo = taken_up.wish_reason, taken_up.wish == "undo"
+        raise asyncio.CancelledError(taken_up.wish_reason)
+
     async def _wait_for_turn(self, waiting: Run) -> Flight:
         waiter = self._waiters[waiting.id] = _Waiter(
             asyncio.current_task(), outlives_the_process(waiting.kwargs), waiting.thread_id
@@ -403,6 +424,10 @@ class Engine:
     def _leave(self, flight: Flight, outcome: Outcome) -> asyncio.Future[RunId | None]:
         if self._in_flight.get(flight.run.id) is not flight:  # it was ended when the manager was closed
             return _nothing()
+        if flight.cancelled_because == TAKEN:  # its row is somebody else's
+            self._slots.release()
+            self._in_flight.land(flight)
+            return _nothing()
         if flight.released:
             return asyncio.ensure_future(self._release(flight))
         if flight.undo and outcome.status == "interrupted":
@@ -479,7 +504,7 @@ class Engine:
             return Outcome("interrupted", STOPS, "failure")
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
             # one that was to continue and was stopped before its first step leaves what waits as it was
-            untouched = live is None or (flight.run.continues and flight.node is None)
+            untouched = live is None or (flight.run.continues and flight.node is None and not flight.run.begun)
             waiting = None if untouched or flight.undo or live is None else await _left_to_do(live)
             return Outcome("interrupted", clean(because or "the caller left"), waiting, began=not untouched)
         status: RunStatus = "timeout" if isinstance(error, TimeoutError) else "error"

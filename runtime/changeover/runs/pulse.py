@@ -53,6 +53,7 @@ class Pulse:
         self._adopt = adopt
         self._beaten = 0.0
         self._was_gated = False
+        self._beating = asyncio.Lock()
         self._takes = False
         self._taken: deque[Run] = deque()  # this server's, and not gone on with yet
         self._task: asyncio.Task[None] | None = None
@@ -87,6 +88,10 @@ class Pulse:
 
     async def beat(self) -> None:
         """Do now what there is to do."""
+        async with self._beating:  # two at once would take a run up twice, and another never
+            await self._do_what_there_is()
+
+    async def _do_what_there_is(self) -> None:
         await self._renew()
         news = await self._servers.news(self._known())
         if news.routing is not None and news.routing.revision > self._known():
@@ -123,7 +128,8 @@ class Pulse:
             return
         if not await self._servers.beat(self._lease_s):
             log.warning("lease_lost", extra={"hint": "this process stood still; what others took over is given up"})
-            self._engine.keep_only(await self._servers.mine())
+            here = self._engine.here()
+            self._engine.keep_only(await self._servers.mine(), here)
         self._beaten = _now()
 
     async def _take(self) -> None:

@@ -16,6 +16,8 @@ import logging
 import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 
 SERVER_FILE = "server.json"
 END_WAIT_S = 28  # until all is cut off: who runs containers often kills after 30
+THREADS_WAIT_S = 1.5  # after everything is closed, for nodes that were cut off and block their threads
 RUNS_WAIT_S = 25  # for runs to come to a boundary or to end; the requests that wait for them end with them
 BACKLOG = 2048
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -44,7 +47,25 @@ Announce = Callable[[str], None]
 def run(manager: GraphVersionManager, announce: Announce = print) -> int:
     """Serve until a signal comes, in an event loop of its own. Returns the exit status."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(serve(manager, announce))
+        status = runner.run(serve(manager, announce))
+        force = end_by_force(status)
+    force.cancel()
+    return status
+
+
+def end_by_force(status: int) -> threading.Timer:
+    """End the process if it does not end by itself: nothing else stops a thread that a node blocks."""
+    timer = threading.Timer(THREADS_WAIT_S, _end, (status,))
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _end(status: int) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 async def serve(manager: GraphVersionManager, announce: Announce = print, stop: asyncio.Event | None = None) -> int:

@@ -19,7 +19,7 @@ from changeover.errors import ChangeoverError
 from changeover.manager import GraphVersionManager
 from changeover.server.channel import MESSAGE_LIMIT_BYTES, Message, Order
 from changeover.server.logging import configure
-from changeover.server.serve import END_WAIT_S, loop_factory, serve_on, signals
+from changeover.server.serve import END_WAIT_S, end_by_force, loop_factory, serve_on, signals
 
 ALONE_S = END_WAIT_S + 15
 
@@ -29,7 +29,10 @@ def main() -> int:
     for inherited in (channel, listener):
         inherited.set_inheritable(False)  # what project code starts must hold neither the port nor the channel
     with listener, asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_work(channel, listener))
+        status = runner.run(_work(channel, listener))
+        force = end_by_force(status)
+    force.cancel()
+    return status
 
 
 async def _work(channel: socket.socket, listener: socket.socket) -> int:

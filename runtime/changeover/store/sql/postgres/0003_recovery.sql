@@ -35,8 +35,7 @@ CREATE INDEX events_of_threads ON events (thread_id, id) WHERE thread_id IS NOT 
 
 -- Holders are counted and listed from this index alone, however many there are.
 DROP INDEX threads_that_hold;
-CREATE INDEX threads_that_hold ON threads (version, updated_at, holds, policy, pin_expires, graph) INCLUDE (id)
-    WHERE holds IS NOT NULL;
+CREATE INDEX threads_that_hold ON threads (version, updated_at, holds, policy, pin_expires, graph) WHERE holds IS NOT NULL;
 CREATE INDEX threads_with_a_pin_that_expires ON threads (pin_expires) WHERE pin_expires IS NOT NULL;
 CREATE INDEX holds_by_version ON holds (version);
 
