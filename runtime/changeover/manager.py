@@ -32,7 +32,7 @@ from changeover.build.loader import Loader
 from changeover.build.own_folder import OwnFolder
 from changeover.checkpoints.opening import long_term_store, saver_for
 from changeover.checkpoints.rewinding import Rewinder
-from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
+from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
 from changeover.project.problems import Problem
 from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.expiry import Expiry
@@ -73,6 +73,7 @@ from changeover.store.records import (
 log = logging.getLogger(__name__)
 
 CLOSE_WAIT_S = 30.0
+SILENT_S = 3.0
 
 
 class GraphVersionManager:
@@ -246,6 +247,16 @@ class GraphVersionManager:
     @property
     def is_open(self) -> bool:
         return self._stack is not None
+
+    @property
+    def trouble(self) -> ChangeoverError | None:
+        """What keeps the database from answering at the moment; None where nothing does."""
+        silent_s = self.pulse.silent_s
+        if silent_s < SILENT_S:
+            return self.store.database.trouble
+        return self.store.database.trouble or Unavailable(
+            f"the database has not answered for {silent_s:.0f} s", code="database-unreachable", hint="see that it is up"
+        )
 
     # --- versions --------------------------------------------------------------------------------
 

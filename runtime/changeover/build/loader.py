@@ -36,6 +36,7 @@ from changeover.store.versions import Versions
 
 Environment = Mapping[str, str]
 FACTORY_SHARE = 0.9  # of the time of a build: what took it is named before the build is given up
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,17 @@ class Loader:
         self._room.loop = asyncio.get_running_loop()
         work = partial(self._compile, files, self.environment, self.exported, known)
         with self._keeping_trees():  # what is taken over from them must not lose its modules meanwhile
-            try:
-                return await run_in_thread(work, self._build_timeout_s, self.discard)
-            except DeadlinePassed as late:
-                raise ProjectError([self._late(late, files)]) from None
+            for attempt in range(ATTEMPTS):
+                try:
+                    return await run_in_thread(work, self._build_timeout_s, self.discard)
+                except DeadlinePassed as late:
+                    raise ProjectError([self._late(late, files)]) from None
+                except SystemError:
+                    # Two threads that parse Python at once can trip each other up in CPython 3.11 ("AST constructor
+                    # recursion depth mismatch"): the source is right, and read again
+                    if attempt == ATTEMPTS - 1:
+                        raise
+            raise AssertionError("unreachable")
 
     def adopt(self, id_: VersionId, candidate: Candidate) -> LoadedVersion:
         """Keep a candidate as the loaded form of this version."""

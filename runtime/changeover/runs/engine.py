@@ -497,9 +497,8 @@ class Engine:
 
     async def _failure(self, flight: Flight, live: LiveRun | None, error: BaseException) -> Outcome:
         because = flight.cancelled_because
-        if isinstance(error, Released) or (
-            isinstance(error, asyncio.CancelledError) and because == STOPS and outlives_the_process(flight.run.kwargs)
-        ):
+        cut_off = because == TAKEN or (because == STOPS and outlives_the_process(flight.run.kwargs))
+        if isinstance(error, Released) or (isinstance(error, asyncio.CancelledError) and cut_off):
             flight.released = True
             return Outcome("interrupted", STOPS, "failure")
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)):

@@ -52,6 +52,7 @@ class Pulse:
         self._take_up = take_up
         self._adopt = adopt
         self._beaten = 0.0
+        self._asked: float | None = None  # when the database was asked what it has not answered yet
         self._was_gated = False
         self._beating = asyncio.Lock()
         self._takes = False
@@ -86,14 +87,23 @@ class Pulse:
         except ChangeoverError as error:  # the lease runs out by itself
             log.warning("server_not_signed_off", extra={"reason": error.message})
 
+    @property
+    def silent_s(self) -> float:
+        """How long the database has left the pulse without an answer."""
+        return 0.0 if self._asked is None else _now() - self._asked
+
     async def beat(self) -> None:
         """Do now what there is to do."""
         async with self._beating:  # two at once would take a run up twice, and another never
             await self._do_what_there_is()
 
     async def _do_what_there_is(self) -> None:
-        await self._renew()
-        news = await self._servers.news(self._known())
+        self._asked = _now()
+        try:
+            await self._renew()
+            news = await self._servers.news(self._known())
+        finally:
+            self._asked = None
         if news.routing is not None and news.routing.revision > self._known():
             self._routing_moved(news.routing)
         for wished in news.wished:

@@ -41,6 +41,9 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
             return problem(503, "starting", "the server starts")
         if manager.routing is None:
             return problem(503, "nothing-current", "no version is current yet", hint="see /admin/status for problems")
+        trouble = manager.trouble
+        if trouble is not None:
+            return problem(503, trouble.code, trouble.message, hint=trouble.hint)
         return JSON({"status": "ready", "current": manager.routing.current})
 
     @routes.get("/metrics")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from changeover.errors import Unavailable
+from changeover.errors import ChangeoverError, OperatorError, Unavailable
 from changeover.store.connection import Connection
 
 T = TypeVar("T")
@@ -27,6 +27,11 @@ class Database(Protocol):
 
     @property
     def kind(self) -> Kind: ...
+
+    @property
+    def trouble(self) -> ChangeoverError | None:
+        """What keeps it from answering, or from writing, as the newest answers tell; None where nothing does."""
+        ...
 
     def write(
         self, job: Callable[[Connection], T], *, durable: bool = True, repeatable: bool = False
@@ -55,6 +60,24 @@ class Database(Protocol):
     async def close(self) -> None:
         """Finish what was asked for, then end. Idempotent."""
         ...
+
+
+class Trouble:
+    """What the newest answers of a database tell, for reads and for writes. Told of in threads."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, ChangeoverError] = {}
+
+    def note(self, kind: Literal["read", "write"], error: BaseException | None) -> None:
+        """How the newest one of a kind ended; what is the matter of a job alone is none of the database's."""
+        if isinstance(error, (OperatorError, Unavailable)):
+            self._by_kind[kind] = error
+        elif self._by_kind:
+            self._by_kind.pop(kind, None)
+
+    @property
+    def now(self) -> ChangeoverError | None:
+        return next(iter(list(self._by_kind.values())), None)
 
 
 @dataclass(slots=True)

@@ -22,8 +22,9 @@ from typing import Any, Literal, TypeVar
 
 import psycopg
 
+from changeover.errors import ChangeoverError
 from changeover.store.connection import Connection
-from changeover.store.database import Outcome, Request, answer, refused
+from changeover.store.database import Outcome, Request, Trouble, answer, refused
 from changeover.store.database import request as ask
 from changeover.store.postgres_connection import PostgresConnection
 from changeover.store.postgres_failures import explain, is_lost, is_passing, told, unknown_commit
@@ -52,11 +53,16 @@ class PostgresDatabase:
         self._saves: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._closed = False
+        self._trouble = Trouble()
         self._workers = [
-            _Worker(url, "writer", self._writes, begin_write, BATCH_LIMIT, retry_s),
-            *(_Worker(url, f"saver-{n}", self._saves, begin_save, 1, retry_s) for n in range(SAVERS)),
-            *(_Worker(url, f"reader-{n}", self._reads, begin_read, 1, retry_s) for n in range(READERS)),
+            _Worker(url, "writer", self._writes, begin_write, BATCH_LIMIT, retry_s, self._trouble),
+            *(_Worker(url, f"saver-{n}", self._saves, begin_save, 1, retry_s, self._trouble) for n in range(SAVERS)),
+            *(_Worker(url, f"reader-{n}", self._reads, begin_read, 1, retry_s, self._trouble) for n in range(READERS)),
         ]
+
+    @property
+    def trouble(self) -> ChangeoverError | None:
+        return self._trouble.now
 
     def write(
         self, job: Callable[[Connection], T], *, durable: bool = True, repeatable: bool = False
@@ -97,12 +103,15 @@ class _Worker:
         begin: Begin,
         batch_limit: int,
         retry_s: float,
+        trouble: Trouble,
     ) -> None:
         self.requests = requests
         self._url = url
         self._begin = begin
         self._batch_limit = batch_limit
         self._retry_s = retry_s
+        self._trouble = trouble
+        self._kind: Literal["read", "write"] = "read" if begin is begin_read else "write"
         self._open: PostgresConnection | None = None
         self.thread = threading.Thread(target=self._run, name=f"changeover-{name}", daemon=True)
         self.thread.start()
@@ -138,11 +147,15 @@ class _Worker:
             transaction = _Transaction(batch)
             try:
                 connection = self._connection()
-                return transaction.run(connection, self._begin)
+                outcomes = transaction.run(connection, self._begin)
+                self._trouble.note(self._kind, None)
+                return outcomes
             except psycopg.Error as error:
                 if transaction.commit_sent:
                     return self._after_lost_commit(transaction, error, ends)
                 problem = self._give_up(error)
+                if not is_passing(error):
+                    self._trouble.note(self._kind, explain(error))
                 if problem is not None or time.monotonic() + pause_s > ends:
                     failure = problem or explain(error)
                     return [(request, None, failure) for request in batch]

@@ -23,10 +23,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from changeover.errors import OperatorError
+from changeover.errors import ChangeoverError, OperatorError
 from changeover.store.connection import ConstraintViolated
 from changeover.store.containment import contains_text
-from changeover.store.database import Job, Outcome, Request, answer, deliver, refused
+from changeover.store.database import Job, Outcome, Request, Trouble, answer, deliver, refused
 from changeover.store.database import request as ask
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class SqliteDatabase:
         self._answered = 0  # written by the writer's thread alone
         self._at_once = 0
         self._is_set: dict[str, int | str] = {}
+        self._trouble = Trouble()
         self._closed = False
         self._threads = [
             threading.Thread(target=self._write_loop, name="changeover-writer", daemon=True),
@@ -62,6 +63,10 @@ class SqliteDatabase:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def trouble(self) -> ChangeoverError | None:
+        return self._trouble.now
 
     def write(
         self, job: Callable[[sqlite3.Connection], T], *, durable: bool = True, repeatable: bool = False
@@ -171,6 +176,7 @@ class SqliteDatabase:
             self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             failure = explain(error, self.path)
+            self._trouble.note("write", failure)
             return [(request, None, failure) for request in batch]
         return self._commit(batch)
 
@@ -183,6 +189,11 @@ class SqliteDatabase:
 
     def _commit(self, batch: list[Request]) -> list[Outcome]:
         """Run the batch in the open transaction and end it. What a failed commit undid fails as a whole."""
+        outcomes = self._run_and_commit(batch)
+        self._trouble.note("write", next((error for _, _, error in outcomes if isinstance(error, OperatorError)), None))
+        return outcomes
+
+    def _run_and_commit(self, batch: list[Request]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         try:
             if len(batch) == 1:
@@ -234,13 +245,15 @@ class SqliteDatabase:
     def _run_read(self, request: Request) -> Outcome:
         try:
             self._reader.execute("BEGIN")
-            return request, request.job(self._reader), None
+            outcome: Outcome = request, request.job(self._reader), None
         except BaseException as error:
-            return request, None, told(error, self.path)
+            outcome = request, None, told(error, self.path)
         finally:
             with suppress(sqlite3.Error):
                 if self._reader.in_transaction:
                     self._reader.execute("COMMIT")
+        self._trouble.note("read", outcome[2])
+        return outcome
 
 
 def connect(path: Path) -> sqlite3.Connection:
