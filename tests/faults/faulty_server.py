@@ -22,7 +22,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,12 @@ def nursery() -> None:
     """A server is forked before any thread or event loop is started here. Ends with its input."""
     import changeover.cli.serve
     import changeover.server.logging
-    import changeover.server.serve  # noqa: F401
+    import changeover.server.serve
+
+    with suppress(ImportError):  # what a server on Postgres needs besides
+        import changeover.checkpoints.postgres
+        import changeover.checkpoints.postgres_memory
+        import changeover.store.postgres_database  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system buries them
     for line in sys.stdin:

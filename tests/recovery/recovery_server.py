@@ -1,6 +1,6 @@
 """The server of `tests/faults`, with more that an order may say.
 
-`close_s`: how long it waits for runs when it stops. `exit`: a file for its exit status. `stop_after`: words of a
+`close_s`: how long it waits for runs when it stops. `retry_s`: how long it tries again what Postgres does not answer. `exit`: a file for its exit status. `stop_after`: words of a
 statement to Postgres, after which the process stops itself (SIGSTOP), once, from when the `trigger` is there.
 """
 
@@ -40,6 +40,10 @@ def serve(order: dict[str, Any]) -> int:
 
         changeover.manager.CLOSE_WAIT_S = order["close_s"]
         changeover.server.serve.RUNS_WAIT_S = order["close_s"]
+    if "retry_s" in order:
+        from changeover.store.postgres_database import PostgresDatabase
+
+        PostgresDatabase.__init__.__kwdefaults__["retry_s"] = order["retry_s"]
     if "stop_after" in order:
         stop_after(order["stop_after"], order["trigger"])
     status = plain(order)

@@ -29,7 +29,7 @@ from langgraph.errors import GraphRecursionError
 
 from changeover.build.loaded import LoadedGraph
 from changeover.checkpoints.rewinding import Rewinder
-from changeover.errors import ChangeoverError, Conflict, OperatorError, Unavailable
+from changeover.errors import ChangeoverError, Conflict, OperatorError, RunLost, Unavailable
 from changeover.runs.encoding import dumps
 from changeover.runs.inflight import Flight, InFlight
 from changeover.runs.kwargs import outlives_the_process
@@ -51,6 +51,7 @@ CANCEL_WAIT_S = 10.0
 LOOK_S = 5.0
 REASON_LIMIT = 2000
 WRITE_AGAIN_S = 0.5  # pause before the end of a run is written again, after the disk was full or failed
+CANNOT_WRITE = ("disk-full", "database", "database-busy", "database-in-use", "database-unreachable")
 T = TypeVar("T")
 LoadGraph = Callable[[VersionId, str], Awaitable[LoadedGraph]]
 OnAccepted = Callable[[Run], None]
@@ -97,6 +98,7 @@ class Engine:
         self._observers: list[Observer] = []
         self._slots = asyncio.Semaphore(concurrency)
         self._stops = False
+        self.has_missed_turns = False  # a run may have ended without the next of its thread being told
         self._turns: dict[RunId, asyncio.Event] = {}
         self._waiters: dict[RunId, _Waiter] = {}  # who waits for the turn of a pending run
         self._unwritten: set[asyncio.Task[None]] = set()  # ends that could not be written yet
@@ -344,7 +346,7 @@ class Engine:
         turn = self._turns[waiting.id]
         if waiting.begin_at is not None and not turn.is_set():
             await asyncio.sleep(max(0.0, waiting.begin_at - time.time()))
-            if await asyncio.shield(self._rows.due(waiting.id)):
+            if await _written(partial(self._rows.due, waiting.id)):
                 return
         await turn.wait()
         turn.clear()
@@ -358,7 +360,7 @@ class Engine:
             raise
         started: Accepted | None = None
         try:
-            started = await asyncio.shield(self._rows.start(waiting.id, decide))
+            started = await _written(partial(self._rows.start, waiting.id, decide))
         finally:
             if started is None:
                 self._slots.release()
@@ -480,7 +482,7 @@ class Engine:
 
     def _let_in(self, run: Run, outcome: Outcome, ended: asyncio.Future[RunId | None]) -> None:
         error = ended.exception()
-        if isinstance(error, OperatorError):
+        if isinstance(error, (OperatorError, Unavailable)):
             again = asyncio.create_task(self._end_again(run, outcome))
             self._unwritten.add(again)
             again.add_done_callback(self._unwritten.discard)
@@ -492,8 +494,12 @@ class Engine:
     async def _end_again(self, run: Run, outcome: Outcome) -> None:
         """The end of a run could not be written: until it is, nothing else can run on its thread."""
         await asyncio.sleep(WRITE_AGAIN_S)
-        with suppress(ChangeoverError):  # it failed again and is tried again, or somebody else has ended the run
+        try:
             await self._end(run, outcome)
+        except RunLost:  # somebody else has ended it, or the last try did, of which nobody knew
+            self.has_missed_turns = True
+        except ChangeoverError:  # it is tried again
+            pass
 
     async def _failure(self, flight: Flight, live: LiveRun | None, error: BaseException) -> Outcome:
         because = flight.cancelled_because
@@ -514,6 +520,17 @@ class Engine:
         if status == "error":  # what it says may quote what a user said: it is on the run's row, not in the log
             log.warning("run_failed", extra={"error": type(error).__name__, "place": place})
         return Outcome(status, clean(reason) + (f" ({place})" if place else ""), "failure", began=live is not None)
+
+
+async def _written(write: Callable[[], asyncio.Future[T]]) -> T:
+    """Write once the database can: a run that was accepted is not given up because it cannot at the moment."""
+    while True:
+        try:
+            return await asyncio.shield(write())
+        except (OperatorError, Unavailable) as error:
+            if error.code not in CANNOT_WRITE:
+                raise
+        await asyncio.sleep(WRITE_AGAIN_S)
 
 
 async def _left_to_do(live: LiveRun) -> Waiting | None:

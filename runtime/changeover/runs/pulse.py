@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from changeover.errors import ChangeoverError, OperatorError
+from changeover.errors import ChangeoverError, OperatorError, Unavailable
 from changeover.runs.engine import Engine
 from changeover.store.records import Routing, Run
 from changeover.store.servers import Peer, Servers
@@ -114,7 +114,8 @@ class Pulse:
             await self._take()
         if news.has_abandoned and self._takes:
             await self._adopt()
-        if news.has_peers or (self._was_gated and not news.is_gated):
+        if news.has_peers or (self._was_gated and not news.is_gated) or self._engine.has_missed_turns:
+            self._engine.has_missed_turns = False
             await self.give_turns()
         self._was_gated = news.is_gated
 
@@ -124,11 +125,15 @@ class Pulse:
             self._engine.give_turn(run_id)
 
     async def _go_on(self) -> None:
+        missed: str | None = None  # said once: it may last for hours, and the disk may be what is full
         while True:
             try:
                 await self.beat()
+                missed = None
             except ChangeoverError as error:
-                log.warning("pulse_missed", extra={"code": error.code, "reason": error.message})
+                if error.code != missed:
+                    log.warning("pulse_missed", extra={"code": error.code, "reason": error.message})
+                missed = error.code
             except Exception:  # root of a task
                 log.exception("pulse_failed")
             await asyncio.sleep(EVERY_S)
@@ -155,7 +160,7 @@ class Pulse:
         while self._takes and self._taken:
             try:
                 await self._take_up(self._taken[0])
-            except OperatorError:
+            except (OperatorError, Unavailable):  # of the database: the run is tried again
                 raise
             except ChangeoverError as error:
                 log.warning("run_not_taken_up", extra={"run_id": self._taken[0].id, "reason": error.message})
