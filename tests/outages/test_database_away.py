@@ -151,3 +151,28 @@ def test_what_was_accepted_ends_also_after_more_than_is_waited_for(
     assert server.ask("GET", "/admin/runs?active=true")["runs"] == []
     assert server.said().count("pulse_missed") <= 2, server.said()
     assert "Traceback" not in server.said()
+
+
+def test_two_servers_keep_their_runs_while_the_database_is_away(
+    own_postgres: Postgres, make_desk: Callable[..., Desk]
+) -> None:
+    """The leases of both run out, and neither takes the other's for that."""
+    desks = [make_desk(name, own_postgres.url) for name in ("one", "two")]
+    servers = [desk.start(environment={"CHANGEOVER_RUNS_LEASE": "2s"}) for desk in desks]
+    for desk in desks:
+        desk.hold("b")
+    runs = [server.submit("steps", server.thread()) for server in servers for _ in range(3)]
+    for desk in desks:
+        wait(lambda desk=desk: desk.lines().count("begin b") == 3)
+    _away(own_postgres, lambda: None, 5.0)
+    for server in servers:
+        wait(lambda server=server: "lease_lost" in server.said(), server.said)
+        wait(lambda server=server: _ready(server).status_code == 200, server.said, READY_S)
+    for desk in desks:
+        desk.let_go("b")
+    for run in runs:
+        assert servers[0].ended(run)["status"] == "success", servers[0].said()
+    for desk, server in zip(desks, servers, strict=True):
+        assert desk.ran() == {"a": 3, "b": 3, "c": 3}
+        assert "Traceback" not in server.said()
+        assert "runs_taken_over" not in server.said()

@@ -1,6 +1,7 @@
 """The server of `tests/faults`, with more that an order may say.
 
-`close_s`: how long it waits for runs when it stops. `retry_s`: how long it tries again what Postgres does not answer. `exit`: a file for its exit status. `stop_after`: words of a
+`close_s`: how long it waits for runs when it stops. `retry_s`: how long it tries again what Postgres does not answer.
+`exit`: a file for its exit status. `stop_after`: words of a
 statement to Postgres, after which the process stops itself (SIGSTOP), once, from when the `trigger` is there.
 """
 

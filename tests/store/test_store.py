@@ -204,7 +204,7 @@ async def test_the_end_of_a_run_that_found_no_room_is_written_once_there_is_some
         await database.write(
             lambda c: (
                 c.execute(
-                    "CREATE TRIGGER no_room BEFORE UPDATE ON runs"
+                    "CREATE TRIGGER no_room BEFORE UPDATE OF status ON runs"
                     " BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END"
                 )
                 and None

@@ -56,6 +56,7 @@ class Pulse:
         self._was_gated = False
         self._beating = asyncio.Lock()
         self._takes = False
+        self._takes_from = 0.0
         self._taken: deque[Run] = deque()  # this server's, and not gone on with yet
         self._task: asyncio.Task[None] | None = None
 
@@ -110,9 +111,10 @@ class Pulse:
             self._engine.heed(wished)
         if self._takes and self._taken:
             await self._take_up_taken()
-        if news.has_orphans and self._takes:
+        takes = self._takes and _now() >= self._takes_from
+        if news.has_orphans and takes:
             await self._take()
-        if news.has_abandoned and self._takes:
+        if news.has_abandoned and takes:
             await self._adopt()
         if news.has_peers or (self._was_gated and not news.is_gated) or self._engine.has_missed_turns:
             self._engine.has_missed_turns = False
@@ -143,6 +145,8 @@ class Pulse:
             return
         if not await self._servers.beat(self._lease_s):
             log.warning("lease_lost", extra={"hint": "this process stood still; what others took over is given up"})
+            # if the database was away, leases ran out of servers that live and will say so at any moment
+            self._takes_from = _now() + self._lease_s
             here = self._engine.here()
             self._engine.keep_only(await self._servers.mine(), here)
         self._beaten = _now()

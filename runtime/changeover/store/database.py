@@ -39,8 +39,9 @@ class Database(Protocol):
         """Run `job` in a write transaction; its result comes once that is committed.
 
         No two of these overlap, whichever processes of one database ask for them. One that is not `durable` survives
-        the end of the process, not the loss of power. Where a connection is lost while it commits, one that is
-        `repeatable` is done again, another fails with `commit-unknown` if what became of it cannot be found out.
+        the end of the process, and need not survive the loss of power. Where a connection is lost while it commits, one
+        that is `repeatable` is done again, another fails with `commit-unknown` if what became of it cannot be found
+        out.
         """
         ...
 

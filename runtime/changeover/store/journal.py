@@ -11,7 +11,7 @@ from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.records import Event, Operation
-from changeover.store.servers import ABANDONED
+from changeover.store.servers import ABANDONED, LIVING
 
 IDEMPOTENCY_KEPT_S = 24 * 3600
 CUT_OFF = {"note": "the process ended before this had moved anything"}
@@ -118,7 +118,7 @@ class Journal:
         return await self._database.read(job)
 
     async def adopt(self) -> list[Operation]:
-        """Take over the operations whose server is dead, oldest first.
+        """Take over the operations whose server is dead, oldest first; nothing if this one's own lease has run out.
 
         One that had not moved the routing, and is no drain, moved nothing: it has failed, and is not among them.
         """
@@ -126,7 +126,9 @@ class Journal:
 
         def job(connection: Connection) -> list[Operation]:
             adopted = connection.execute(
-                f"UPDATE operations SET owner = ?, updated_at = ? WHERE {ABANDONED} RETURNING *", (self._server, now)
+                f"UPDATE operations SET owner = :me, updated_at = :now WHERE {ABANDONED}"
+                f" AND (owner IS NULL OR owner <> :me) AND {LIVING} RETURNING *",
+                {"me": self._server, "now": now},
             ).fetchall()
             operations = [rows.operation(row) for row in sorted(adopted, key=lambda row: row["created_at"])]
             return [operation for operation in operations if not _has_failed(connection, operation, now)]

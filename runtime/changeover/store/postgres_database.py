@@ -7,6 +7,9 @@ savepoint of its own.
 A connection that is lost before COMMIT was sent has committed nothing: its jobs are done again on a new one, for up
 to `RETRY_S`. One that is lost while it commits is asked for later, by the id of its transaction.
 
+Every commit is as durable as the server makes them, whatever was asked for: what it commits later by itself, to be
+quicker, is lost when it crashes, and this process, which lives on, would take it for written.
+
 Invariant: a process that stands still keeps the lock for `IDLE_S` at most, then the server ends its transaction.
 """
 
@@ -39,7 +42,7 @@ RETRY_S = 30.0
 PAUSE_S = 0.1  # before the next try to connect; doubles up to PAUSE_MAX_S
 PAUSE_MAX_S = 1.0
 
-Begin = Callable[[PostgresConnection, bool], str | None]
+Begin = Callable[[PostgresConnection], str | None]
 
 
 class PostgresDatabase:
@@ -231,7 +234,7 @@ class _Transaction:
         self.commit_sent = False
 
     def run(self, connection: PostgresConnection, begin: Begin) -> list[Outcome]:
-        self.id = begin(connection, any(request.durable for request in self.batch))
+        self.id = begin(connection)
         if len(self.batch) == 1:
             if not self._run_alone(connection, self.batch[0]):
                 connection.execute("ROLLBACK")

@@ -41,30 +41,22 @@ def connect(url: str, *, timeout_s: int = CONNECT_TIMEOUT_S) -> PostgresConnecti
     return connection
 
 
-def begin_write(connection: PostgresConnection, durable: bool) -> str:
+def begin_write(connection: PostgresConnection) -> str:
     """Begin, wait for the other writers, return the id of the transaction.
 
     Each statement sees what was committed before it, and nobody else writes: so all of them see one state.
     """
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-    _set_durability(connection, durable)
     (_, id_) = connection.execute(
         "SELECT pg_advisory_xact_lock(?), CAST(pg_current_xact_id() AS text)", (WRITER_LOCK,)
     ).fetchone()
     return str(id_)
 
 
-def begin_save(connection: PostgresConnection, durable: bool) -> str:
+def begin_save(connection: PostgresConnection) -> str:
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-    _set_durability(connection, durable)
     return str(connection.execute("SELECT CAST(pg_current_xact_id() AS text)").fetchone()[0])
 
 
-def begin_read(connection: PostgresConnection, durable: bool) -> None:
+def begin_read(connection: PostgresConnection) -> None:
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-
-
-def _set_durability(connection: PostgresConnection, durable: bool) -> None:
-    """Only ever less than the server was told: one that is set up without is left so."""
-    if not durable:
-        connection.execute("SET LOCAL synchronous_commit = off")

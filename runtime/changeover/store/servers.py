@@ -26,6 +26,7 @@ ABANDONED = (  # of operations, what ORPHANED is of runs
     "status = 'running' AND NOT EXISTS"
     f" (SELECT 1 FROM servers WHERE servers.id = operations.owner AND servers.lease_until > {NOW})"
 )
+LIVING = f"EXISTS (SELECT 1 FROM servers WHERE id = :me AND lease_until > {NOW})"  # who takes over what others left
 GATE = f"EXISTS (SELECT 1 FROM gate WHERE until > {NOW})"
 TAKEN_AT_ONCE = 50
 
@@ -196,7 +197,8 @@ class Servers:
     def take(self, limit: int = TAKEN_AT_ONCE) -> asyncio.Future[Sequence[Run]]:
         """Take over runs that nobody executes any more, oldest first. A run that was cut off has one attempt more.
 
-        What is this server's own stays as it is, also where its lease ran out while it waited for the database.
+        What is this server's own stays as it is, also where its lease ran out while it waited for the database. One
+        whose lease has run out takes nothing: the same may have happened to all, and they would take from each other.
         """
 
         def job(connection: Connection) -> Sequence[Run]:
@@ -204,7 +206,7 @@ class Servers:
                 "UPDATE runs SET owner = :me, fence = fence + 1, attempts = attempts +"
                 " CASE WHEN status = 'running' AND owner IS NOT NULL THEN 1 ELSE 0 END"
                 f" WHERE id IN (SELECT id FROM runs WHERE {ORPHANED} AND (owner IS NULL OR owner <> :me)"
-                " ORDER BY seq LIMIT :limit) RETURNING *",
+                f" AND {LIVING} ORDER BY seq LIMIT :limit) RETURNING *",
                 {"me": self.id, "limit": limit},
             ).fetchall()
             return [rows.run(row) for row in sorted(taken, key=lambda row: row["seq"])]
