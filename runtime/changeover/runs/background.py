@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import aclosing
 from typing import Any
 
-from changeover.errors import Conflict, RunLost
+from changeover.errors import Conflict, NotFound, RunLost
 from changeover.runs.encoding import dumps
 from changeover.runs.engine import STOPS, TAKEN, Engine, Released
 from changeover.runs.events import Events, error_json
@@ -197,7 +197,7 @@ class BackgroundRuns:
     async def end_of(self, run: Run, quiet_s: float) -> AsyncIterator[None]:
         """Ends when a run has ended that is not executed here; gives something each `quiet_s` until then."""
         quiet = asyncio.get_running_loop().time() + quiet_s
-        while self.get(run.id) is None and (await self._rows.get(run.id)).is_active:
+        while self.get(run.id) is None and await self._is_at_work(run.id):
             self._engine.check_open(run)
             now = asyncio.get_running_loop().time()
             if now >= quiet:
@@ -215,7 +215,7 @@ class BackgroundRuns:
         seq = await self._streams.last(run.id) if after is None else after
         quiet = asyncio.get_running_loop().time()
         while True:
-            has_ended = not (await self._rows.get(run.id)).is_active
+            has_ended = not await self._is_at_work(run.id)
             page = await self._page(run.id, seq) if is_on_disk else []
             if page:
                 seq = page[-1].seq
@@ -232,6 +232,13 @@ class BackgroundRuns:
                 quiet = now
                 yield ()
             await asyncio.sleep(ASK_EVERY_S)
+
+    async def _is_at_work(self, run_id: str) -> bool:
+        """Whether a run is active in any process; one that was taken back is there no more."""
+        try:
+            return (await self._rows.get(run_id)).is_active
+        except NotFound:
+            return False
 
     async def _page(self, run_id: str, after: int) -> list[Entry]:
         return [Entry(*event) for event in await self._streams.after(run_id, after, PAGE)]

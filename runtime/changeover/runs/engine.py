@@ -50,6 +50,7 @@ HANDOVER = "it is handed over"
 CANCEL_WAIT_S = 10.0
 LOOK_S = 5.0
 REASON_LIMIT = 2000
+UNSTORABLE = "it ended; what it said cannot be stored"
 WRITE_AGAIN_S = 0.5  # pause before the end of a run is written again, after the disk was full or failed
 CANNOT_WRITE = ("disk-full", "database", "database-busy", "database-in-use", "database-unreachable")
 T = TypeVar("T")
@@ -472,7 +473,6 @@ class Engine:
     def _left(self, flight: Flight, outcome: Outcome, _: asyncio.Future[RunId | None]) -> None:
         self._slots.release()
         self._in_flight.land(flight)
-        log.info("run_finished", extra={"status": outcome.status})
 
     def _end(self, run: Run, outcome: Outcome) -> asyncio.Future[RunId | None]:
         """End the row and let the next run of the thread in, whether or not anybody waits for it."""
@@ -482,14 +482,18 @@ class Engine:
 
     def _let_in(self, run: Run, outcome: Outcome, ended: asyncio.Future[RunId | None]) -> None:
         error = ended.exception()
-        if isinstance(error, (OperatorError, Unavailable)):
-            again = asyncio.create_task(self._end_again(run, outcome))
-            self._unwritten.add(again)
-            again.add_done_callback(self._unwritten.discard)
         if error is None:
+            log.info("run_finished", extra={"run_id": run.id, "status": outcome.status})
             self.give_turn(ended.result())
             for observer in self._observers:
                 observer.ended(run, outcome)
+        elif not isinstance(error, RunLost):
+            if not isinstance(error, (OperatorError, Unavailable)):  # what it says cannot be stored: the end can
+                log.error("end_not_written", extra={"run_id": run.id, "error": type(error).__name__})
+                outcome = replace(outcome, reason=UNSTORABLE, values=None)
+            again = asyncio.create_task(self._end_again(run, outcome))
+            self._unwritten.add(again)
+            again.add_done_callback(self._unwritten.discard)
 
     async def _end_again(self, run: Run, outcome: Outcome) -> None:
         """The end of a run could not be written: until it is, nothing else can run on its thread."""
@@ -498,7 +502,7 @@ class Engine:
             await self._end(run, outcome)
         except RunLost:  # somebody else has ended it, or the last try did, of which nobody knew
             self.has_missed_turns = True
-        except ChangeoverError:  # it is tried again
+        except Exception:  # root of a task; it is tried again
             pass
 
     async def _failure(self, flight: Flight, live: LiveRun | None, error: BaseException) -> Outcome:
@@ -556,7 +560,7 @@ def said(error: BaseException) -> str:
 
 def clean(text: object) -> str:
     """Text that can be stored: no halves of characters, not without end."""
-    return str(text)[:REASON_LIMIT].encode("utf-8", "replace").decode()
+    return str(text)[:REASON_LIMIT].encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _values(live: LiveRun) -> bytes | None:

@@ -57,3 +57,5 @@ CREATE VIEW holders AS
     SELECT apart.value, 'routing', apart.key, 'graph routed apart', routing.at
       FROM routing, json_each(routing.graphs) AS apart
      WHERE routing.revision = (SELECT max(revision) FROM routing);
+
+UPDATE runs SET attempts = 1 WHERE status = 'running';               -- those that began before this was counted
