@@ -194,7 +194,6 @@ class GraphVersionManager:
                 self.settings,
                 self.loader.load,
                 self._routing_moved,
-                lambda: self.routing,
                 self.pulse.give_turns,
             )
             stack.push_async_callback(self.rollout.close)
@@ -236,6 +235,7 @@ class GraphVersionManager:
     def stop_runs(self) -> None:
         """Take no more runs. What goes on elsewhere stops at its next boundary; what nobody could go on with ends."""
         self.pulse.leave_runs()
+        self.rollout.stop()
         self.engine.stop()
 
     async def end_runs(self, timeout_s: float) -> None:

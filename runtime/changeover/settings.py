@@ -222,8 +222,15 @@ class Settings:
         if name == "token":
             return "set" if self.token else "not set"
         if name == "database":
-            return without_password(self.database)
+            return self._shown_database()
         return getattr(self, name)
+
+    def _shown_database(self) -> str:
+        try:
+            self.database_address(Path())
+        except OperatorError:
+            return "(not valid)"  # where in it a password is cannot be told
+        return without_password(self.database)
 
     def state_folder(self, project: Path) -> Path:
         """Where a server keeps its own files: beside its SQLite file, else in the project's `.changeover`."""
@@ -231,18 +238,23 @@ class Settings:
         return self.database_path(project).parent if is_file else (project / ".changeover").absolute()
 
     def database_address(self, project: Path) -> Path | str:
-        """What the store opens: the path of a SQLite file, or the address of a Postgres, which may hold a password."""
-        is_postgres = self.database.startswith(("postgresql://", "postgres://"))
-        return self.database if is_postgres else self.database_path(project)
+        """What the store opens: the path of a SQLite file, or the address of a Postgres, which may hold a password.
+
+        Raises `OperatorError` (`bad-setting`) that quotes nothing of an address that is none.
+        """
+        if not self.database.startswith(("postgresql://", "postgres://")):
+            return self.database_path(project)
+        _demand_postgres_address(self.database)
+        return self.database
 
     def database_path(self, project: Path) -> Path:
         """The SQLite file. Raises `OperatorError` for another kind of database."""
         prefix = "sqlite:///"
         if not self.database.startswith(prefix):
             raise OperatorError(
-                f"the database '{without_password(self.database)}' is not supported",
+                "--database is no address of a kind of database that is supported",
                 code="bad-setting",
-                hint="give --database sqlite:///path/to/file.db",
+                hint="give one such as sqlite:///path/to/file.db or postgresql://user@host/name",
             )
         return (project / self.database.removeprefix(prefix)).absolute()
 
@@ -250,7 +262,33 @@ class Settings:
 def without_password(address: str) -> str:
     """The address of a database as it may be shown."""
     address = re.sub(r"(://[^/@:]*):.*@", r"\1:***@", address)
-    return re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1***", address)
+    return re.sub(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", r"\1***", address, flags=re.IGNORECASE)
+
+
+def _demand_postgres_address(address: str) -> None:
+    """As libpq reads it. What libpq itself says of a wrong one may quote the password."""
+    try:
+        from psycopg import Error
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError:
+        return  # an extra: who opens the database says that it is missing
+    try:
+        ports = str(conninfo_to_dict(address).get("port", "")).split(",")
+    except Error:
+        raise _no_postgres_address() from None
+    credentials, _, place = address.partition("://")[2].partition("?")[0].partition("@")
+    # Such characters in a password make libpq take a part of it for the host, the port or the name, which it shows.
+    is_torn = "@" in place or (place and "/" in credentials)
+    if is_torn or not all(re.fullmatch(r"[0-9]{0,5}", port) and int(port or 1) in range(1, 65536) for port in ports):
+        raise _no_postgres_address()
+
+
+def _no_postgres_address() -> OperatorError:
+    return OperatorError(
+        "--database is no valid address of a database",
+        code="bad-setting",
+        hint="give one such as postgresql://user@host:5432/name; in a password write % as %25, @ as %40 and / as %2F",
+    )
 
 
 def knobs() -> list[dataclasses.Field[Any]]:

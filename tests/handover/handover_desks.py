@@ -1,4 +1,4 @@
-"""A graph with every kind of work that a handover may meet, made in code; what each node did is counted outside of it."""
+"""A graph with every kind of work that a handover may meet; what each node did is counted outside of it."""
 
 from __future__ import annotations
 

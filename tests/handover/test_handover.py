@@ -43,7 +43,7 @@ async def manager(project: Any, stage: Stage, database: str | None) -> AsyncIter
 
 
 def started(manager: GraphVersionManager, thread_id: str = "t", **kwargs: Any) -> BackgroundRun:
-    modes = ["values", "updates", "custom", "tasks", "checkpoints"]
+    modes = ["values", "updates", "custom", "tasks", "checkpoints", "debug"]
     asked = {"input": {"parts": []}, "stream_mode": modes, "stream_subgraphs": True, "stream_resumable": True, **kwargs}
     return manager.submit(request_of(asked, "desk", thread_id=thread_id), keep_stream=True)
 
@@ -202,3 +202,123 @@ async def test_a_run_that_is_handed_over_twice_is_whole(
     assert {node: stage.total(node) for node in NODES} == dict.fromkeys(NODES, 1)
     assert (stage.ran["two:talk"], stage.ran["one:last"]) == (1, 1)
     assert [event["to"] for event in await event_rows(manager, "run_handed_over")] == ["two", "one"]
+
+
+async def test_with_durability_exit_an_inner_graph_is_not_stopped_inside(
+    manager: GraphVersionManager, stage: Stage, eventually: Eventually
+) -> None:
+    """What it had finished is saved with the end of the run alone."""
+    stage.hold("first")
+    run = started(manager, durability="exit")
+    await eventually(lambda: stage.total("first"))
+    await manager.switch("two", in_flight="handover")
+    stage.let_go("first")
+    await run.ended.wait()
+    assert run.error is None
+    assert {node: stage.total(node) for node in NODES} == dict.fromkeys(NODES, 1)
+    assert stage.ran["two:last"] == 1
+
+
+async def test_a_graph_that_is_routed_apart_is_drained_from_a_version_that_serves_others(
+    project: Any, stage: Stage, eventually: Eventually
+) -> None:
+    folder = project({"agents.yaml": "agents: {}\n"})
+    async with GraphVersionManager.open(folder, rollout_finish_s=0.1) as manager:
+        for name in ("one", "two"):
+            await manager.register(name, {"desk": graph(name, stage), "other": graph(name, stage)})
+        await manager.switch("one")
+        stage.hold("plan")
+        run = started(manager)
+        await eventually(lambda: stage.total("plan"))
+        receipt = await manager.switch("two", graphs=["desk"])
+        await eventually(lambda: _asked(manager, run.request.id))
+        stage.let_go("plan")
+        await run.ended.wait()
+        assert stage.ran["two:last"] == 1
+        await eventually(lambda: _status(manager, receipt.operation))
+
+
+async def _asked(manager: GraphVersionManager, run_id: str) -> bool:
+    return (await manager.store.runs.get(run_id)).wish == "handover"
+
+
+async def _status(manager: GraphVersionManager, operation: str) -> bool:
+    return (await manager.store.journal.operation(operation)).status == "done"
+
+
+async def test_a_handover_that_was_asked_for_and_is_not_meant_any_more_is_not_made(
+    manager: GraphVersionManager, stage: Stage, eventually: Eventually
+) -> None:
+    stage.hold("plan")
+    run = started(manager)
+    await eventually(lambda: stage.total("plan"))
+    await manager.switch("two", in_flight="handover")
+    await manager.switch("one")
+    await manager.switch("two", in_flight="finish")
+    assert not await _asked(manager, run.request.id)
+    stage.let_go("plan")
+    await run.ended.wait()
+    assert (await manager.store.runs.get(run.request.id)).version == "one"
+
+
+async def test_a_pinned_thread_stays_when_its_version_is_rolled_back(manager: GraphVersionManager) -> None:
+    await manager.switch("two")
+    for thread_id in ("a", "b"):
+        await manager.invoke("desk", {"parts": []}, thread_id=thread_id)
+    await manager.pin("b")
+    receipt = await manager.rollback()
+    assert receipt.threads["moved back"]["ids"] == ["a"]
+    assert (await manager.store.runs.thread("b")).version == "two"
+    assert [holder.id for holder in await manager.holders("two")] == ["b"]
+
+
+async def test_a_run_goes_on_where_it_is_if_the_new_graph_cannot_be_opened(
+    project: Any, eventually: Eventually, tmp_path: Any
+) -> None:
+    desk = """
+        import asyncio, pathlib
+        from typing import TypedDict
+        from langgraph.graph import END, START, StateGraph
+
+        HERE = pathlib.Path({here!r})
+        MADE = []
+
+        class State(TypedDict, total=False):
+            said: str
+
+        async def first(state: State) -> State:
+            (HERE / "begun").touch()
+            while not (HERE / "go").exists():
+                await asyncio.sleep(0.01)
+            return {{"said": "{name}"}}
+
+        async def second(state: State) -> State:
+            return {{"said": state["said"] + " and {name}"}}
+
+        def graph(config):
+            if {fails} and MADE:
+                raise ValueError("no more of these")
+            MADE.append(1)
+            made = StateGraph(State)
+            made.add_node("first", first)
+            made.add_node("second", second)
+            made.add_edge(START, "first")
+            made.add_edge("first", "second")
+            made.add_edge("second", END)
+            return made
+    """
+    manifest = '{"dependencies": ["."], "graphs": {"desk": "./desk.py:graph"}}'
+    here = str(tmp_path)
+    folder = project({"langgraph.json": manifest, "desk.py": desk.format(here=here, name="old", fails=False)})
+    async with GraphVersionManager.open(folder) as manager:
+        await manager.switch(await manager.build())
+        run = manager.submit(request_of({"input": {}}, "desk", thread_id="t"), keep_stream=True)
+        await eventually((tmp_path / "begun").exists)
+        project({"desk.py": desk.format(here=here, name="new", fails=True)})
+        await manager.switch(await manager.build(), in_flight="handover")
+        (tmp_path / "go").touch()
+        await run.ended.wait()
+        assert run.error is None
+        assert run.values == {"said": "old and old"}
+        [refused] = await event_rows(manager, "handover_refused")
+        assert "cannot be opened" in refused["reason"]

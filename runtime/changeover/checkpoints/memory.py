@@ -25,6 +25,11 @@ EXPIRED = "expires_at IS NOT NULL AND expires_at <= strftime('%Y-%m-%d %H:%M:%f'
 THAT_EXPIRE = "WHERE expires_at IS NOT NULL ORDER BY expires_at"
 BUSY_TIMEOUT_MS = 30_000  # as long as others write to the same file
 MADE_ANEW = "INSERT OR REPLACE INTO store ("
+WHOLE_SECONDS, MILLISECONDS = (
+    "CURRENT_TIMESTAMP, CURRENT_TIMESTAMP",
+    ", ".join(["strftime('%Y-%m-%d %H:%M:%f', 'now')"] * 2),
+)
+NEWEST_FIRST = " ORDER BY updated_at DESC"
 WRITTEN_AGAIN = (
     " ON CONFLICT (prefix, key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at,"
     " expires_at = excluded.expires_at, ttl_minutes = excluded.ttl_minutes"
@@ -117,6 +122,11 @@ class Memory(AsyncSqliteStore):
         written = [(_written_again(query), values) for query, values in queries]
         return (self._forget_vectors(put_ops) if self.index_config else []) + written, embedding
 
+    def _prepare_batch_search_queries(self, search_ops: Sequence[tuple[int, SearchOp]]) -> Any:
+        queries, embedding = super()._prepare_batch_search_queries(search_ops)
+        ordered = [(query.replace(NEWEST_FIRST, f"{NEWEST_FIRST}, key, prefix"), *others) for query, *others in queries]
+        return ordered, embedding
+
     def _forget_vectors(self, put_ops: Sequence[tuple[int, PutOp]]) -> list[tuple[str, Sequence[Any]]]:
         forget = "DELETE FROM store_vectors WHERE prefix = ? AND key = ?"
         return [(forget, (".".join(op.namespace), op.key)) for _, op in put_ops]
@@ -166,4 +176,5 @@ def _without_renewal(op: Op) -> Op:
 def _written_again(query: str) -> str:
     if MADE_ANEW not in query:
         return query
-    return query.replace(MADE_ANEW, "INSERT INTO store (") + WRITTEN_AGAIN
+    query = query.replace(MADE_ANEW, "INSERT INTO store (").replace(WHOLE_SECONDS, MILLISECONDS)
+    return query + WRITTEN_AGAIN

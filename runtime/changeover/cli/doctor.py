@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "warning", "problem"]
 
+CONNECT_TIMEOUT_S = 3
 MIN_FREE_BYTES = 500_000_000
 PACKAGES = (
     "langgraph",
@@ -95,8 +96,6 @@ def _installation() -> Iterator[Finding]:
 
 
 def _place(options: Options, settings: Settings | None) -> Iterator[Finding]:
-    from changeover.settings import without_password
-
     folder = options.folder
     yield _project(folder)
     if not folder.is_dir() or settings is None:
@@ -108,7 +107,7 @@ def _place(options: Options, settings: Settings | None) -> Iterator[Finding]:
         yield Finding("database", "problem", error.message, error.hint or "")
         return
     if isinstance(where, str):
-        yield Finding("database", "ok", f"Postgres, {without_password(where)}")
+        yield _postgres(where)
     else:
         yield _database(where, server)
         yield _room(where)
@@ -143,6 +142,34 @@ def _database(path: Path, server: str | None) -> Finding:
     if not path.exists():
         return Finding("database", "ok", f"{path}, made at the first start")
     return _open_database(path)
+
+
+def _postgres(address: str) -> Finding:
+    """Reachable and writable, without making anything in it."""
+    from changeover.settings import without_password
+
+    shown = f"Postgres, {without_password(address)}"
+    try:
+        import psycopg
+
+        from changeover.store.postgres_failures import explain
+        from changeover.store.postgres_schema import schema_of
+        from changeover.store.postgres_session import connect
+    except ImportError as error:
+        return Finding("database", "problem", f"{shown}: no driver ({error})", "pip install 'changeover[postgres]'")
+    try:
+        connection = connect(address, timeout_s=CONNECT_TIMEOUT_S)
+        try:
+            schema = schema_of(connection)
+            (read_only,) = connection.execute("SELECT current_setting('transaction_read_only')").fetchone()
+            if read_only == "on":
+                raise psycopg.errors.ReadOnlySqlTransaction
+        finally:
+            connection.raw.close()
+    except psycopg.Error as error:
+        problem = explain(error)
+        return Finding("database", "problem", f"{shown}: {problem.message}", problem.hint or "")
+    return Finding("database", "ok", f"{shown} ({f'schema {schema}' if schema else 'made at the first start'})")
 
 
 def _open_database(path: Path) -> Finding:

@@ -1,7 +1,7 @@
 """Where a project's state is, and which server of this machine serves it.
 
-A server leaves its address in a file next to the database. The file is believed only if its process lives and the
-address is one of this machine.
+A server leaves its address in files next to the database: in one that the newest has, and in one of its own. A file is
+believed only if its process lives and the address is one of this machine.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ from changeover.errors import OperatorError
 from changeover.settings import Settings
 
 SERVER_FILE = "server.json"
+OWN_SERVER_FILES = "server-*.json"
 SERVER_FILE_LIMIT_BYTES = 10_000
 _PROJECT_MARKS = ("agents", "tools", "changeover", "graphs", "langgraph")
 
 
 def running_server(options: Options) -> str | None:
     """The address of the server that serves the project, None where none does."""
-    file = _settings(options).state_folder(options.folder) / SERVER_FILE
+    folder = _settings(options).state_folder(options.folder)
+    told = (_told_in(file) for file in (folder / SERVER_FILE, *sorted(folder.glob(OWN_SERVER_FILES))))
+    return next((url for url in told if url), None)
+
+
+def _told_in(file: Path) -> str | None:
     try:
         with file.open("rb") as stream:
             told = json.loads(stream.read(SERVER_FILE_LIMIT_BYTES))

@@ -23,6 +23,7 @@ class Drain(StrEnum):
 
 class InFlight(StrEnum):
     finish = "finish"
+    handover = "handover"
     cancel = "cancel"
 
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from changeover.errors import Unavailable
 from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import Routing, Run, VersionId, Wish, timestamp
+from changeover.store.records import Run, VersionId, Wish, timestamp
 from changeover.store.servers import Wished
 
 InFlightChoice = Literal["finish", "handover", "cancel"]
@@ -65,13 +66,11 @@ def steps(begin: InFlightChoice, settings: Settings, now: float, timeout_s: floa
 class Draining:
     """Takes a version through its steps."""
 
-    def __init__(
-        self, store: Store, in_flight: InFlight, engine: Engine, routing: Callable[[], Routing | None]
-    ) -> None:
+    def __init__(self, store: Store, in_flight: InFlight, engine: Engine) -> None:
         self._store = store
         self._in_flight = in_flight
         self._engine = engine
-        self._routing = routing
+        self.stops = False  # the process does, and waits for nothing more
 
     async def drain(self, version: VersionId, operation: str, plan: Sequence[Step], asked: str | None = None) -> bool:
         """Take the steps until nothing runs on the version; False if something still does after the last.
@@ -81,16 +80,22 @@ class Draining:
         for step in plan:
             if time.time() >= step.until and step is not plan[-1]:
                 continue
-            if step.does != asked:
-                await self._take(step, version, operation)
+            await self._take(step, version, operation, is_asked=step.does == asked)
             if await self.emptied(version, step.until):
                 return True
         return False
 
     async def emptied(self, version: VersionId, until: float) -> bool:
-        """Wait until nothing runs on a version in any process, or it serves again; False at the deadline."""
+        """Wait until nothing runs on a version whose graph is routed elsewhere; False at the deadline.
+
+        Raises `Unavailable` when the server stops: whoever finds the operation goes on with it.
+        """
         while True:
-            if self._serves(version) or not await self._store.runs.running_on(version):
+            if self.stops:
+                raise Unavailable(
+                    "the server stops", code="stopping", hint="another server, or this one, goes on with it"
+                )
+            if not await self._store.runs.left_on(version):
                 return True
             left_s = until - time.time()
             if left_s <= 0:
@@ -105,9 +110,9 @@ class Draining:
         for run in runs:
             self._engine.heed(Wished(run.id, wish, reason))
 
-    async def _take(self, step: Step, version: VersionId, operation: str) -> None:
+    async def _take(self, step: Step, version: VersionId, operation: str, *, is_asked: bool) -> None:
         fates: Sequence[tuple[Run, str]] = []
-        if step.does != "finish":
+        if step.does != "finish" and not is_asked:
             fates = await self._store.runs.ask(version, step.does, CANCELLED if step.does == "cancel" else operation)
             self.ask([run for run, fate in fates if not fate.startswith("ends")], step.does, CANCELLED)
         await self._store.journal.add_event(
@@ -118,7 +123,3 @@ class Draining:
             until=timestamp(step.until),
             runs=[{"run_id": run.id, "fate": fate} for run, fate in fates],
         )
-
-    def _serves(self, version: VersionId) -> bool:
-        routing = self._routing()
-        return routing is not None and version in routing.versions

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from changeover.errors import ChangeoverError, Conflict, InvalidRequest, PreconditionFailed, TimedOut
+from changeover.errors import ChangeoverError, Conflict, InvalidRequest, PreconditionFailed, TimedOut, Unavailable
 from changeover.rollout.draining import CANCELLED, Draining, InFlightChoice, Step, steps
 from changeover.rollout.plan import plan_ramp, plan_rollback, plan_switch
 from changeover.runs.engine import Engine
@@ -108,6 +108,7 @@ class _Entry:
     id: str
     result: dict[str, Any] = field(default_factory=dict)
     follows: bool = False
+    status: Literal["done", "timed_out"] = "done"
 
     def done(self, receipt: Receipt) -> Receipt:
         self.result = receipt.to_json()
@@ -125,7 +126,6 @@ class Rollout:
         settings: Settings,
         load: Callable[[VersionId], Awaitable[object]],
         moved: Callable[[Routing], None],
-        routing: Callable[[], Routing | None],
         give_turns: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
@@ -133,9 +133,13 @@ class Rollout:
         self._load = load
         self._moved = moved
         self._give_turns = give_turns
-        self._draining = Draining(store, in_flight, engine, routing)
+        self._draining = Draining(store, in_flight, engine)
         self._one_at_a_time = asyncio.Lock()
         self._following: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """The process stops: who waits for an operation is told so, and others go on with what has moved."""
+        self._draining.stops = True
 
     async def close(self) -> None:
         """Stop following what drains; its row in the journal says how far it came."""
@@ -149,6 +153,9 @@ class Rollout:
             log.info("operation_adopted", extra={"operation": operation.id, "kind": operation.kind})
             left = [VersionId(id_) for id_ in operation.progress.get("left", [])]
             plan = [Step(step["does"], step["until_s"]) for step in operation.progress.get("steps", [])]
+            if plan:  # its runs are taken up now, however long nobody was there
+                least = time.time() + self._settings.rollout_handover_s
+                plan[-1] = replace(plan[-1], until=max(plan[-1].until, least))
             self._follow(operation.id, left, plan, None, operation)
 
     async def switch(
@@ -207,28 +214,33 @@ class Rollout:
         asked = {"to": to, "graphs": graphs}
         if (done := await self._done("rollback", wishes, asked)) is not None:
             return done
+        await self._plan_rollback(to, graphs, wishes, "")  # one that is refused overtakes nobody
         await self._store.gate.open()
         async with self._operation("rollback", wishes, asked) as entry:
-            routing = await self._routing(wishes)
-            history = await self._store.routing.history(limit=HISTORY_LIMIT)
-            named = {routing_.current for routing_ in history}.union(*(set(r.graphs.values()) for r in history))
-            if to is not None:
-                named.add((await self._store.versions.get(to)).id)
-            versions = await self._store.versions.known(named)
-            change = plan_rollback(
-                history,
-                versions,
-                graphs,
-                VersionId(to) if to else None,
-                operation=entry.id,
-                actor=wishes.actor,
-                reason=wishes.reason,
-            )
-            if wishes.threads is not None:
-                change = replace(change, threads=wishes.threads)
+            routing, change = await self._plan_rollback(to, graphs, wishes, entry.id)
             for id_ in {change.current, *change.graphs.values()}:
                 await self._load(id_)
             return entry.done(await self._make(change, routing, wishes, entry))
+
+    async def _plan_rollback(
+        self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes, operation: str
+    ) -> tuple[Routing | None, RoutingChange]:
+        routing = await self._routing(wishes)
+        history = await self._store.routing.history(limit=HISTORY_LIMIT)
+        named = {routing_.current for routing_ in history}.union(*(set(r.graphs.values()) for r in history))
+        if to is not None:
+            named.add((await self._store.versions.get(to)).id)
+        versions = await self._store.versions.known(named)
+        change = plan_rollback(
+            history,
+            versions,
+            graphs,
+            VersionId(to) if to else None,
+            operation=operation,
+            actor=wishes.actor,
+            reason=wishes.reason,
+        )
+        return routing, change if wishes.threads is None else replace(change, threads=wishes.threads)
 
     async def drain(self, version: str, wishes: Wishes) -> dict[str, Any]:
         """Bring what runs on a version that serves no more to its end. Says what still holds it.
@@ -271,11 +283,15 @@ class Rollout:
             asked = [run for run, fate in moved.runs if not fate.startswith("ends")]
             if wishes.in_flight != "finish":
                 self._draining.ask(asked, wishes.in_flight, CANCELLED)
+        stalled: list[VersionId] = []
         if wishes.in_flight == "cancel":
-            for run in {run.version for run, _ in moved.runs}:
-                await self._draining.emptied(run, plan[-1].until)
+            left_behind = {run.version for run, _ in moved.runs}
+            stalled = [id_ for id_ in left_behind if not await self._draining.emptied(id_, plan[-1].until)]
         receipt = await self._receipt(routing, moved, wishes)
         entry.done(receipt)
+        for id_ in stalled:
+            entry.status = "timed_out"
+            await self._stalled(id_, await self._drain_report(id_, entry.id))
         versions = sorted({run.version for run, _ in moved.runs})
         if versions and wishes.in_flight != "cancel":
             entry.follows = True
@@ -314,6 +330,8 @@ class Rollout:
         """Wait until nothing runs anywhere. Raises `TimedOut`, and `Conflict` when a rollback cannot wait."""
         until = time.monotonic() + timeout_s
         while await self._store.runs.running_on():
+            if self._draining.stops:
+                raise Unavailable("the server stops; nothing was switched", code="stopping")
             if not await self._store.gate.is_closed(operation):
                 raise Conflict("a rollback overtook this switch; nothing was switched", code="overtaken")
             if time.monotonic() >= until:
@@ -352,12 +370,17 @@ class Rollout:
         try:
             if adopted is not None and adopted.kind == "rollback":
                 await self._move_threads_back(operation, versions)
-            ended = [await self._draining.drain(version, operation, plan, asked) for version in versions]
+            ended = await asyncio.gather(
+                *(self._draining.drain(version, operation, plan, asked) for version in versions)
+            )
             for version, has_ended in zip(versions, ended, strict=True):
                 if not has_ended:
                     await self._stalled(version, await self._drain_report(version, operation))
             row = await self._store.journal.operation(operation)
-            await self._store.journal.end(operation, "done" if all(ended) else "timed_out", row.result or {})
+            result = row.result or (await self._drain_report(versions[0], operation) if versions else {})
+            await self._store.journal.end(operation, "done" if all(ended) else "timed_out", result)
+        except Unavailable:
+            log.info("operation_left", extra={"operation": operation, "reason": "the server stops, or cannot reach it"})
         except ChangeoverError as error:
             log.error("operation_not_followed", extra={"operation": operation, "reason": error.message})
         except Exception:  # root of a task
@@ -461,15 +484,17 @@ class Rollout:
     @asynccontextmanager
     async def _journalled(self, kind: str, request: dict[str, Any], id_: str | None = None) -> AsyncIterator[_Entry]:
         entry = _Entry(id_ or uuid.uuid4().hex)
+        await self._store.journal.begin(entry.id, kind, request)
         try:
-            await self._store.journal.begin(entry.id, kind, request)
             yield entry
         except BaseException as error:
+            if kind == "drain" and self._draining.stops:
+                raise  # it is gone on with by who finds its row
             status = "timed_out" if isinstance(error, TimedOut) else "failed"
             await asyncio.shield(self._store.journal.end(entry.id, status, {"error": f"{error}"[:2000]}))
             raise
         if not entry.follows:
-            await self._store.journal.end(entry.id, "done", entry.result)
+            await self._store.journal.end(entry.id, entry.status, entry.result)
 
 
 def _id(kind: str, wishes: Wishes, request: dict[str, Any]) -> str:

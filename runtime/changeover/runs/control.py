@@ -17,11 +17,13 @@ from changeover.build.loaded import CompiledGraph
 class Boundary(RunControl):
     """Stops one run of a graph at the next boundary, once that is asked for."""
 
-    __slots__ = ("_graph",)
+    __slots__ = ("_graph", "_keeps_inner")
 
-    def __init__(self, graph: CompiledGraph) -> None:
+    def __init__(self, graph: CompiledGraph, *, keeps_inner: bool = True) -> None:
+        """`keeps_inner`: inner graphs are saved as they go, not with the end of the run."""
         super().__init__()
         self._graph = graph
+        self._keeps_inner = keeps_inner
 
     @property
     def drain_requested(self) -> bool:
@@ -29,6 +31,8 @@ class Boundary(RunControl):
 
     def _keeps_what_is_finished(self, namespace: str) -> bool:
         """Whether the graph that asks, `node:task|node:task`, is a chain of nodes that are graphs with a saver."""
+        if namespace and not self._keeps_inner:
+            return False
         graph: object = self._graph
         for place in namespace.split("|") if namespace else ():
             node = graph.nodes.get(place.partition(":")[0]) if isinstance(graph, Pregel) else None

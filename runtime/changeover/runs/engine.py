@@ -19,7 +19,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -127,7 +127,10 @@ class Engine:
         try:
             log.debug("run_started", extra={"reason": flight.run.reason})
             await self._remember_origin(flight, request)
-            graph = partial(self._opened, request, flight)
+
+            def graph() -> AbstractAsyncContextManager[Opened]:
+                return self._opened(request, flight.run)
+
             opened = LiveRun(request, flight, graph, self._observers, self._at_boundary, self._find_what_is_left)
             async with opened:
                 live = opened
@@ -381,10 +384,10 @@ class Engine:
             await asyncio.shield(self._end(waiting, outcome))
 
     @asynccontextmanager
-    async def _opened(self, request: RunRequest, flight: Flight) -> AsyncIterator[Opened]:
+    async def _opened(self, request: RunRequest, run: Run) -> AsyncIterator[Opened]:
         """The graph of the version that a run is on."""
-        loaded = await self._load(flight.run.version, request.graph)
-        async with loaded.opened(run_config(request, flight.run, None), context=request.context) as graph:
+        loaded = await self._load(run.version, request.graph)
+        async with loaded.opened(run_config(request, run, None), context=request.context) as graph:
             yield Opened(graph, loaded.tree)
 
     # --- at a boundary ---------------------------------------------------------------------------
@@ -395,27 +398,30 @@ class Engine:
         if self._stops:
             raise Released(flight.run)
         flight.stops = None
-        await self._hand_over(flight)
+        await self._hand_over(live)
 
-    async def _hand_over(self, flight: Flight) -> None:
+    async def _hand_over(self, live: LiveRun) -> None:
         """Move a run to where the routing leads; it ends where it is if that cannot be, and an event says why."""
-        moved: Run | None = None
-        while moved is None:
+        flight = live.flight
+        while True:
             run = flight.run
             decided = await self._rows.successor(run)
-            because = decided.reason
-            if decided.version != run.version:
+            if decided.version == run.version:
+                await self._rows.stay(run, decided.reason)
+                return
+            async with AsyncExitStack() as stack:
                 try:
-                    await self._load(decided.version, run.graph)
+                    opening = self._opened(live.request, replace(run, version=decided.version))
+                    opened = await stack.enter_async_context(opening)
                 except ChangeoverError as error:
-                    because = f"{decided.version} cannot be loaded: {error.message}"
-                else:
-                    moved = await self._rows.hand_over(run, decided.version)
-                    continue
-            await self._rows.stay(run, because)
-            return
-        log.info("run_handed_over", extra={"from": flight.run.version, "to": moved.version})
-        self._in_flight.moved(flight, moved)
+                    await self._rows.stay(run, f"{decided.version} cannot be opened: {error.message}"[:REASON_LIMIT])
+                    return
+                moved = await self._rows.hand_over(run, decided.version)
+                if moved is not None:
+                    log.info("run_handed_over", extra={"from": run.version, "to": moved.version})
+                    self._in_flight.moved(flight, moved)
+                    await live.move_to(opened, stack.pop_all())
+                    return
 
     async def _find_what_is_left(self, live: LiveRun) -> None:
         run = await self._rows.get(live.run.id)  # what its saver noted since is in its row alone

@@ -115,7 +115,16 @@ class LiveRun:
     async def _enter_graph(self) -> None:
         opened = await self._stack.enter_async_context(self._open())
         self.graph, self._tree = opened.graph, opened.tree
-        self.flight.goes_on(Boundary(self.graph))
+        self._go()
+
+    async def move_to(self, opened: Opened, stack: AsyncExitStack) -> None:
+        """From here on it runs this graph, which `stack` closes."""
+        left, self._stack = self._stack, stack
+        self.graph, self._tree = opened.graph, opened.tree
+        await left.aclose()
+
+    def _go(self) -> None:
+        self.flight.goes_on(Boundary(self.graph, keeps_inner=self.request.durability != "exit"))
 
     def go_on_with(self, request: RunRequest, waiting: Waiting | None) -> None:
         """Run this instead of what was asked for first: what is left of it. Nothing, where it waits for somebody."""
@@ -165,14 +174,9 @@ class LiveRun:
 
     async def _go_on(self) -> None:
         """Continue from the boundary, on whatever version the run is on after it."""
-        version = self.run.version
         await self._at_boundary(self)
         self._seams.went_on()
-        if self.run.version != version:
-            await self._stack.aclose()
-            await self._enter_graph()
-        else:
-            self.flight.goes_on(Boundary(self.graph))
+        self._go()
         await self._find_what_is_left(self)
 
     async def answer(self) -> Any:
@@ -265,7 +269,8 @@ class LiveRun:
         if part.namespace or not isinstance(part.data, dict):
             return
         if INTERRUPT in part.data:
-            self.interrupts.extend(part.data[INTERRUPT])
+            known = {interrupt.id for interrupt in self.interrupts}
+            self.interrupts.extend(interrupt for interrupt in part.data[INTERRUPT] if interrupt.id not in known)
             self.waiting = "interrupt" if self.interrupts else "breakpoint"
         else:
             self.flight.node = next(iter(part.data), None)

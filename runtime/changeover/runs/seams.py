@@ -12,6 +12,7 @@ from typing import Any
 from changeover.runs.request import Part
 
 Namespace = tuple[str, ...]
+METADATA = "__metadata__"
 
 
 class Seams:
@@ -19,13 +20,16 @@ class Seams:
 
     def __init__(self) -> None:
         self._values: dict[Namespace, Any] = {}
-        self._checkpoints: set[str] = set()
-        self._tasks: set[tuple[str, str]] = set()  # id, and what was said of it
+        self._checkpoints: set[tuple[str, str]] = set()  # mode and id
+        self._tasks: set[tuple[str, str, str]] = set()  # mode, id, and what was said of it
+        self._updated: set[tuple[Namespace, str]] = set()  # nodes whose updates were told
+        self._updating: set[Namespace] = set()  # namespaces that told a new update since the run went on
         self._fresh: set[Namespace] | None = None  # namespaces that spoke since the run went on; None before that
 
     def went_on(self) -> None:
         """From here on the run may repeat itself."""
         self._fresh = set()
+        self._updating = set()
 
     def is_repeated(self, part: Part) -> bool:
         kind, data = part.mode, part.data
@@ -35,11 +39,23 @@ class Seams:
             case "values":
                 return self._repeats_values(part.namespace, data)
             case "updates":
-                return self._fresh is not None and _is_cached(data)
+                return self._repeats_update(part.namespace, data)
             case "checkpoints":
-                return self._said(self._checkpoints, _id_of_checkpoint(data))
+                return self._said(self._checkpoints, (part.mode, _id_of_checkpoint(data)))
             case "tasks" if isinstance(data, Mapping):
-                return self._said(self._tasks, (str(data.get("id")), "result" if "result" in data else "task"))
+                what = "result" if "result" in data else "task"
+                return self._said(self._tasks, (part.mode, str(data.get("id")), what))
+        return False
+
+    def _repeats_update(self, namespace: Namespace, update: Any) -> bool:
+        """What had finished is told again before anything new of its graph is."""
+        if not isinstance(update, Mapping):
+            return False
+        nodes = {(namespace, str(node)) for node in update if node != METADATA}
+        if _is_cached(update) and self._fresh is not None and namespace not in self._updating:
+            return nodes <= self._updated
+        self._updated |= nodes
+        self._updating.add(namespace)
         return False
 
     def _repeats_values(self, namespace: Namespace, values: Any) -> bool:
@@ -60,7 +76,7 @@ class Seams:
 
 
 def _is_cached(update: Any) -> bool:
-    metadata = update.get("__metadata__") if isinstance(update, Mapping) else None
+    metadata = update.get(METADATA) if isinstance(update, Mapping) else None
     return isinstance(metadata, Mapping) and metadata.get("cached") is True
 
 

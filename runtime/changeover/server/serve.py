@@ -35,6 +35,7 @@ from changeover.settings import Settings
 log = logging.getLogger(__name__)
 
 SERVER_FILE = "server.json"
+OWN_SERVER_FILE = "server-{}.json"  # with the id of the process: several may serve a folder on one Postgres
 END_WAIT_S = 28  # until all is cut off: who runs containers often kills after 30
 THREADS_WAIT_S = 1.5  # after everything is closed, for nodes that were cut off and block their threads
 RUNS_WAIT_S = 25  # for runs to come to a boundary or to end; the requests that wait for them end with them
@@ -211,22 +212,43 @@ async def _serving(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -
 
 @contextlib.asynccontextmanager
 async def server_file(folder: Path, url: str) -> AsyncIterator[None]:
-    """Tells the command line where the server of the database in this folder is."""
-    path = folder / SERVER_FILE
+    """Tells the command line where the servers of this folder are: the newest, and each in a file of its own."""
+    text = json.dumps({"url": url, "pid": os.getpid()})
+    newest, own = folder / SERVER_FILE, folder / OWN_SERVER_FILE.format(os.getpid())
     try:
-        await asyncio.to_thread(_write, path, json.dumps({"url": url, "pid": os.getpid()}))
+        for path in (own, newest):
+            await asyncio.to_thread(_write, path, text)
     except OSError as error:
         raise OperatorError(f"cannot write {path}: {error.strerror}", code="disk", hint="look at the disk") from error
     try:
         yield
     finally:
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        await asyncio.to_thread(_remove, newest, own, text)
+
+
+def _remove(newest: Path, own: Path, text: str) -> None:
+    own.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        if newest.read_text(encoding="utf-8") == text:  # else another server of this folder came after this one
+            newest.unlink(missing_ok=True)
+    for path in own.parent.glob(OWN_SERVER_FILE.format("*")):
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            if _is_dead(int(path.stem.rpartition("-")[2])):
+                path.unlink(missing_ok=True)
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def _write(path: Path, text: str) -> None:
     """At once or not at all: a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 

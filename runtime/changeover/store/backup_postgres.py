@@ -26,6 +26,7 @@ from psycopg import sql
 from changeover.errors import InvalidRequest, NotFound, OperatorError
 from changeover.store.backup import Backup, arriving, newest_schema
 from changeover.store.postgres_definitions import Table, after_data, before_data, tables_of
+from changeover.store.postgres_failures import explain
 from changeover.store.postgres_session import SCHEMA, WRITER_LOCK
 
 FORMAT = 1
@@ -225,7 +226,5 @@ def _session(url: str, what: str) -> Iterator[psycopg.Connection[Any]]:
         ) as connection:
             yield connection
     except psycopg.Error as error:
-        said = str(error).strip().splitlines()
-        raise OperatorError(
-            f"{what}: {said[0] if said else type(error).__name__}", code="database", hint="look at the server's log"
-        ) from None
+        problem = explain(error)
+        raise type(problem)(f"{what}: {problem.message}", code=problem.code, hint=problem.hint) from None

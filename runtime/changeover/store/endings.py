@@ -117,6 +117,14 @@ def release(connection: Connection, run: Run) -> None:
 
 def successor(connection: Connection, known: Unchanging, run: Run, now: float) -> Decision:
     """Where a running run is to be handed over to; its own version, and why, if it ends there."""
+    asked = connection.execute("SELECT wish FROM runs WHERE id = ?", (run.id,)).fetchone()
+    if asked is None or asked["wish"] != "handover":
+        return Decision(run.version, "it is asked for no more")
+    return where_it_goes(connection, known, run, now)
+
+
+def where_it_goes(connection: Connection, known: Unchanging, run: Run, now: float) -> Decision:
+    """Where a running run would be handed over to if somebody asked for it."""
     routing = rows.head_of_routing(connection)
     target = _target(connection, known, routing, run) if routing else run.version
     thread = thread_of(connection, run.thread_id) if run.thread_id else None
@@ -203,7 +211,7 @@ def fates_of_runs(
 
 def _fate(connection: Connection, known: Unchanging, run: Run, wish: str, reason: str, now: float) -> str:
     if wish == "handover":
-        decided = successor(connection, known, run, now)
+        decided = where_it_goes(connection, known, run, now)
         if decided.version == run.version:
             return f"ends on its version: {decided.reason}"
         _wish(connection, run.id, "handover", reason)

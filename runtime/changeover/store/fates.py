@@ -10,6 +10,14 @@ from changeover.store.acceptance import graph_of
 from changeover.store.connection import Connection
 from changeover.store.records import GraphEntry, Routing
 
+MOVE_BACK = """
+    UPDATE threads SET version = :target, reason = :reason, updated_at = :now
+     WHERE id IN (SELECT id FROM threads WHERE version = :left AND graph = :graph AND status <> 'busy'
+                     AND coalesce(CASE WHEN policy = 'pinned' AND pin_expires <= :now THEN NULL ELSE policy END,
+                                  :policy)
+                         <> 'pinned' ORDER BY id LIMIT :limit)
+    RETURNING id"""
+
 
 def fate_of_threads(connection: Connection, versions: Sequence[str], listed: int) -> dict[str, Any]:
     routing = rows.head_of_routing(connection)
@@ -78,12 +86,9 @@ def move_back(
         own, next_ = graph_of(connection, left, graph or ""), graph_of(connection, target, graph or "")
         if target == left or own is None or next_ is None or own.contract_digest != next_.contract_digest:
             continue
-        found = connection.execute(
-            "UPDATE threads SET version = :target, reason = :reason, updated_at = :now WHERE id IN (SELECT id FROM"
-            " threads WHERE version = :left AND graph = :graph AND status <> 'busy' AND NOT (coalesce(policy, '') ="
-            " 'pinned' AND (pin_expires IS NULL OR pin_expires > :now)) ORDER BY id LIMIT :limit) RETURNING id",
-            {"target": target, "reason": reason, "now": now, "left": left, "graph": graph, "limit": limit - len(moved)},
-        )
+        bound = {"target": target, "reason": reason, "now": now, "left": left, "graph": graph}
+        bound["policy"] = (routing.threads if routing else None) or own.threads
+        found = connection.execute(MOVE_BACK, {**bound, "limit": limit - len(moved)})
         ids = sorted(row["id"] for row in found.fetchall())
         for id_ in ids:
             named = {"from": left, "to": target}

@@ -57,7 +57,7 @@ class Journal:
                 "INSERT INTO operations (id, kind, status, request, owner, created_at, updated_at)"
                 " VALUES (:id, :kind, 'running', :request, :owner, :now, :now) ON CONFLICT (id) DO UPDATE SET"
                 " status = 'running', owner = excluded.owner, result = NULL, created_at = :now, updated_at = :now"
-                " WHERE operations.status = 'failed' RETURNING id",
+                " WHERE operations.status IN ('failed', 'timed_out') RETURNING id",
                 {"id": id_, "kind": kind, "request": rows.dumps(dict(request)), "owner": self._server, "now": now},
             ).fetchone()
             if begun is None:

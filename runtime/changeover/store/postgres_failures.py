@@ -15,6 +15,8 @@ _PASSING = (
     errors.TooManyConnections,
     errors.CannotConnectNow,
 )
+_REFUSALS = ("authentication failed", "does not exist", "no password", "pg_hba.conf")
+_ADDRESS_WORDS = ("for connection option", "invalid port number", "invalid sslmode value", "invalid connection option")
 _LOST = (
     errors.AdminShutdown,
     errors.CrashShutdown,
@@ -32,13 +34,21 @@ def is_lost(error: BaseException) -> bool:
 
 def _is_of_libpq(error: psycopg.Error) -> bool:
     """What the server says has a code; what the library says of a connection that broke has none."""
-    return error.sqlstate is None and not _is_for_good(error)
+    return error.sqlstate is None and not _is_for_good(error) and not _is_of_address(error)
 
 
 def _is_for_good(error: psycopg.Error) -> bool:
     """A refusal to connect that waiting does not change. On the way in, libpq tells it by its words alone."""
     text = str(error)
-    return any(words in text for words in ("authentication failed", "does not exist", "no password", "pg_hba.conf"))
+    return any(words in text for words in _REFUSALS)
+
+
+def _is_of_address(error: BaseException) -> bool:
+    """What libpq says of an address that it cannot read, or of an option in it: the words may quote a password."""
+    if not isinstance(error, psycopg.Error) or error.sqlstate is not None:
+        return False
+    text = str(error)
+    return isinstance(error, psycopg.ProgrammingError) or any(words in text for words in _ADDRESS_WORDS)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -65,6 +75,12 @@ def told(error: BaseException) -> BaseException:
 
 def explain(error: BaseException) -> ChangeoverError:
     """One sentence; the address of the server may hold a password and is not in it."""
+    if _is_of_address(error):
+        return OperatorError(
+            "--database is no valid address of a database, or has an option with a wrong value",
+            code="bad-setting",
+            hint="give one such as postgresql://user@host:5432/name; in a password write % as %25",
+        )
     text = (getattr(error, "diag", None) and error.diag.message_primary) or str(error).strip()  # type: ignore[attr-defined]
     if isinstance(error, errors.DiskFull):
         return OperatorError(
@@ -74,7 +90,13 @@ def explain(error: BaseException) -> ChangeoverError:
         return OperatorError(
             f"the database refuses it: {text}",
             code="database",
-            hint="let its user create a schema, or create 'changeover' for it",
+            hint="let its user create a schema, or make it the owner of the schema 'changeover' and what is in it",
+        )
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return OperatorError(
+            "the database is read-only, and state must be written",
+            code="database",
+            hint="name its primary with --database, or take default_transaction_read_only off",
         )
     if isinstance(error, psycopg.Error) and _is_for_good(error):
         return OperatorError(f"the database refuses: {text}", code="database", hint="correct --database")

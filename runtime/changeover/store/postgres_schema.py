@@ -32,11 +32,20 @@ def migrate_postgres(url: str, upto: int | None = None) -> None:
         connection.raw.close()
 
 
+def schema_of(connection: PostgresConnection) -> int:
+    """The number of the schema of a database, 0 before its first start. Makes nothing."""
+    if connection.execute("SELECT to_regclass(?)", (f"{SCHEMA}.migrations",)).fetchone()[0] is None:
+        return 0
+    (seen,) = connection.execute(f"SELECT coalesce(max(number), 0) FROM {SCHEMA}.migrations").fetchone()
+    return int(seen)
+
+
 def _prepare(connection: PostgresConnection) -> int:
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+    # Asked for first: making what exists needs the right to make it all the same.
+    if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = ?", (SCHEMA,)).fetchone() is None:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {SCHEMA}.migrations (number bigint PRIMARY KEY, name text NOT NULL,"
         " applied_at timestamptz NOT NULL DEFAULT now())"
     )
-    (seen,) = connection.execute(f"SELECT coalesce(max(number), 0) FROM {SCHEMA}.migrations").fetchone()
-    return int(seen)
+    return schema_of(connection)

@@ -74,10 +74,24 @@ def _apply_all(connection: Connection, change: RoutingChange, decide: Decide | N
     after = _apply(connection, change, now)
     left = before.versions if before else []
     known = Unchanging()
+    _forget_wishes(connection, after)
     if left and decide is not None:
         rebind(connection, known, left, decide, now)
     connection.execute("DELETE FROM gate WHERE operation = ?", (change.operation,))
     return Moved(after, fates_of_runs(connection, known, left, change.in_flight, change.reason_for_runs, now))
+
+
+def _forget_wishes(connection: Connection, after: Routing) -> None:
+    """A run whose version serves its graph again is not handed over by what was asked before."""
+    asked = connection.execute(
+        "SELECT DISTINCT version, graph FROM runs WHERE wish = 'handover' AND status = 'running'"
+    )
+    for version, graph in asked.fetchall():
+        if version in (after.version_for(graph), after.ramping):
+            connection.execute(
+                "UPDATE runs SET wish = NULL, wish_reason = '' WHERE wish = 'handover' AND version = ? AND graph = ?",
+                (version, graph),
+            )
 
 
 def _apply(connection: Connection, change: RoutingChange, now: float) -> Routing:

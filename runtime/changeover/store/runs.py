@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from changeover.errors import Conflict, NotFound
 from changeover.store import acceptance, endings, feedback, rows
@@ -36,6 +36,19 @@ OVER = (
     "temporary = 1 AND status <> 'busy' AND NOT EXISTS"
     " (SELECT 1 FROM runs WHERE runs.thread_id = threads.id AND runs.status IN ('pending', 'running'))"
 )
+
+THREADS_AT_ONCE = 100
+
+
+class Trace(NamedTuple):
+    """A run as others need to know of it who listen to its thread. `seq` rises in the order of arrival."""
+
+    thread_id: str
+    seq: int
+    id: RunId
+    is_elsewhere: bool
+    has_begun: bool
+    has_ended: bool
 
 
 class Runs:
@@ -125,6 +138,22 @@ class Runs:
         """Ask the owner of an active run to do this with it; None if it is not active."""
         return self._database.write(lambda connection: endings.ask_one(connection, id_, wish, reason))
 
+    async def left_on(self, version: str) -> int:
+        """How many runs are executed on a version whose graphs are routed elsewhere, by whatever process."""
+
+        def job(connection: Connection) -> int:
+            routing = rows.head_of_routing(connection)
+            counts = connection.execute(
+                "SELECT graph, count(*) FROM runs WHERE status = 'running' AND version = ? GROUP BY graph", (version,)
+            )
+            return sum(
+                count
+                for graph, count in counts
+                if routing is None or version not in (routing.version_for(graph), routing.ramping)
+            )
+
+        return await self._database.read(job, small=True)
+
     async def running_on(self, version: str | None = None) -> int:
         """How many runs are executed on a version, or at all, by whatever process."""
 
@@ -176,6 +205,39 @@ class Runs:
             return [rows.run(row) for row in found]
 
         return await self._database.read(job)
+
+    async def traces(self, after: Mapping[str, int | None]) -> Sequence[Trace]:
+        """Runs of threads after a number, oldest first; with None from the first that is active, else the last."""
+        newest = (
+            "(thread_id = ? AND seq >= coalesce("
+            "(SELECT min(seq) FROM runs WHERE thread_id = ? AND status IN ('pending', 'running')),"
+            " (SELECT max(seq) FROM runs WHERE thread_id = ?)))"
+        )
+        asked = list(after.items())
+
+        def job(connection: Connection) -> Sequence[Trace]:
+            found: list[Trace] = []
+            for start in range(0, len(asked), THREADS_AT_ONCE):
+                some = asked[start : start + THREADS_AT_ONCE]
+                where = " OR ".join(newest if seq is None else "(thread_id = ? AND seq > ?)" for _, seq in some)
+                values = [value for id_, seq in some for value in ((id_,) * 3 if seq is None else (id_, seq))]
+                rows_ = connection.execute(
+                    "SELECT thread_id, seq, id, owner, started_at, status FROM runs WHERE " + where, tuple(values)
+                )
+                found += (
+                    Trace(
+                        row["thread_id"],
+                        row["seq"],
+                        RunId(row["id"]),
+                        row["owner"] is not None and row["owner"] != self._server,
+                        row["started_at"] is not None,
+                        row["status"] not in ("pending", "running"),
+                    )
+                    for row in rows_
+                )
+            return sorted(found, key=lambda trace: trace.seq)
+
+        return await self._database.read(job, small=True)
 
     async def delete(self, id_: str, thread_id: str) -> None:
         """Forget a run that has ended, with its stream. Raises `NotFound`, or `Conflict` while it is active."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from urllib.parse import parse_qsl
@@ -20,6 +21,7 @@ from changeover.server.langgraph.answers import HEARTBEAT_S, Answer
 from changeover.server.langgraph.joining import get_only
 from changeover.server.langgraph.listener import Listener
 from changeover.server.langgraph.state import empty_state, state_json
+from changeover.server.langgraph.v3.elsewhere import Elsewhere
 from changeover.server.receiving import read_body
 from changeover.store.records import Run
 
@@ -36,12 +38,14 @@ def install(app: FastAPI, manager: GraphVersionManager) -> None:
 class FollowThread:
     """`run_modes`: the events of each run, `run_done` at its end. `lifecycle`: its start and end. `state_update`: the
     thread's state after it. The id of an event is its run and its number in it: what comes after it is told, and the
-    runs that a client missed are too.
+    runs that a client missed are too. Runs of other processes are followed through the database: their events where
+    they are resumable, else their start and end.
     """
 
     def __init__(self, manager: GraphVersionManager, stopping: asyncio.Event) -> None:
         self._manager = manager
         self._stopping = stopping
+        self._elsewhere = Elsewhere(manager, stopping)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await read_body(receive)
@@ -71,31 +75,43 @@ class FollowThread:
     async def _bodies(
         self, thread_id: str, modes: frozenset[str], seen: tuple[Run, str] | None
     ) -> AsyncIterator[bytes]:
-        begun: asyncio.Queue[BackgroundRun] = asyncio.Queue()
+        begun: asyncio.Queue[Run] = asyncio.Queue()
+        at_work: set[str] = set()  # elsewhere, when this client came: told from now on, as what runs here
+        is_watched = has_left = False
+
+        def noticed(run: Run) -> None:
+            begun.put_nowait(run)
+            if not is_watched:
+                at_work.add(run.id)
 
         def announced(run: BackgroundRun) -> None:
             if run.request.thread_id == thread_id:
                 run.keep_stream = True
-                begun.put_nowait(run)
+                begun.put_nowait(run.run)
 
         forget = self._manager.background.announce(announced)
         try:
-            told = ""
+            told: deque[str] = deque(maxlen=MISSED_RUNS)
+            await self._elsewhere.watch(thread_id, noticed, lambda: has_left)
+            is_watched = True
             async for run, after in self._known(thread_id, seen):
-                told = run.id
+                told.append(run.id)
                 async for body in self._of_run(run, after, modes):
                     yield body
             while not self._stopping.is_set():
-                background = await self._next(begun)
-                if background is None:
+                begins = await self._next(begun)
+                if begins is None:
                     yield sse.HEARTBEAT
-                elif background.run.id != told:
-                    async for body in self._of_run(background.run, 0, modes):
+                    continue
+                if begins.id not in told:
+                    told.append(begins.id)
+                    async for body in self._of_run(begins, None if begins.id in at_work else 0, modes):
                         yield body
         finally:
+            has_left = True
             forget()
 
-    async def _next(self, begun: asyncio.Queue[BackgroundRun]) -> BackgroundRun | None:
+    async def _next(self, begun: asyncio.Queue[Run]) -> Run | None:
         """The next run that began; None if there was none for a while, or the server stops."""
         waiting = {asyncio.ensure_future(begun.get()), asyncio.ensure_future(self._stopping.wait())}
         try:
@@ -104,7 +120,7 @@ class FollowThread:
             for task in waiting:
                 task.cancel()
         found = [task.result() for task in done]
-        return next((run for run in found if isinstance(run, BackgroundRun)), None)
+        return next((run for run in found if isinstance(run, Run)), None)
 
     async def _known(self, thread_id: str, seen: tuple[Run, str] | None) -> AsyncIterator[tuple[Run, int | None]]:
         """The runs that the client missed, oldest first, each with the number after which it is told; or the active."""
@@ -124,6 +140,11 @@ class FollowThread:
 
     async def _of_run(self, run: Run, after: int | None, modes: frozenset[str]) -> AsyncIterator[bytes]:
         has_begun = after != 0
+        is_here = self._manager.background.get(run.id) is not None
+        if not (has_begun or is_here or (run.kwargs or {}).get("stream_resumable")):
+            for body in self._begin(run, modes):  # what another process says of it is nowhere to be read
+                yield body
+            has_begun = True
         try:
             async for entries in self._manager.background.events(run, after, None, HEARTBEAT_S):
                 has_begun = has_begun or any(entry.event == "metadata" for entry in entries)
@@ -147,12 +168,18 @@ class FollowThread:
 
     async def _end_of_run(self, run: Run, modes: frozenset[str], has_begun: bool) -> AsyncIterator[bytes]:
         id_ = f"{run.id}:{END}"
-        if not has_begun and modes & {RUN_MODES, LIFECYCLE}:  # nobody listened when it ran
-            yield sse.event("metadata", dumps({"run_id": run.id, "attempt": 1}), f"{run.id}:0")
+        if not has_begun:  # nobody listened when it ran
+            for body in self._begin(run, modes):
+                yield body
         if STATE_UPDATE in modes:
             yield sse.event("state_update", dumps(await self._state(run)), id_)
         if modes & {RUN_MODES, LIFECYCLE}:
             yield sse.event("run_done", dumps({"run_id": run.id, "status": await self._status(run)}), id_)
+
+    def _begin(self, run: Run, modes: frozenset[str]) -> list[bytes]:
+        if not modes & {RUN_MODES, LIFECYCLE}:
+            return []
+        return [sse.event("metadata", dumps({"run_id": run.id, "attempt": 1}), f"{run.id}:0")]
 
     async def _status(self, run: Run) -> str:
         try:

@@ -2,7 +2,8 @@
 
 A thread is kept from when a client listens or commands, and for a while afterwards, within bounds. Runs that were
 started in other ways (by the routes for runs, by crons) appear in it too; they say no messages token by token, since
-their messages are chunks and no content blocks.
+their messages are chunks and no content blocks. Of runs that other processes execute it is told, while somebody
+listens, that they began, and at their end how the thread stands: its values, what it asks, how they ended.
 
 Invariant: what is told of a run begins with `running` and ends with how it ended, after that was committed.
 """
@@ -17,11 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
-from langgraph.types import Command, Interrupt
+from langgraph.types import Command, Interrupt, StateSnapshot
 
-from changeover.errors import ChangeoverError
+from changeover.errors import ChangeoverError, NotFound
 from changeover.manager import GraphVersionManager
 from changeover.runs.request import Part, RunRequest
+from changeover.server.langgraph.v3.elsewhere import Elsewhere, Watch
 from changeover.server.langgraph.v3.events import (
     RUN_MODES,
     ProtocolEvent,
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 IDLE_THREADS_KEPT = 1_000
 IDLE_BYTES_KEPT = 64 * 1024 * 1024
 CLASSIC_MODES = tuple(mode for mode in RUN_MODES if mode != "messages")
+LOOK_S = 1.0  # whether somebody still listens for the end of a run of another process
 INTERRUPT_ID = re.compile("[0-9a-f]{32}")
 STATUS_OF = {"success": "completed", "error": "failed", "timeout": "failed", "interrupted": "interrupted"}
 
@@ -75,6 +78,9 @@ class Hub:
         self._followed: dict[str, _Followed] = {}
         self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_observing = False
+        self._elsewhere = Elsewhere(manager, stopping)
+        self._watches: WeakValueDictionary[str, Watch] = WeakValueDictionary()
+        self._others: dict[str, asyncio.Task[None]] = {}  # runs of other processes, until they end
 
     def __len__(self) -> int:
         """How many threads are kept."""
@@ -94,18 +100,15 @@ class Hub:
     async def open(self, thread_id: str) -> ThreadEvents:
         """The events of a thread; of one that is not kept, how its last run stands. Its thread need not exist yet."""
         kept = self._threads.get(thread_id)
-        if kept is not None and not kept.is_idle:
+        if kept is not None and kept.has_listeners:
             return kept
         async with self._opening.setdefault(thread_id, asyncio.Lock()):
             self._observe()
-            last = await self._manager.store.runs.list(thread_id=thread_id, limit=1)
-            if not last and kept is not None and kept.is_idle:  # the thread was deleted, and what was said on it
-                self._threads.pop(thread_id, None)
-            if last and thread_id not in self._threads:
-                asked = await self._asked(last[0])
-                if thread_id not in self._threads:  # else a command was faster: all is told from there on
-                    self._say_how_it_stands(self.thread(thread_id), last[0], asked)
-        return self.thread(thread_id)
+            if kept is None or kept.is_idle or not self._manager.store.is_alone:
+                await self._look_up(thread_id)
+            thread = self.thread(thread_id)
+            await self._watch(thread)
+        return thread
 
     def has_asked(self, run_id: str) -> bool:
         """Whether a run at work has asked for an answer, so that it is about to end."""
@@ -118,11 +121,14 @@ class Hub:
         thread = self._thread_of(run, request.content_events)
         if thread is None:
             return None
+        if (other := self._others.pop(run.id, None)) is not None:  # this process has taken it over
+            other.cancel()
         thread.holds += 1
         thread.begin()
         self._followed[run.id] = _Followed(run, thread)
         thread.publish(root_lifecycle(run.id, run.graph, run.version, "running"), run.id)
-        if answered := _answered(request):
+        resume = request.input.resume if isinstance(request.input, Command) else None
+        if answered := _answered(resume):
             thread.publish(ProtocolEvent("input.answered", (), {"interrupt_ids": answered}), run.id)
         return () if request.content_events else CLASSIC_MODES
 
@@ -152,6 +158,75 @@ class Hub:
             thread.holds -= 1
             thread.wake()
 
+    # --- runs of other processes -----------------------------------------------------------------
+
+    async def _watch(self, thread: ThreadEvents) -> None:
+        watch = self._watches.get(thread.id)
+        if watch is None or watch.is_over():
+            self._watches[thread.id] = await self._elsewhere.watch(
+                thread.id, self._began_elsewhere, lambda: not thread.has_listeners
+            )
+
+    def _began_elsewhere(self, run: Run) -> None:
+        assert run.thread_id is not None
+        thread = self._threads.get(run.thread_id)
+        if thread is None or run.id in self._others or self._manager.in_flight.get(run.id) is not None:
+            return
+        if thread.knows_end_of(run.id):
+            return
+        if self._followed.pop(run.id, None) is not None:  # another process has taken it over
+            thread.holds -= 1
+        thread.begin()
+        thread.publish(root_lifecycle(run.id, run.graph, run.version, "running"), run.id)
+        if answered := _answered(((run.kwargs or {}).get("command") or {}).get("resume")):
+            thread.publish(ProtocolEvent("input.answered", (), {"interrupt_ids": answered}), run.id)
+        task = self._others[run.id] = asyncio.create_task(self._follow(run, thread), name=f"protocol-{run.id}")
+        task.add_done_callback(lambda done: self._forget(run.id, done))
+
+    def _forget(self, run_id: str, task: asyncio.Task[None]) -> None:
+        if self._others.get(run_id) is task:
+            del self._others[run_id]
+
+    async def _follow(self, run: Run, thread: ThreadEvents) -> None:
+        """Tell how a run ended, if somebody listens until then."""
+        while True:
+            try:
+                try:
+                    async for _ in self._manager.background.end_of(run, LOOK_S):
+                        if not thread.has_listeners:
+                            return
+                except NotFound:  # it was rolled back
+                    pass
+                if self._manager.background.get(run.id) is None:
+                    await self._say_end(run, thread)
+                return
+            except ChangeoverError as error:  # the database is away, or the server stops
+                log.debug("run_elsewhere_not_read", extra={"reason": error.message})
+                if not thread.has_listeners:
+                    return
+                await asyncio.sleep(LOOK_S)
+            except Exception:  # root of a task
+                log.exception("run_elsewhere_failed", extra={"run_id": run.id})
+                return
+
+    async def _say_end(self, run: Run, thread: ThreadEvents) -> None:
+        try:
+            run = await self._manager.store.runs.get(run.id)
+            status = STATUS_OF.get(run.status, "interrupted")
+        except NotFound:  # it was rolled back
+            status = "interrupted"
+        snapshot = await self._snapshot(run)
+        if snapshot is not None:
+            thread_events = [*_state_events(snapshot)]
+            if status == "interrupted":
+                thread_events += [input_requested((), interrupt) for interrupt in snapshot.interrupts]
+            for event in thread_events:
+                thread.publish(event, run.id)
+        if status == "interrupted":
+            thread.pause(run.id)
+        more = {"error": run.status_reason or run.status} if status == "failed" else {}
+        thread.publish(root_lifecycle(run.id, run.graph, run.version, status, **more), run.id, ends_run=True)
+
     # --- inside ----------------------------------------------------------------------------------
 
     def _observe(self) -> None:
@@ -164,6 +239,8 @@ class Hub:
         await self._stopping.wait()
         for thread in self._threads.values():
             thread.close()
+        for task in tuple(self._others.values()):
+            task.cancel()
 
     def _thread_of(self, run: Run, wanted: bool) -> ThreadEvents | None:
         if run.thread_id is None:
@@ -172,14 +249,37 @@ class Hub:
 
     async def _asked(self, run: Run) -> list[Interrupt]:
         """What a thread waits for an answer to."""
-        if run.status != "interrupted" or run.thread_id is None:
-            return []
+        snapshot = await self._snapshot(run) if run.status == "interrupted" else None
+        return list(snapshot.interrupts) if snapshot else []
+
+    async def _snapshot(self, run: Run) -> StateSnapshot | None:
+        if run.thread_id is None:
+            return None
         try:
             thread = await self._manager.store.runs.thread(run.thread_id)
-            snapshot = await self._manager.threads.state(thread)
+            return await self._manager.threads.state(thread)
         except ChangeoverError:  # the thread has gone, or its version cannot read it: its state says so when asked
-            return []
-        return list(snapshot.interrupts) if snapshot else []
+            return None
+
+    async def _look_up(self, thread_id: str) -> None:
+        """Of a thread that is not kept, or on which others may have been at work: how its last run stands."""
+        kept = self._threads.get(thread_id)
+        last = await self._manager.store.runs.list(thread_id=thread_id, limit=1)
+        if not last and kept is not None and kept.is_idle:  # the thread was deleted, and what was said on it
+            self._threads.pop(thread_id, None)
+        if not last or not self._is_news(thread_id, last[0]):
+            return
+        asked = await self._asked(last[0])
+        if self._is_news(thread_id, last[0]):  # else a command was faster: all is told from there on
+            self._say_how_it_stands(self.thread(thread_id), last[0], asked)
+
+    def _is_news(self, thread_id: str, run: Run) -> bool:
+        """Whether what is kept, if anything, leaves out how a run of another process ended."""
+        kept = self._threads.get(thread_id)
+        if kept is None:
+            return True
+        is_elsewhere = run.owner not in (None, self._manager.store.servers.id)
+        return is_elsewhere and not run.is_active and not kept.knows_end_of(run.id)
 
     def _say_how_it_stands(self, thread: ThreadEvents, run: Run, asked: list[Interrupt]) -> None:
         at_work = self._manager.in_flight.get(run.id) is not None
@@ -208,9 +308,16 @@ class Hub:
             size -= thread.size_bytes
 
 
-def _answered(request: RunRequest) -> list[str]:
+def _answered(resume: Any) -> list[str]:
     """The interrupts that a run answers by their ids."""
-    resume: Any = request.input.resume if isinstance(request.input, Command) else None
     if not isinstance(resume, dict) or not all(INTERRUPT_ID.fullmatch(str(key)) for key in resume):
         return []
     return list(resume)
+
+
+def _state_events(snapshot: StateSnapshot) -> Iterable[ProtocolEvent]:
+    """The values of a thread after their checkpoint, as a run of this process says them."""
+    events = ProtocolEvents()
+    yield from events.of(Part((), "values", snapshot.values))
+    data = {"config": snapshot.config, "parent_config": snapshot.parent_config, "metadata": snapshot.metadata}
+    yield from events.of(Part((), "checkpoints", data))

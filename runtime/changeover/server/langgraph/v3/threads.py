@@ -80,6 +80,14 @@ class ThreadEvents:
         return not (self._listeners or self.holds)
 
     @property
+    def has_listeners(self) -> bool:
+        return bool(self._listeners)
+
+    def knows_end_of(self, run_id: str) -> bool:
+        """Whether the end of a run is among what is kept."""
+        return any(event.ends_run and event.run_id == run_id for event in self._kept.values())
+
+    @property
     def told(self) -> frozenset[str]:
         """Runs whose end some listener was given, and those that asked something and were followed by another."""
         return frozenset(self._told)
