@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.store.base import PutOp
 
 from changeover.checkpoints.opening import long_term_store
+from changeover.errors import InvalidRequest
 
 NOTES = ("notes", "anna")
 SHORT_MINUTES = 1.2 / 60  # SQLite counts beginnings in whole seconds
@@ -151,3 +153,38 @@ async def test_memory_that_nothing_expires_in_is_read_while_others_write(tmp_pat
         async with asyncio.timeout(1.5):
             assert await memory.aget(NOTES, "item") is not None
         await asyncio.to_thread(other.join)
+
+
+async def test_a_search_gives_the_newest_first_and_those_of_one_moment_by_name(where: str) -> None:
+    async with long_term_store(where) as memory:
+        together = [PutOp(("notes", space), key, {"n": 1}) for key in ("b", "Z", "ä", "a") for space in ("y", "x")]
+        await memory.abatch(together)
+        first = newest = await memory.aget(("notes", "x"), "ä")
+        while newest is not None and first is not None and newest.updated_at == first.updated_at:
+            await memory.aput(("notes", "x"), "ä", {"n": 2})
+            newest = await memory.aget(("notes", "x"), "ä")
+        found = await memory.asearch(("notes",), limit=20)
+        names = [(item.key, item.namespace[1]) for item in found]
+    rest = [(key, space) for key in ("Z", "a", "b", "ä") for space in ("x", "y") if (key, space) != ("ä", "x")]
+    assert names == [("ä", "x"), *rest]
+
+
+async def test_text_that_postgres_cannot_hold_is_refused_alone(new_postgres_url: Callable[[], str]) -> None:
+    async with long_term_store(new_postgres_url()) as memory:
+        bad = "a\x00b"
+        results = await asyncio.gather(
+            memory.aput(NOTES, "good", {"n": 1}),
+            memory.aput(NOTES, "value", {"n": [{"m": bad}]}),
+            memory.aput(NOTES, "name", {bad: 1}),
+            memory.aput(NOTES, bad, {"n": 1}),
+            memory.aget(NOTES, bad),
+            memory.adelete(NOTES, bad),
+            memory.asearch(NOTES, filter={"n": bad}),
+            memory.alist_namespaces(prefix=(bad,)),
+            memory.aput(NOTES, "too", {"n": "\\u0000"}),
+            return_exceptions=True,
+        )
+        assert [isinstance(one, InvalidRequest) for one in results] == [False, *[True] * 7, False]
+        with pytest.raises(InvalidRequest):
+            await memory.abatch([PutOp(NOTES, "k", {"n": bad})])
+        assert {item.key for item in await memory.asearch(NOTES)} == {"good", "too"}

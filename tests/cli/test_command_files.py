@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import psycopg
 import pytest
 
 
@@ -136,3 +137,21 @@ def test_doctor_names_a_setting_that_cannot_be(call, sample: Path) -> None:
     seen = call("doctor", str(sample))
     assert seen.status == 1
     assert "server.port" in seen.out
+
+
+def test_doctor_says_whether_a_postgres_is_reached(call, sample: Path, postgres_url: str) -> None:
+    def told(address: str) -> dict[str, str]:
+        document = json.loads(call("doctor", str(sample), "--database", address, "-o", "json").out)
+        (found,) = [one for one in document["checks"] if one["check"] == "database"]
+        return dict(found)
+
+    right = told(postgres_url)
+    assert right["state"] == "ok"
+    assert "first start" in right["detail"]
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        found = connection.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'changeover'").fetchone()
+    assert found == (0,), "a look makes nothing"
+    away = told("postgresql://u:s3cret@127.0.0.1:1/x")
+    assert away["state"] == "problem"
+    assert "cannot be reached" in away["detail"]
+    assert "s3cret" not in str(away)

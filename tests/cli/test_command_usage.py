@@ -92,6 +92,19 @@ def test_the_address_of_a_running_process_that_does_not_answer_is_status_3(call,
     assert call("status", "--project", str(folder)).status == 3
 
 
+def test_a_server_is_found_after_a_newer_one_of_its_folder_has_ended(call, project) -> None:
+    folder = project({"agents.yaml": "agents: {}\n"})
+    left = folder / ".changeover"
+    left.mkdir()
+    (left / "server.json").write_text(json.dumps({"url": "http://127.0.0.1:9", "pid": 2**22 + 1}))
+    (left / f"server-{2**22 + 2}.json").write_text(json.dumps({"url": "http://127.0.0.1:9", "pid": 2**22 + 2}))
+    with server_that_answers(409, {"status": 409, "detail": "heard", "code": "routing-changed"}) as url:
+        (left / f"server-{os.getpid()}.json").write_text(json.dumps({"url": url, "pid": os.getpid()}))
+        asked = call("switch", "v2", "--project", str(folder))
+    assert asked.status == 5
+    assert "heard" in asked.err
+
+
 @pytest.mark.parametrize(
     ("url", "pid"),
     [

@@ -378,7 +378,7 @@ class Server:
 
 def strikes() -> Iterator[int]:
     """At which changes of the database to kill: each, or by default some, others each time."""
-    step = 1 if os.environ.get("CHANGEOVER_FAULTS") == "all" else 4
+    step = 1 if os.environ.get("CHANGEOVER_FAULTS") == "all" else 16
     return itertools.count(random.randint(1, step), step)
 
 

@@ -16,7 +16,7 @@ from server_samples import DEADLINE_S, ECHO, Serving, WriteProject, eventually, 
 
 from changeover import GraphVersionManager, ProjectError
 from changeover.errors import OperatorError
-from changeover.server.serve import serve
+from changeover.server.serve import serve, server_file
 
 SCRIPT = """
 import sys
@@ -50,6 +50,19 @@ async def test_a_second_server_on_one_database_is_refused(project: WriteProject,
         assert refused.value.code == "database-in-use"
         async with httpx.AsyncClient(base_url=url) as http:
             assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_a_server_that_ends_takes_the_address_of_no_other_with_it(tmp_path: Path) -> None:
+    """Several may serve a folder on one Postgres."""
+    newest, dead = tmp_path / "server.json", tmp_path / f"server-{2**22 + 1}.json"
+    parent = tmp_path / f"server-{os.getppid()}.json"
+    other = json.dumps({"url": "http://127.0.0.1:2", "pid": os.getppid()})
+    async with server_file(tmp_path, "http://127.0.0.1:1"):
+        own = tmp_path / f"server-{os.getpid()}.json"
+        assert json.loads(own.read_text()) == json.loads(newest.read_text())
+        for path in (newest, dead, parent):
+            path.write_text(other)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {newest.name: other, parent.name: other}
 
 
 async def test_a_broken_folder_is_served_once_it_is_mended(project: WriteProject, serving: Serving) -> None:

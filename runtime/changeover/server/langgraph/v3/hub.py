@@ -162,10 +162,16 @@ class Hub:
 
     async def _watch(self, thread: ThreadEvents) -> None:
         watch = self._watches.get(thread.id)
-        if watch is None or watch.is_over():
+        if watch is not None and not watch.is_over():
+            return
+        thread.holds += 1  # so that it is not forgotten meanwhile
+        try:
             self._watches[thread.id] = await self._elsewhere.watch(
                 thread.id, self._began_elsewhere, lambda: not thread.has_listeners
             )
+        finally:
+            thread.holds -= 1
+            thread.wake()
 
     def _began_elsewhere(self, run: Run) -> None:
         assert run.thread_id is not None
