@@ -27,7 +27,7 @@ test: $(DEV) ## run all tests (ARGS=)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 faults: $(DEV) ## kill a server at every statement that it sends to its database; takes hours (ARGS=)
-	CHANGEOVER_FAULTS=all $(BIN)/python -m pytest -n 2 -s tests/faults $(ARGS)
+	CHANGEOVER_FAULTS=all $(BIN)/python -m pytest -n 2 -s tests/faults tests/recovery $(ARGS)
 
 invariants: $(DEV) ## search for a sequence of steps that breaks an invariant; EXAMPLES=200 is ten minutes (ARGS=)
 	CHANGEOVER_INVARIANTS=$(or $(EXAMPLES),200) $(BIN)/python -m pytest -n 2 --timeout 0 tests/invariants $(ARGS)
