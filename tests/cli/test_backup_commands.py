@@ -124,4 +124,4 @@ def test_postgres_is_backed_up_by_the_same_verbs(
     with psycopg.connect(second) as connection:
         assert connection.execute("SELECT count(*) FROM changeover.versions").fetchone() == (0,)
     assert call("restore", str(copy), "--project", str(used)).status == 2  # not what a file is made of
-    assert call("backup", str(tmp_path / "other"), "--project", str(used), "--database", second + "0").status == 2
+    assert call("backup", str(tmp_path / "other"), "--project", str(used), "--database", second + "0").status == 3

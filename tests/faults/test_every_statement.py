@@ -26,7 +26,7 @@ from fault_databases import Database, PostgresPlace, SqliteFile
 from changeover import GraphVersionManager
 from postgres_support import create_database, drop_database
 
-SAMPLE_S = float(os.environ.get("CHANGEOVER_FAULTS_S", "4"))  # for each test
+SAMPLE_S = float(os.environ.get("CHANGEOVER_FAULTS_S", "2"))  # for each test
 RECOVERY_S = 1.0  # a server that lives so long after it was ready has taken up what it found
 RECOVERY_STATEMENTS = 60  # that change something, more or less
 ALL = os.environ.get("CHANGEOVER_FAULTS") == "all"
