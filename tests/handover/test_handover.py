@@ -26,10 +26,13 @@ def stage() -> Stage:
     return Stage()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+on_both_databases = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture
 def database(request: Any) -> str | None:
-    """The address of an empty Postgres; None for the SQLite file of the project."""
-    return request.getfixturevalue("postgres_url") if request.param == "postgres" else None
+    """The address of an empty Postgres where a test asks for one; else None, for the SQLite file of the project."""
+    return request.getfixturevalue("postgres_url") if getattr(request, "param", "") == "postgres" else None
 
 
 @pytest.fixture
@@ -87,6 +90,7 @@ async def test_a_run_goes_on_on_the_new_version_and_each_node_ran_once(
     assert not await manager.holders("one")
 
 
+@on_both_databases
 async def test_its_stream_has_no_seam(manager: GraphVersionManager, stage: Stage, eventually: Eventually) -> None:
     plain = started(manager, "plain")
     await plain.ended.wait()
@@ -160,6 +164,7 @@ async def test_a_graph_that_keeps_no_state_of_its_own_is_not_stopped_inside(
         assert stage.total("call") == (1 if nested == "call" else 0)
 
 
+@on_both_databases
 async def test_a_rollback_hands_back(manager: GraphVersionManager, stage: Stage, eventually: Eventually) -> None:
     await manager.switch("two")
     stage.hold("plan")
@@ -174,6 +179,7 @@ async def test_a_rollback_hands_back(manager: GraphVersionManager, stage: Stage,
     assert (await manager.version("two")).bad
 
 
+@on_both_databases
 async def test_threads_that_had_moved_go_back_and_the_receipt_lists_them(
     manager: GraphVersionManager, stage: Stage
 ) -> None:
@@ -187,6 +193,7 @@ async def test_threads_that_had_moved_go_back_and_the_receipt_lists_them(
     assert (await manager.version("two")).status == "drained"
 
 
+@on_both_databases
 async def test_a_run_that_is_handed_over_twice_is_whole(
     manager: GraphVersionManager, stage: Stage, eventually: Eventually
 ) -> None:
@@ -204,6 +211,7 @@ async def test_a_run_that_is_handed_over_twice_is_whole(
     assert [event["to"] for event in await event_rows(manager, "run_handed_over")] == ["two", "one"]
 
 
+@on_both_databases
 async def test_with_durability_exit_an_inner_graph_is_not_stopped_inside(
     manager: GraphVersionManager, stage: Stage, eventually: Eventually
 ) -> None:
