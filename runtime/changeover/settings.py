@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from changeover.database_address import SQLITE, demand_postgres, file_of, is_postgres, without_password
 from changeover.errors import OperatorError
 
 Source = Literal["flag", "environment", "file", "default"]
@@ -234,7 +235,7 @@ class Settings:
 
     def state_folder(self, project: Path) -> Path:
         """Where a server keeps its own files: beside its SQLite file, else in the project's `.changeover`."""
-        is_file = self.database.startswith("sqlite:///")
+        is_file = self.database.startswith(SQLITE)
         return self.database_path(project).parent if is_file else (project / ".changeover").absolute()
 
     def database_address(self, project: Path) -> Path | str:
@@ -242,53 +243,20 @@ class Settings:
 
         Raises `OperatorError` (`bad-setting`) that quotes nothing of an address that is none.
         """
-        if not self.database.startswith(("postgresql://", "postgres://")):
+        if not is_postgres(self.database):
             return self.database_path(project)
-        _demand_postgres_address(self.database)
+        demand_postgres(self.database)
         return self.database
 
     def database_path(self, project: Path) -> Path:
         """The SQLite file. Raises `OperatorError` for another kind of database."""
-        prefix = "sqlite:///"
-        if not self.database.startswith(prefix):
+        if not self.database.startswith(SQLITE):
             raise OperatorError(
                 "--database is no address of a kind of database that is supported",
                 code="bad-setting",
                 hint="give one such as sqlite:///path/to/file.db or postgresql://user@host/name",
             )
-        return (project / self.database.removeprefix(prefix)).absolute()
-
-
-def without_password(address: str) -> str:
-    """The address of a database as it may be shown."""
-    address = re.sub(r"(://[^/@:]*):.*@", r"\1:***@", address)
-    return re.sub(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", r"\1***", address, flags=re.IGNORECASE)
-
-
-def _demand_postgres_address(address: str) -> None:
-    """As libpq reads it. What libpq itself says of a wrong one may quote the password."""
-    try:
-        from psycopg import Error
-        from psycopg.conninfo import conninfo_to_dict
-    except ImportError:
-        return  # an extra: who opens the database says that it is missing
-    try:
-        ports = str(conninfo_to_dict(address).get("port", "")).split(",")
-    except Error:
-        raise _no_postgres_address() from None
-    credentials, _, place = address.partition("://")[2].partition("?")[0].partition("@")
-    # Such characters in a password make libpq take a part of it for the host, the port or the name, which it shows.
-    is_torn = "@" in place or (place and "/" in credentials)
-    if is_torn or not all(re.fullmatch(r"[0-9]{0,5}", port) and int(port or 1) in range(1, 65536) for port in ports):
-        raise _no_postgres_address()
-
-
-def _no_postgres_address() -> OperatorError:
-    return OperatorError(
-        "--database is no valid address of a database",
-        code="bad-setting",
-        hint="give one such as postgresql://user@host:5432/name; in a password write % as %25, @ as %40 and / as %2F",
-    )
+        return (project / file_of(self.database)).absolute()
 
 
 def knobs() -> list[dataclasses.Field[Any]]:

@@ -14,8 +14,9 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from changeover.checkpoints.fence import FENCE
-from changeover.checkpoints.opening import is_postgres, saver_for
+from changeover.checkpoints.opening import saver_for
 from changeover.checkpoints.saver import OwnSaver
+from changeover.database_address import is_postgres
 from changeover.store.opening import Store
 
 RUN = "11111111-1111-1111-1111-111111111111"

@@ -17,8 +17,8 @@ from langgraph.types import Command, Send
 from saver_desks import RUN, THREAD, SaverDesk, fenced, open_desk
 
 from changeover.checkpoints.fence import FENCE
-from changeover.checkpoints.opening import is_postgres
 from changeover.checkpoints.saver import OwnSaver, bound_to
+from changeover.database_address import is_postgres
 from changeover.errors import RunLost
 
 Step = Callable[[], Awaitable[None]]

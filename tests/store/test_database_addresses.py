@@ -10,8 +10,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from changeover.database_address import without_password
 from changeover.errors import ChangeoverError, OperatorError, Unavailable
-from changeover.settings import Settings, without_password
+from changeover.settings import Settings
 from changeover.store.backup import back_up
 from changeover.store.opening import Store
 

@@ -11,6 +11,8 @@ import shutil
 import uuid
 from pathlib import Path
 
+from changeover.processes import is_alive
+
 FOLDER = "processes"
 
 
@@ -20,7 +22,7 @@ class OwnFolder:
     def __init__(self, state: Path) -> None:
         beside = state / FOLDER
         for other in beside.glob("*-*") if beside.is_dir() else ():
-            if not _is_alive(other.name.partition("-")[0]):
+            if _is_dead(other.name.partition("-")[0]):
                 shutil.rmtree(other, ignore_errors=True)
         self.path = beside / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self.path.mkdir(parents=True)
@@ -29,14 +31,5 @@ class OwnFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _is_alive(pid: str) -> bool:
-    """What cannot be told counts as alive: a folder too many harms nobody."""
-    if not pid.isascii() or not pid.isdigit():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
+def _is_dead(pid: str) -> bool:
+    return pid.isascii() and pid.isdigit() and not is_alive(int(pid))

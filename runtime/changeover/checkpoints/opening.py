@@ -18,14 +18,12 @@ from langgraph.store.sqlite.base import SqliteIndexConfig
 from changeover.checkpoints.memory import Memory
 from changeover.checkpoints.sqlite import SqliteSaver, SqliteTables
 from changeover.checkpoints.tables import Tables
+from changeover.database_address import file_of, is_postgres
 from changeover.store.database import Database
 
 if TYPE_CHECKING:
     from changeover.checkpoints.postgres import PostgresSaver
     from changeover.checkpoints.postgres_memory import PostgresMemory
-
-SQLITE_PREFIX = "sqlite:///"
-POSTGRES_PREFIXES = ("postgresql://", "postgres://")
 
 
 @asynccontextmanager
@@ -71,7 +69,7 @@ def tables_of(database: Database) -> Tables:
 
 async def _open_saver(database: Database, where: Path | str) -> SqliteSaver | PostgresSaver:
     if not is_postgres(where):
-        return await SqliteSaver.open(database, _path(where))
+        return await SqliteSaver.open(database, file_of(where))
     from changeover.checkpoints.postgres import PostgresSaver  # its driver is an extra
 
     return await PostgresSaver.open(database, str(where))
@@ -82,7 +80,7 @@ async def _opened_memory(
     where: Path | str, index: Any, ttl: TTLConfig | None
 ) -> AsyncIterator[Memory | PostgresMemory]:
     if not is_postgres(where):
-        async with Memory.from_conn_string(str(_path(where)), index=index, ttl=ttl) as local:
+        async with Memory.from_conn_string(str(file_of(where)), index=index, ttl=ttl) as local:
             assert isinstance(local, Memory)
             await local.setup()
             yield local
@@ -94,11 +92,3 @@ async def _opened_memory(
         yield memory
     finally:
         await memory.close()
-
-
-def is_postgres(where: Path | str) -> bool:
-    return isinstance(where, str) and where.startswith(POSTGRES_PREFIXES)
-
-
-def _path(where: Path | str) -> Path:
-    return Path(where.removeprefix(SQLITE_PREFIX)) if isinstance(where, str) else where

@@ -146,7 +146,7 @@ def _database(path: Path, server: str | None) -> Finding:
 
 def _postgres(address: str) -> Finding:
     """Reachable and writable, without making anything in it."""
-    from changeover.settings import without_password
+    from changeover.database_address import without_password
 
     shown = f"Postgres, {without_password(address)}"
     try:

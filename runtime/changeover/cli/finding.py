@@ -7,13 +7,13 @@ believed only if its process lives and the address is one of this machine.
 from __future__ import annotations
 
 import json
-import os
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from changeover.cli.options import Options
 from changeover.errors import OperatorError
+from changeover.processes import is_alive
 from changeover.settings import Settings
 
 SERVER_FILE = "server.json"
@@ -57,18 +57,6 @@ def _is_of_this_machine(url: str) -> bool:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind(address)  # only an address of this machine can be bound
     except (OSError, ValueError):
-        return False
-    return True
-
-
-def is_alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except OSError:
         return False
     return True
 

@@ -12,15 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from changeover.errors import ChangeoverError, OperatorError, Unavailable
+from changeover.processes import host, is_alive
 from changeover.runs.engine import Engine
 from changeover.store.records import Routing, Run
-from changeover.store.servers import Peer, Servers
+from changeover.store.servers import Servers
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ class Pulse:
         await self._servers.join(host(), os.getpid(), self._lease_s, alone=alone)
         self._beaten = _now()
         if not alone:
-            await self._servers.bury([peer.id for peer in await self._servers.peers(host()) if not _is_alive(peer)])
+            await self._servers.bury([peer.id for peer in await self._servers.peers(host()) if not is_alive(peer.pid)])
         self._task = asyncio.create_task(self._go_on(), name="changeover-pulse")
 
     def take_runs(self) -> None:
@@ -169,29 +168,6 @@ class Pulse:
             except ChangeoverError as error:
                 log.warning("run_not_taken_up", extra={"run_id": self._taken[0].id, "reason": error.message})
             self._taken.popleft()
-
-
-def host() -> str:
-    """Where a process id means the same process: the host, since it started, and its space of process ids."""
-    parts = [socket.gethostname()]
-    for source in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
-        try:
-            parts.append(os.readlink(source) if source.is_symlink() else source.read_text().strip())
-        except OSError:
-            continue
-    return " ".join(parts)
-
-
-def _is_alive(peer: Peer) -> bool:
-    if peer.pid == os.getpid():  # another server of this process, or of one that had its id before
-        return True
-    try:
-        os.kill(peer.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _now() -> float:

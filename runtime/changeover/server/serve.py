@@ -26,6 +26,7 @@ from fastapi import FastAPI
 
 from changeover.errors import OperatorError
 from changeover.manager import GraphVersionManager
+from changeover.processes import is_alive
 from changeover.server.app import create_app
 from changeover.server.opening import FolderService
 from changeover.server.security import is_loopback
@@ -232,17 +233,9 @@ def _remove(newest: Path, own: Path, text: str) -> None:
         if newest.read_text(encoding="utf-8") == text:  # else another server of this folder came after this one
             newest.unlink(missing_ok=True)
     for path in own.parent.glob(OWN_SERVER_FILE.format("*")):
-        with contextlib.suppress(OSError, ValueError, OverflowError):
-            if _is_dead(int(path.stem.rpartition("-")[2])):
+        with contextlib.suppress(OSError, ValueError):
+            if not is_alive(int(path.stem.rpartition("-")[2])):
                 path.unlink(missing_ok=True)
-
-
-def _is_dead(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 def _write(path: Path, text: str) -> None:

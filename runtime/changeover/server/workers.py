@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from changeover.database_address import is_postgres
 from changeover.errors import InvalidRequest
 from changeover.server.channel import MESSAGE_LIMIT_BYTES, Message, Order
 from changeover.server.serve import END_WAIT_S, Announce, bind, server_file, signals, url_of
@@ -204,7 +205,7 @@ def _described(status: int) -> str:
 def _state(project: Path, settings: Settings) -> Iterator[Path]:
     """The folder of the server's files; a database file in it is locked against other servers."""
     folder = settings.state_folder(project)
-    if not settings.database.startswith("sqlite:///"):
+    if is_postgres(settings.database):
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return

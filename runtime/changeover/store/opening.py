@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from changeover.database_address import file_of, is_postgres
 from changeover.errors import OperatorError
 from changeover.store.assistants import Assistants
 from changeover.store.crons import Crons
@@ -27,9 +28,6 @@ from changeover.store.streams import Streams
 from changeover.store.threads import Threads
 from changeover.store.versions import Versions
 from changeover.store.webhooks import Webhooks
-
-SQLITE_PREFIX = "sqlite:///"
-POSTGRES_PREFIXES = ("postgresql://", "postgres://")
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,9 @@ class Store:
         A file has one owner at a time: a second one gets `database-in-use`. A worker opens it `shared`: the process
         that started it holds the lock for all of them. A Postgres has as many as come.
         """
-        if isinstance(where, str) and where.startswith(POSTGRES_PREFIXES):
+        if is_postgres(where):
             return cls._over(_open_postgres(where), clock, None)
-        path = Path(where.removeprefix(SQLITE_PREFIX)) if isinstance(where, str) else where
+        path = file_of(where)
         with ExitStack() as held:
             lock = None if shared else lock_file(path)
             if lock is not None:
