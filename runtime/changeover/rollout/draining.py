@@ -21,7 +21,7 @@ from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import Run, VersionId, Wish, timestamp
+from changeover.store.records import Fate, VersionId, timestamp
 from changeover.store.servers import Wished
 
 InFlightChoice = Literal["finish", "handover", "cancel"]
@@ -105,21 +105,22 @@ class Draining:
             else:
                 await asyncio.sleep(min(LOOK_EVERY_S, left_s))
 
-    def ask(self, runs: Sequence[Run], wish: Wish, reason: str) -> None:
+    def heed(self, fates: Sequence[Fate]) -> None:
         """What the rows say already, to those that run here: they need not wait for the next pulse."""
-        for run in runs:
-            self._engine.heed(Wished(run.id, wish, reason))
+        for fate in fates:
+            if fate.asked is not None:
+                self._engine.heed(Wished(fate.run.id, fate.asked, CANCELLED))
 
     async def _take(self, step: Step, version: VersionId, operation: str, *, is_asked: bool) -> None:
-        fates: Sequence[tuple[Run, str]] = []
+        fates: Sequence[Fate] = []
         if step.does != "finish" and not is_asked:
-            fates = await self._store.runs.ask(version, step.does, CANCELLED if step.does == "cancel" else operation)
-            self.ask([run for run, fate in fates if not fate.startswith("ends")], step.does, CANCELLED)
+            fates = await self._store.runs.ask(version, step.does, CANCELLED)
+            self.heed(fates)
         await self._store.journal.add_event(
             "drain_step",
             version=version,
             operation=operation,
             step=step.does,
             until=timestamp(step.until),
-            runs=[{"run_id": run.id, "fate": fate} for run, fate in fates],
+            runs=[fate.to_json() for fate in fates],
         )

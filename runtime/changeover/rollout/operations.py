@@ -26,7 +26,7 @@ from changeover.runs.inflight import InFlight
 from changeover.runs.routing import decide
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import Operation, Routing, RoutingChange, Run, VersionId, timestamp
+from changeover.store.records import Operation, Routing, RoutingChange, VersionId, timestamp
 from changeover.store.routing import Moved
 
 log = logging.getLogger(__name__)
@@ -280,19 +280,17 @@ class Rollout:
             moved = await self._drained_first(change, wishes)
         else:
             moved = await self._move(change)
-            asked = [run for run, fate in moved.runs if not fate.startswith("ends")]
-            if wishes.in_flight != "finish":
-                self._draining.ask(asked, wishes.in_flight, CANCELLED)
+            self._draining.heed(moved.runs)
         stalled: list[VersionId] = []
         if wishes.in_flight == "cancel":
-            left_behind = {run.version for run, _ in moved.runs}
+            left_behind = {fate.run.version for fate in moved.runs}
             stalled = [id_ for id_ in left_behind if not await self._draining.emptied(id_, plan[-1].until)]
         receipt = await self._receipt(routing, moved, wishes)
         entry.done(receipt)
         for id_ in stalled:
             entry.status = "timed_out"
             await self._stalled(id_, await self._drain_report(id_, entry.id))
-        versions = sorted({run.version for run, _ in moved.runs})
+        versions = sorted({fate.run.version for fate in moved.runs})
         if versions and wishes.in_flight != "cancel":
             entry.follows = True
             await self._store.journal.result(entry.id, entry.result)
@@ -319,8 +317,7 @@ class Rollout:
 
     async def _cancel_all(self) -> None:
         for version in await self._store.versions.in_use():
-            fates = await self._store.runs.ask(version.id, "cancel", CANCELLED, whole=True)
-            self._draining.ask([run for run, _ in fates], "cancel", CANCELLED)
+            self._draining.heed(await self._store.runs.ask(version.id, "cancel", CANCELLED, whole=True))
 
     async def _open_gate(self, operation: str) -> None:
         await self._store.gate.open(operation)
@@ -434,7 +431,7 @@ class Rollout:
             _left(before, after),
             after.current,
             after.revision,
-            tuple(_run_json(run, fate) for run, fate in moved.runs),
+            tuple(fate.to_json() for fate in moved.runs),
             {**threads, **await self._store.runs.fate_of_threads(left, THREADS_LISTED)},
             after.at,
             dict(after.graphs),
@@ -503,10 +500,6 @@ def _id(kind: str, wishes: Wishes, request: dict[str, Any]) -> str:
         return uuid.uuid4().hex
     asked = [kind, wishes.key, request, wishes.drain, wishes.in_flight, wishes.threads]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _run_json(run: Run, fate: str) -> dict[str, Any]:
-    return {"run_id": run.id, "thread_id": run.thread_id, "version": run.version, "fate": fate}
 
 
 def _left(before: Routing | None, after: Routing) -> VersionId | None:

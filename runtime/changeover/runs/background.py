@@ -128,7 +128,7 @@ class BackgroundRuns:
         background = BackgroundRun(request, keep_stream=True, first=await self._streams.last(run.id) + 1)
         background.was_accepted(run)
         if run.status == "pending":
-            self._engine.may_begin(run, now=False)
+            self._engine.may_begin(run)
         return self._begin(background, run)
 
     def get(self, run_id: str) -> BackgroundRun | None:

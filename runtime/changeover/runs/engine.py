@@ -41,6 +41,7 @@ from changeover.store.acceptance import Cancelled
 from changeover.store.records import Accepted, Outcome, Run, RunId, RunStatus, Thread, VersionId, Waiting
 from changeover.store.runs import Runs
 from changeover.store.servers import Wished
+from changeover.store.wishes import displaced_by
 
 log = logging.getLogger(__name__)
 
@@ -193,11 +194,9 @@ class Engine:
         for run_id in [id_ for id_ in self._waiters if id_ in of and id_ not in mine]:
             self.cancel(run_id, TAKEN)
 
-    def may_begin(self, run: Run, now: bool) -> None:
-        """A pending row of an earlier process will be taken up; `now`: it is the next of its thread."""
-        turn = self._turns[run.id] = asyncio.Event()
-        if now:
-            turn.set()
+    def may_begin(self, run: Run) -> None:
+        """A pending row of an earlier process will be taken up, and waits for its turn from now on."""
+        self._turns[run.id] = asyncio.Event()
 
     def give_turn(self, run_id: str | None) -> None:
         """The thread of a pending run is free for it."""
@@ -293,13 +292,11 @@ class Engine:
 
     def _displace(self, accepted: Accepted) -> None:
         """Stop the runs whose place this one takes."""
-        because = f"run {accepted.run.id} took its place"
+        because = displaced_by(accepted.run.id)
         for run_id in accepted.superseded:
             self.cancel(run_id, because)
-        if accepted.displaced is not None:
-            undo = accepted.run.multitask_strategy == "rollback"
-            if not self.cancel(accepted.displaced, because, undo=undo):  # another process executes it
-                self._rows.ask_one(accepted.displaced, "undo" if undo else "cancel", because)
+        if accepted.displaced is not None:  # its row says it, for another process that executes it
+            self.cancel(accepted.displaced, because, undo=accepted.run.multitask_strategy == "rollback")
 
     async def _take_up(self, run: Run) -> Flight:
         """Go on with a row that another process left."""
@@ -549,10 +546,7 @@ async def _left_to_do(live: LiveRun) -> Waiting | None:
         async with asyncio.timeout(LOOK_S):
             state = await live.graph.aget_state(live.config)
             return "cancelled" if state.next else None
-    except (
-        Exception,
-        asyncio.CancelledError,
-    ):  # border: code of the project takes part
+    except (Exception, asyncio.CancelledError):  # border: code of the project takes part
         return "cancelled"  # nobody knows, and the next run on the thread finds out
 
 

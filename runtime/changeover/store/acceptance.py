@@ -24,6 +24,7 @@ from changeover.store.records import (
     Thread,
 )
 from changeover.store.servers import GATE
+from changeover.store.wishes import ask, displaced_by
 from changeover.versions.lifecycle import Status
 
 Decide = Callable[[Facts], Decision]
@@ -121,6 +122,13 @@ def accept(
     elif thread is not None and not waits:
         _take_thread(connection, run, thread, now)
     displaces = is_busy and new.begin_at is None and new.multitask_strategy in ("interrupt", "rollback")
+    if displaces and running:
+        ask(
+            connection,
+            RunId(running),
+            "undo" if new.multitask_strategy == "rollback" else "cancel",
+            displaced_by(run.id),
+        )
     is_next = not is_busy or (running is None and bool(superseded))
     displaced = RunId(running) if displaces and running else None
     return Accepted(run, thread, displaced, superseded, is_next and new.begin_at is None)
@@ -132,7 +140,7 @@ def _supersede(connection: Connection, by: Run, now: float) -> tuple[RunId, ...]
         ended = connection.execute(
             "UPDATE runs SET status = 'interrupted', status_reason = ?, ended_at = ?"
             " WHERE thread_id = ? AND status = 'pending' AND begin_at IS NULL RETURNING *",
-            (f"run {by.id} took its place", now, by.thread_id),
+            (displaced_by(by.id), now, by.thread_id),
         ).fetchall()
         for run in map(rows.run, ended):
             webhooks.enqueue_end(connection, run, Outcome(run.status, run.status_reason), None, now)

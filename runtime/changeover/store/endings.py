@@ -13,6 +13,7 @@ from changeover.store.acceptance import PENDING, RUNNING, Unchanging, graph_of, 
 from changeover.store.connection import Connection
 from changeover.store.records import (
     Decision,
+    Fate,
     Outcome,
     Routing,
     Run,
@@ -22,6 +23,7 @@ from changeover.store.records import (
     Wish,
     thread_policy,
 )
+from changeover.store.wishes import ask
 from changeover.versions.lifecycle import Status
 
 
@@ -192,7 +194,7 @@ def fates_of_runs(
     now: float,
     *,
     whole: bool = False,
-) -> list[tuple[Run, str]]:
+) -> list[Fate]:
     """Ask for what is wished of the runs on these versions whose graph is routed elsewhere; says what each gets."""
     if not versions:
         return []
@@ -201,40 +203,27 @@ def fates_of_runs(
     running = connection.execute(
         f"SELECT * FROM runs WHERE status = 'running' AND version IN ({marks}) ORDER BY seq", tuple(versions)
     ).fetchall()
-    fates = []
-    for run in map(rows.run, running):
-        if not whole and routing and run.version in (routing.version_for(run.graph), routing.ramping):
-            continue
-        fates.append((run, _fate(connection, known, run, wish, reason, now)))
-    return fates
+    left = [run for run in map(rows.run, running) if whole or not routing or not routing.serves(run.version, run.graph)]
+    return [_fate(connection, known, run, wish, reason, now) for run in left]
 
 
-def _fate(connection: Connection, known: Unchanging, run: Run, wish: str, reason: str, now: float) -> str:
+def _fate(connection: Connection, known: Unchanging, run: Run, wish: str, reason: str, now: float) -> Fate:
     if wish == "handover":
         decided = where_it_goes(connection, known, run, now)
         if decided.version == run.version:
-            return f"ends on its version: {decided.reason}"
-        _wish(connection, run.id, "handover", reason)
-        return f"is handed over to {decided.version} at its next superstep"
+            return Fate(run, f"ends on its version: {decided.reason}")
+        ask(connection, run.id, "handover", reason)
+        return Fate(run, f"is handed over to {decided.version} at its next superstep", "handover")
     if wish == "cancel":
-        _wish(connection, run.id, "cancel", reason)
-        return "cancelled"
-    return "ends on its version"
+        ask(connection, run.id, "cancel", reason)
+        return Fate(run, "cancelled", "cancel")
+    return Fate(run, "ends on its version")
 
 
-def _wish(connection: Connection, id_: RunId, wish: Wish, reason: str) -> None:
-    """One that was asked to end is not asked for less."""
-    connection.execute(
-        "UPDATE runs SET wish = ?, wish_reason = ? WHERE id = ? AND (wish IS NULL OR wish = 'handover')",
-        (wish, reason, id_),
-    )
-
-
-def ask_one(connection: Connection, id_: str, wish: Wish, reason: str) -> Run | None:
+def ask_one(connection: Connection, id_: RunId, wish: Wish, reason: str) -> Run | None:
+    ask(connection, id_, wish, reason)
     asked = connection.execute(
-        "UPDATE runs SET wish = CASE WHEN wish = 'undo' THEN wish ELSE ? END, wish_reason = ?"
-        " WHERE id = ? AND status IN ('pending', 'running') RETURNING *",
-        (wish, reason, id_),
+        "SELECT * FROM runs WHERE id = ? AND status IN ('pending', 'running')", (id_,)
     ).fetchone()
     return rows.run(asked) if asked else None
 

@@ -122,6 +122,10 @@ class Routing:
         ramping = [self.ramping] if self.ramping else []
         return sorted({self.current, *self.graphs.values(), *ramping})
 
+    def serves(self, version: str, graph: str) -> bool:
+        """Whether new work for a graph may be given to a version."""
+        return version in (self.version_for(graph), self.ramping)
+
     def version_for(self, graph: str) -> VersionId:
         return self.graphs.get(graph, self.current)
 
@@ -377,6 +381,19 @@ class Outcome:
     undone: bool = False
     before: Thread | None = None
     values: bytes | None = None  # its last values as JSON, where somebody is to be told of them
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What a run gets that is executed on a version which the routing has left: in words, and what its owner was asked."""
+
+    run: Run
+    says: str
+    asked: Wish | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        run = self.run
+        return {"run_id": run.id, "thread_id": run.thread_id, "version": run.version, "fate": self.says}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from changeover.store.acceptance import Decide, Unchanging, rebind
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.endings import fates_of_runs
-from changeover.store.records import Routing, RoutingChange, Run, Version, VersionId
+from changeover.store.records import Fate, Routing, RoutingChange, Version, VersionId
 from changeover.store.versions import find
 
 
@@ -66,7 +66,7 @@ class Moved:
     """A change of routing that was made, and what each run gets that runs on what it left."""
 
     routing: Routing
-    runs: Sequence[tuple[Run, str]] = ()
+    runs: Sequence[Fate] = ()
 
 
 def _apply_all(connection: Connection, change: RoutingChange, decide: Decide | None, now: float) -> Moved:
@@ -87,7 +87,7 @@ def _forget_wishes(connection: Connection, after: Routing) -> None:
         "SELECT DISTINCT version, graph FROM runs WHERE wish = 'handover' AND status = 'running'"
     )
     for version, graph in asked.fetchall():
-        if version in (after.version_for(graph), after.ramping):
+        if after.serves(version, graph):
             connection.execute(
                 "UPDATE runs SET wish = NULL, wish_reason = '' WHERE wish = 'handover' AND version = ? AND graph = ?",
                 (version, graph),

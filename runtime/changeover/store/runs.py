@@ -20,6 +20,7 @@ from changeover.store.fates import fate_of_threads, move_back
 from changeover.store.records import (
     Accepted,
     Decision,
+    Fate,
     NewRun,
     Outcome,
     Run,
@@ -122,7 +123,7 @@ class Runs:
         now = self._clock()
         return await self._database.write(lambda connection: move_back(connection, left, listed, now, reason=reason))
 
-    async def ask(self, version: str, wish: Wish, reason: str, *, whole: bool = False) -> Sequence[tuple[Run, str]]:
+    async def ask(self, version: str, wish: Wish, reason: str, *, whole: bool = False) -> Sequence[Fate]:
         """Ask the owners of what runs on a version to do this with it. Returns the runs, and what each gets.
 
         Those whose graph is routed elsewhere; with `whole` all of them.
@@ -136,7 +137,7 @@ class Runs:
 
     def ask_one(self, id_: str, wish: Wish, reason: str) -> asyncio.Future[Run | None]:
         """Ask the owner of an active run to do this with it; None if it is not active."""
-        return self._database.write(lambda connection: endings.ask_one(connection, id_, wish, reason))
+        return self._database.write(lambda connection: endings.ask_one(connection, RunId(id_), wish, reason))
 
     async def left_on(self, version: str) -> int:
         """How many runs are executed on a version whose graphs are routed elsewhere, by whatever process."""
@@ -146,11 +147,7 @@ class Runs:
             counts = connection.execute(
                 "SELECT graph, count(*) FROM runs WHERE status = 'running' AND version = ? GROUP BY graph", (version,)
             )
-            return sum(
-                count
-                for graph, count in counts
-                if routing is None or version not in (routing.version_for(graph), routing.ramping)
-            )
+            return sum(count for graph, count in counts if routing is None or not routing.serves(version, graph))
 
         return await self._database.read(job, small=True)
 
