@@ -385,7 +385,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What a run gets that is executed on a version which the routing has left: in words, and what its owner was asked."""
+    """What a run gets on a version that the routing has left: in words, and what its owner was asked for."""
 
     run: Run
     says: str
