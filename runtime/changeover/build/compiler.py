@@ -18,12 +18,12 @@ from changeover.build.factories import FactoryRoom
 from changeover.build.loaded import Compiled, CompiledGraph
 from changeover.build.modules import CodeTree
 from changeover.build.parts import Parts
+from changeover.contracts.contract import contract_of
 from changeover.errors import ProjectError
 from changeover.project.load import Project
 from changeover.project.problems import Problem
 from changeover.project.prompts import Prompts
 from changeover.resources.models import ModelPool
-from changeover.versions.contract import contract_of
 
 
 @dataclass(frozen=True)

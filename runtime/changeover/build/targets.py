@@ -19,10 +19,10 @@ from langgraph.pregel import Pregel
 from changeover.build.blame import own_code_problem
 from changeover.build.factories import Factory, FactoryFailed, FactoryRoom
 from changeover.build.parameters import BadFactory, factory_parameters
+from changeover.contracts.contract import contract_of
 from changeover.errors import ChangeoverError, ProjectError
 from changeover.project.langgraph import GraphTarget
 from changeover.project.problems import Problem
-from changeover.versions.contract import contract_of
 
 if TYPE_CHECKING:
     from changeover.build.parts import CompiledGraph, Parts

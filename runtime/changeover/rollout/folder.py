@@ -16,6 +16,7 @@ from typing import Any
 
 from changeover.build.loaded import Compiled
 from changeover.build.loader import Candidate, Loader
+from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.errors import Conflict, OperatorError, ProjectError
 from changeover.project.document import read
 from changeover.project.environment import environment_of, langgraph_environment, store_of
@@ -25,7 +26,6 @@ from changeover.settings import ProcessEnvironment, Settings
 from changeover.store.opening import Store
 from changeover.store.records import GraphEntry, NewVersion, Routing, Version
 from changeover.store.versions import contract_digest
-from changeover.versions.contract import FORMAT as CONTRACT_FORMAT
 from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, take, with_files
 
 log = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ from langgraph.pregel import Pregel
 
 from changeover.build.digest import FORMAT as DIGEST_FORMAT
 from changeover.build.loaded import Compiled
+from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
+from changeover.contracts.contract import contract_of
 from changeover.errors import InvalidRequest
 from changeover.project.models import NAME_PATTERN
 from changeover.rollout.folder import graph_entry
 from changeover.store.records import NewVersion
 from changeover.store.versions import contract_digest
-from changeover.versions.contract import FORMAT as CONTRACT_FORMAT
-from changeover.versions.contract import contract_of
 
 
 def registration(name: str, graphs: Mapping[str, Any], description: str) -> tuple[NewVersion, dict[str, Compiled]]:

@@ -1,0 +1,1 @@
+"""Saved threads, moved from one version of a graph to another: read, rewritten, checked and landed."""
