@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from changeover.decorator import migration as migration
     from changeover.errors import ChangeoverError as ChangeoverError
     from changeover.errors import ProjectError as ProjectError
     from changeover.manager import GraphVersionManager as GraphVersionManager
@@ -22,8 +23,9 @@ _PLACES = {
     "create_app": "changeover.server.app",
     "ChangeoverError": "changeover.errors",
     "ProjectError": "changeover.errors",
+    "migration": "changeover.decorator",
 }
-__all__ = ["ChangeoverError", "GraphVersionManager", "ProjectError", "__version__", "create_app"]
+__all__ = ["ChangeoverError", "GraphVersionManager", "ProjectError", "__version__", "create_app", "migration"]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,8 @@ from changeover.build.own_folder import OwnFolder
 from changeover.checkpoints.opening import long_term_store, saver_for
 from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
+from changeover.migrations.mover import Movers
+from changeover.migrations.moving import Fated, Moving
 from changeover.project.problems import Problem
 from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.expiry import Expiry
@@ -160,6 +162,7 @@ class GraphVersionManager:
                 Rewinder(self.store.database, self._given_saver),
                 concurrency=self.settings.runs_concurrency,
             )
+            self.moving = Moving(Movers(self.loader, self.store.versions), self.store.landings, saver)
             self.background = BackgroundRuns(
                 self.engine, self.store.runs, self.store.streams, self._forget_thread, self._feedback
             )
@@ -277,18 +280,18 @@ class GraphVersionManager:
     ) -> Version:
         """Add a version made in code: graphs by name, `StateGraph`s or anything compiled.
 
-        Its digest is that of its name and contracts. It is lost at exit: register it again to serve its threads.
+        `migrations` is a folder of steps, or a list: dicts as in YAML, functions marked with `@migration`, pairs
+        `(up, down)` of them, modules with `up` and `down`. Its digest is that of its name, contracts and steps. It is
+        lost at exit: register it again to serve its threads.
         """
-        if migrations is not None:
-            raise InvalidRequest("steps of migration are not supported yet", code="unsupported", hint="leave them out")
-        new, compiled = registration(name, graphs, description)
-        known = await self.store.versions.by_digest(new.digest)
+        made = await asyncio.to_thread(registration, name, graphs, description, migrations)
+        known = await self.store.versions.by_digest(made.version.digest)
         if known is None and any(version.id == name for version in await self.store.versions.list(limit=100_000)):
             raise Conflict(
                 f"'{name}' was registered with other graphs before", code="already-registered", hint="choose a new name"
             )
-        version = await self.store.versions.put(new, {})
-        self.loader.register(version.id, compiled)
+        version = await self.store.versions.put(made.version, {})
+        self.loader.register(version.id, made.graphs, made.steps)
         return version
 
     async def versions(self, *, status: str | None = None, limit: int = 100) -> list[Version]:
@@ -332,6 +335,14 @@ class GraphVersionManager:
             _id(version) if version is not None else None, "pinned", True, _seconds(until), True, actor, reason
         )
         return await self.change_thread(thread_id, change)
+
+    async def migrate_thread(self, thread_id: str, to: Version | str, *, reason: str = "") -> Fated:
+        """Move one thread, with its saved state, to a version. It is as it was if that raises.
+
+        Raises `Conflict` with the reason where the state cannot be moved, and while a run is on the thread.
+        """
+        target = await self.store.versions.get(_id(to))
+        return await self.moving.one(thread_id, target.id, reason or f"moved to {target.id} by hand")
 
     async def set_thread_policy(
         self, thread_id: str, policy: str | None, *, reason: str = "", actor: str = "library"

@@ -16,10 +16,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send
 from saver_desks import RUN, THREAD, SaverDesk, fenced, open_desk
 
+from changeover.checkpoints import order
 from changeover.checkpoints.fence import FENCE
 from changeover.checkpoints.saver import OwnSaver, bound_to
 from changeover.database_address import is_postgres
 from changeover.errors import RunLost
+from changeover.store import postgres_session
 
 Step = Callable[[], Awaitable[None]]
 
@@ -111,7 +113,10 @@ SHAPES = [
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_a_run_that_was_taken_over_writes_nothing_more(desk: SaverDesk, shape: Any, durability: Any) -> None:
+async def test_a_run_that_was_taken_over_writes_nothing_more(
+    desk: SaverDesk, shape: Any, durability: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "WAIT_S", 0.5)  # an inner graph waits so long for the checkpoint that was refused
     config = await desk.add_run()
     left: list[Any] = []
 
@@ -263,10 +268,14 @@ async def test_a_take_over_waits_for_a_write_that_has_tested_the_fence_or_comes_
         assert len(stored) == left[1]
 
 
-async def test_an_owner_that_stops_between_test_and_write_holds_nobody_up_for_long(where: str) -> None:
+async def test_an_owner_that_stops_between_test_and_write_holds_nobody_up_for_long(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Postgres ends its transaction: it is a process that stands still."""
     if not is_postgres(where):
         pytest.skip("a file has one writer")
+    monkeypatch.setattr(postgres_session, "IDLE_S", 1)
+    stands_still_s = 4.0
     async with open_desk(where) as owner, open_desk(where) as heir:
         config = await owner.add_run()
         job = owner.saver.putting(
@@ -278,13 +287,13 @@ async def test_an_owner_that_stops_between_test_and_write_holds_nobody_up_for_lo
             job(connection)
             if not tested.is_set():
                 tested.set()
-                time.sleep(8)
+                time.sleep(stands_still_s)
 
         began = time.monotonic()
         lost = owner.saver.save(stopping)
         await asyncio.to_thread(tested.wait)
         left = await heir.take_over()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < stands_still_s
         with pytest.raises(RunLost):
             await lost
         assert await heir.rows() == left == []

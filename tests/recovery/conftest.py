@@ -12,6 +12,7 @@ import pytest
 from recovery_desks import Desk, Nursery, project_files
 
 from changeover import GraphVersionManager
+from postgres_support import create_database, drop_database
 
 MakeDesk = Callable[..., Desk]
 
@@ -30,9 +31,22 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path, text in project_files().items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
+    _build(folder)
+    return folder
 
+
+@pytest.fixture(scope="session")
+def postgres_template(template: Path, postgres_server: str) -> Iterator[str]:
+    """The address of a database in which the graphs of the template are built, to be copied."""
+    url = create_database(postgres_server)
+    _build(template, url)
+    yield url
+    drop_database(postgres_server, url)
+
+
+def _build(folder: Path, database: str | None = None) -> None:
     async def build() -> None:
-        async with GraphVersionManager.open(folder) as manager:
+        async with GraphVersionManager.open(folder, database) as manager:
             await manager.serve_folder()
 
     os.environ["DESK_FOLDER"] = str(folder)
@@ -40,7 +54,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         asyncio.run(build())
     finally:
         del os.environ["DESK_FOLDER"]
-    return folder
 
 
 @pytest.fixture

@@ -425,9 +425,10 @@ class Desk:
 
     def start(self, **order: Any) -> Server:
         """A server that is ready. `order` is that of `recovery_server`; `environment` adds variables."""
-        return self._begin(order).wait_until_ready()
+        return self.begin(**order).wait_until_ready()
 
-    def _begin(self, order: dict[str, Any]) -> Server:
+    def begin(self, **order: Any) -> Server:
+        """A server that is on its way; it may be dead before it is ready."""
         environment = {"DESK_FOLDER": str(self.work), **order.pop("environment", {})}
         if self.database is not None:
             environment["CHANGEOVER_DATABASE"] = self.database
@@ -440,10 +441,6 @@ class Desk:
         server = Server(self.folder, self.nursery.start(told))
         self.servers = [*(self.servers or ()), server]
         return server
-
-    def start_dying(self, **order: Any) -> Server:
-        """A server that may be dead before it is ready."""
-        return self._begin(order)
 
     def close(self) -> None:
         for server in self.servers or ():

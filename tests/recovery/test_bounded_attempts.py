@@ -15,7 +15,7 @@ def test_a_run_that_kills_its_process_ends_as_a_dead_letter(desk: Desk, allowed:
     thread = run["thread_id"]
     for _ in range(allowed - 1):
         server.wait_for_end()
-        server = desk.start_dying(environment=environment)
+        server = desk.begin(environment=environment)
     server.wait_for_end()
     server = desk.start(environment=environment)
     row = server.ended(run)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from recovery_desks import Desk, Server, events_of, place_of, wait
+
+from postgres_support import create_database, drop_database
 
 LEASE_S = 2.0
 TAKEN_OVER_S = LEASE_S + 3
@@ -32,13 +34,16 @@ class Pair:
 
     def start(self, **order: Any) -> tuple[Server, Server]:
         """Both, the first by this order."""
-        first = self.one.start(environment=ENVIRONMENT, **order)
-        return first, self.two.start(environment=ENVIRONMENT)
+        first = self.one.begin(environment=ENVIRONMENT, **order)
+        second = self.two.begin(environment=ENVIRONMENT)
+        return first.wait_until_ready(), second.wait_until_ready()
 
 
 @pytest.fixture
-def pair(make_desk: Any, postgres_url: str) -> Pair:
-    return Pair(make_desk, postgres_url)
+def pair(make_desk: Any, postgres_server: str, postgres_template: str) -> Iterator[Pair]:
+    url = create_database(postgres_server, postgres_template)
+    yield Pair(make_desk, url)
+    drop_database(postgres_server, url)
 
 
 def test_each_run_is_executed_by_one_server(pair: Pair) -> None:
@@ -285,7 +290,9 @@ def test_a_stopping_server_does_not_hold_who_waits_for_a_run_of_the_other(pair: 
         except httpx.TransportError:
             heard.append((0, "cut", None))
 
-    joining = threading.Thread(target=lambda: answers.append(httpx.get(f"{two.url}{place_of(run)}/join", timeout=60)))
+    kept = httpx.Client(base_url=two.url, timeout=60)
+    kept.get("/healthz")  # its connection is there before the server stops
+    joining = threading.Thread(target=lambda: answers.append(kept.get(f"{place_of(run)}/join")))
     listening = threading.Thread(target=listen)
     joining.start()
     listening.start()
@@ -296,6 +303,7 @@ def test_a_stopping_server_does_not_hold_who_waits_for_a_run_of_the_other(pair: 
     assert time.monotonic() - began < 8
     joining.join(30)
     listening.join(30)
+    kept.close()
     assert [answer.status_code for answer in answers] == [503]
     assert heard[-1][1] == "cut"
     assert "error" not in [name for _, name, _ in heard]

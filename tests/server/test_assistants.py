@@ -459,51 +459,51 @@ async def test_remote_graph_draws_an_agent(sample: Path, serving: Serving) -> No
 # --- what is refused -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        {"graph_id": ""},
-        {"graph_id": 1},
-        {"graph_id": None},
-        {"graph_id": "desk", "assistant_id": "mine"},
-        {"graph_id": "desk", "if_exists": "replace"},
-        {"graph_id": "desk", "metadata": []},
-        {"graph_id": "desk", "name": ""},
-        {"graph_id": "desk", "name": 1},
-        {"graph_id": "desk", "description": 1},
-        {"graph_id": "desk", "context": "x"},
-        {"graph_id": "desk", "config": {"callbacks": []}},
-        {"graph_id": "desk", "config": {"recursion_limit": 0}},
-        {"graph_id": "desk", "config": {"configurable": {"thread_id": "t"}}},
-        {"graph_id": "desk", "config": {"configurable": {"__read": 1}}},
-        {"graph_id": "desk", "unknown": 1},
-    ],
-)
-async def test_a_malformed_assistant_is_refused(http: httpx.AsyncClient, body: Any) -> None:
-    answer = await http.post("/assistants", json=body)
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), answer.text
+MALFORMED: list[dict[str, Any]] = [
+    {},
+    {"graph_id": ""},
+    {"graph_id": 1},
+    {"graph_id": None},
+    {"graph_id": "desk", "assistant_id": "mine"},
+    {"graph_id": "desk", "if_exists": "replace"},
+    {"graph_id": "desk", "metadata": []},
+    {"graph_id": "desk", "name": ""},
+    {"graph_id": "desk", "name": 1},
+    {"graph_id": "desk", "description": 1},
+    {"graph_id": "desk", "context": "x"},
+    {"graph_id": "desk", "config": {"callbacks": []}},
+    {"graph_id": "desk", "config": {"recursion_limit": 0}},
+    {"graph_id": "desk", "config": {"configurable": {"thread_id": "t"}}},
+    {"graph_id": "desk", "config": {"configurable": {"__read": 1}}},
+    {"graph_id": "desk", "unknown": 1},
+]
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/assistants/search", {"limit": 0}),
-        ("/assistants/search", {"limit": 1001}),
-        ("/assistants/search", {"offset": -1}),
-        ("/assistants/search", {"sort_by": "size"}),
-        ("/assistants/search", {"sort_order": "up"}),
-        ("/assistants/search", {"select": ["secret"]}),
-        ("/assistants/search", {"metadata": "x"}),
-        ("/assistants/count", {"limit": 1}),
-        ("/assistants/desk/versions", {"limit": 0}),
-        ("/assistants/desk/latest", {"version": 0}),
-        ("/assistants/desk/latest", {}),
-    ],
-)
-async def test_a_malformed_question_is_refused(http: httpx.AsyncClient, path: str, body: Any) -> None:
-    answer = await http.post(path, json=body)
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), answer.text
+async def test_a_malformed_assistant_is_refused(http: httpx.AsyncClient) -> None:
+    for body in MALFORMED:
+        answer = await http.post("/assistants", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), (body, answer.text)
+
+
+QUESTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("/assistants/search", {"limit": 0}),
+    ("/assistants/search", {"limit": 1001}),
+    ("/assistants/search", {"offset": -1}),
+    ("/assistants/search", {"sort_by": "size"}),
+    ("/assistants/search", {"sort_order": "up"}),
+    ("/assistants/search", {"select": ["secret"]}),
+    ("/assistants/search", {"metadata": "x"}),
+    ("/assistants/count", {"limit": 1}),
+    ("/assistants/desk/versions", {"limit": 0}),
+    ("/assistants/desk/latest", {"version": 0}),
+    ("/assistants/desk/latest", {}),
+]
+
+
+async def test_a_malformed_question_is_refused(http: httpx.AsyncClient) -> None:
+    for path, body in QUESTIONS:
+        answer = await http.post(path, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), (path, body, answer.text)
 
 
 async def test_what_could_not_be_read_again_is_refused(http: httpx.AsyncClient) -> None:

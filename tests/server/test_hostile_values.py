@@ -84,45 +84,43 @@ async def post(client: httpx.AsyncClient, path: str, body: str | bytes, method: 
     return await client.request(method, path, content=body, headers={"content-type": "application/json"})
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("POST", "/runs/wait", '{"assistant_id": "echoing", "input": {"text": "HALF"}}'),
-        ("POST", "/runs", '{"assistant_id": "echoing", "input": {"text": "HALF"}}'),
-        ("POST", "/runs", '{"assistant_id": "echoing", "input": {"HALF": 1}}'),
-        ("POST", "/runs", '{"assistant_id": "echoing", "metadata": {"a": ["HALF"]}}'),
-        ("POST", "/runs", '{"assistant_id": "echoing", "config": {"configurable": {"a": "HALF"}}}'),
-        ("POST", "/runs", '{"assistant_id": "echoing", "config": {"tags": ["HALF"]}}'),
-        ("POST", "/runs", '{"assistant_id": "HALF"}'),
-        ("POST", "/runs/batch", '[{"assistant_id": "echoing", "input": "HALF"}]'),
-        ("POST", "/runs/crons", '{"assistant_id": "echoing", "schedule": "HALF"}'),
-        ("POST", "/threads", '{"metadata": {"a": "HALF"}}'),
-        ("POST", "/threads", '{"graph_id": "HALF"}'),
-        ("POST", "/threads/search", '{"metadata": {"a": "HALF"}}'),
-        ("POST", "/threads/t/state", '{"values": {"text": 1}, "as_node": "HALF"}'),
-        ("POST", "/threads/t/commands", '{"id": 1, "method": "run.start", "params": {"input": "HALF"}}'),
-        ("POST", "/assistants", '{"graph_id": "echoing", "name": "HALF"}'),
-        ("POST", "/assistants", '{"graph_id": "echoing", "description": "HALF"}'),
-        ("PUT", "/store/items", '{"namespace": ["a"], "key": "HALF", "value": {}}'),
-        ("POST", "/admin/switch", '{"version": "HALF"}'),
-        ("POST", "/admin/switch", '{"version": "desks", "reason": "HALF"}'),
-        ("POST", "/admin/versions/v1/holds", '{"reason": "HALF"}'),
-        ("POST", "/admin/check", '{"files": {"agents.yaml": "HALF"}}'),
-        ("POST", "/echoing/invoke", '{"input": {"text": "HALF"}}'),
-    ],
-)
+KEPT = [  # method, path, body
+    ("POST", "/runs/wait", '{"assistant_id": "echoing", "input": {"text": "HALF"}}'),
+    ("POST", "/runs", '{"assistant_id": "echoing", "input": {"text": "HALF"}}'),
+    ("POST", "/runs", '{"assistant_id": "echoing", "input": {"HALF": 1}}'),
+    ("POST", "/runs", '{"assistant_id": "echoing", "metadata": {"a": ["HALF"]}}'),
+    ("POST", "/runs", '{"assistant_id": "echoing", "config": {"configurable": {"a": "HALF"}}}'),
+    ("POST", "/runs", '{"assistant_id": "echoing", "config": {"tags": ["HALF"]}}'),
+    ("POST", "/runs", '{"assistant_id": "HALF"}'),
+    ("POST", "/runs/batch", '[{"assistant_id": "echoing", "input": "HALF"}]'),
+    ("POST", "/runs/crons", '{"assistant_id": "echoing", "schedule": "HALF"}'),
+    ("POST", "/threads", '{"metadata": {"a": "HALF"}}'),
+    ("POST", "/threads", '{"graph_id": "HALF"}'),
+    ("POST", "/threads/search", '{"metadata": {"a": "HALF"}}'),
+    ("POST", "/threads/t/state", '{"values": {"text": 1}, "as_node": "HALF"}'),
+    ("POST", "/threads/t/commands", '{"id": 1, "method": "run.start", "params": {"input": "HALF"}}'),
+    ("POST", "/assistants", '{"graph_id": "echoing", "name": "HALF"}'),
+    ("POST", "/assistants", '{"graph_id": "echoing", "description": "HALF"}'),
+    ("PUT", "/store/items", '{"namespace": ["a"], "key": "HALF", "value": {}}'),
+    ("POST", "/admin/switch", '{"version": "HALF"}'),
+    ("POST", "/admin/switch", '{"version": "desks", "reason": "HALF"}'),
+    ("POST", "/admin/versions/v1/holds", '{"reason": "HALF"}'),
+    ("POST", "/admin/check", '{"files": {"agents.yaml": "HALF"}}'),
+    ("POST", "/echoing/invoke", '{"input": {"text": "HALF"}}'),
+]
+
+
 @pytest.mark.parametrize("half", [HALF.encode(), b"\\uDFff", b"\xed\xa0\x80", b"\\ud83d\\ud83d\\ude00"])
-async def test_half_a_surrogate_pair_is_refused_everywhere(
-    client: httpx.AsyncClient, method: str, path: str, body: str, half: bytes
-) -> None:
-    answer = await post(client, path, body.encode().replace(b"HALF", half), method)
-    assert answer.status_code == 422, answer.text
-    assert "surrogate" in answer.json()["detail"]
+async def test_half_a_surrogate_pair_is_refused_everywhere(client: httpx.AsyncClient, half: bytes) -> None:
+    for method, path, body in KEPT:
+        answer = await post(client, path, body.encode().replace(b"HALF", half), method)
+        assert answer.status_code == 422, (path, body, answer.text)
+        assert "surrogate" in answer.json()["detail"], (path, body)
 
 
-@pytest.mark.parametrize("text", ["😀", "\\ud800", "\\\\ud800 \\", "\u00ed", "\ud7ff", "\ue000", '"\\', "\\u0041"])
-async def test_whole_text_passes_whichever_way_it_is_written(client: httpx.AsyncClient, text: str) -> None:
-    for body in ({"assistant_id": "echoing", "input": {"text": text}},):
+async def test_whole_text_passes_whichever_way_it_is_written(client: httpx.AsyncClient) -> None:
+    for text in ("😀", "\\ud800", "\\\\ud800 \\", "\u00ed", "\ud7ff", "\ue000", '"\\', "\\u0041"):
+        body = {"assistant_id": "echoing", "input": {"text": text}}
         answer = await client.post("/runs/wait", json=body)  # not escaped
         escaped = await post(client, "/runs/wait", json.dumps(body))
         assert answer.json()["text"] == escaped.json()["text"] == text
@@ -144,26 +142,24 @@ async def test_half_a_pair_is_seen_in_a_body_that_comes_in_pieces(client: httpx.
     assert answer.status_code == 422
 
 
+NUMBERED: list[dict[str, Any]] = [
+    {"input": {"text": "N"}},
+    {"input": "N"},
+    {"context": {"a": ["N"]}},
+    {"metadata": {"a": "N"}},
+    {"config": {"configurable": {"a": "N"}}},
+    {"config": {"metadata": {"a": "N"}}},
+]
+
+
 @pytest.mark.parametrize("integer", [2**64, -(2**63) - 1, 10**40])
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"input": {"text": "N"}},
-        {"input": "N"},
-        {"context": {"a": ["N"]}},
-        {"metadata": {"a": "N"}},
-        {"config": {"configurable": {"a": "N"}}},
-        {"config": {"metadata": {"a": "N"}}},
-    ],
-)
-async def test_an_integer_beyond_64_bits_is_refused_in_words(
-    client: httpx.AsyncClient, fields: dict[str, Any], integer: int
-) -> None:
-    body = json.dumps({"assistant_id": "echoing", **fields}).replace('"N"', str(integer))
-    for path in ("/runs/wait", "/runs"):
-        answer = await post(client, path, body)
-        assert answer.status_code == 422, answer.text
-        assert "integer beyond 64 bits" in answer.json()["detail"]
+async def test_an_integer_beyond_64_bits_is_refused_in_words(client: httpx.AsyncClient, integer: int) -> None:
+    for fields in NUMBERED:
+        body = json.dumps({"assistant_id": "echoing", **fields}).replace('"N"', str(integer))
+        for path in ("/runs/wait", "/runs"):
+            answer = await post(client, path, body)
+            assert answer.status_code == 422, (path, body, answer.text)
+            assert "integer beyond 64 bits" in answer.json()["detail"], (path, body)
 
 
 @pytest.mark.parametrize("integer", [2**64 - 1, -(2**63)])
@@ -280,20 +276,15 @@ async def test_keys_of_a_calling_graph_are_dropped_and_others_of_the_server_refu
 # --- methods -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("path", "methods"),
-    [
+async def test_a_method_that_is_not_there_is_told_those_that_are(client: httpx.AsyncClient) -> None:
+    for path, methods in (
         ("/ok", {"GET", "HEAD"}),
         ("/threads/t", {"GET", "PATCH", "DELETE"}),
         ("/threads/t/state", {"GET", "POST", "PATCH"}),
         ("/threads/t/runs", {"GET", "POST"}),
         ("/runs/stream", {"POST"}),
-    ],
-)
-async def test_a_method_that_is_not_there_is_told_those_that_are(
-    client: httpx.AsyncClient, path: str, methods: set[str]
-) -> None:
-    for method in ("OPTIONS", "TRACE"):
-        answer = await client.request(method, path)
-        assert answer.status_code == 405
-        assert set(answer.headers["allow"].split(", ")) == methods
+    ):
+        for method in ("OPTIONS", "TRACE"):
+            answer = await client.request(method, path)
+            assert answer.status_code == 405, (method, path)
+            assert set(answer.headers["allow"].split(", ")) == methods, (method, path)

@@ -420,19 +420,17 @@ FILTERS: list[tuple[dict[str, list[str]], bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("filters", "model_node"), FILTERS)
 @pytest.mark.parametrize("route", ["stream_log", "stream_events"])
-async def test_filters_are_honoured(
-    http: httpx.AsyncClient, route: str, filters: dict[str, list[str]], model_node: bool
-) -> None:
-    answer = await http.post(f"/echo/{route}", json={"input": said("hi"), **filters})
-    data = [data for name, data in events(answer.text) if name == "data"]
-    if route == "stream_events":
-        seen = any(event["name"] == "model" for event in data)
-    else:
-        seen = any(operation["path"] == "/logs/model" for patch in data for operation in patch["ops"])
-    assert seen is model_node
-    assert events(answer.text)[-1] == ("end", None)
+async def test_filters_are_honoured(http: httpx.AsyncClient, route: str) -> None:
+    for filters, model_node in FILTERS:
+        answer = await http.post(f"/echo/{route}", json={"input": said("hi"), **filters})
+        data = [data for name, data in events(answer.text) if name == "data"]
+        if route == "stream_events":
+            seen = any(event["name"] == "model" for event in data)
+        else:
+            seen = any(operation["path"] == "/logs/model" for patch in data for operation in patch["ops"])
+        assert seen is model_node, filters
+        assert events(answer.text)[-1] == ("end", None)
 
 
 @pytest.mark.parametrize("where", [{"version": "v1"}, {"kwargs": {"version": "v1"}}])
@@ -456,27 +454,27 @@ async def test_events_come_in_the_version_that_is_asked_for(http: httpx.AsyncCli
 # --- objects in the input ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("sent", "kind"),
-    [
-        (HumanMessage("x").model_dump(), "HumanMessage"),
-        ({"type": "ai", "content": "x", "additional_kwargs": {}, "example": False}, "AIMessage"),
-        (dumpd(HumanMessage("x")), "HumanMessage"),
-        (dumpd(AIMessage("x", tool_calls=[{"name": "t", "args": {}, "id": "1"}])), "AIMessage"),
-        (Document("x").model_dump(), "Document"),
-        (dumpd(Document("x", metadata={"a": 1})), "Document"),
-        (StringPromptValue(text="x").model_dump(), "StringPromptValue"),
-        ({"type": "human", "content": "x"}, "dict"),
-        ({"type": "human", "said": "x"}, "dict"),
-        ({"lc": 1, "other": "x"}, "dict"),
-        ({"lc": 2, "type": "constructor", "id": ["os", "system"]}, "dict"),
-        ([1, 2], "list"),
-        ("x", "str"),
-    ],
-)
-async def test_objects_of_langchain_arrive_as_themselves(http: httpx.AsyncClient, sent: Any, kind: str) -> None:
-    answer = await http.post("/meter/invoke", json={"input": {"given": sent, "rounds": 1}})
-    assert answer.json()["output"]["kind"] == kind
+OBJECTS: list[tuple[Any, str]] = [
+    (HumanMessage("x").model_dump(), "HumanMessage"),
+    ({"type": "ai", "content": "x", "additional_kwargs": {}, "example": False}, "AIMessage"),
+    (dumpd(HumanMessage("x")), "HumanMessage"),
+    (dumpd(AIMessage("x", tool_calls=[{"name": "t", "args": {}, "id": "1"}])), "AIMessage"),
+    (Document("x").model_dump(), "Document"),
+    (dumpd(Document("x", metadata={"a": 1})), "Document"),
+    (StringPromptValue(text="x").model_dump(), "StringPromptValue"),
+    ({"type": "human", "content": "x"}, "dict"),
+    ({"type": "human", "said": "x"}, "dict"),
+    ({"lc": 1, "other": "x"}, "dict"),
+    ({"lc": 2, "type": "constructor", "id": ["os", "system"]}, "dict"),
+    ([1, 2], "list"),
+    ("x", "str"),
+]
+
+
+async def test_objects_of_langchain_arrive_as_themselves(http: httpx.AsyncClient) -> None:
+    for sent, kind in OBJECTS:
+        answer = await http.post("/meter/invoke", json={"input": {"given": sent, "rounds": 1}})
+        assert answer.json()["output"]["kind"] == kind, sent
 
 
 HOSTILE = [
@@ -497,13 +495,13 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("sent", HOSTILE, ids=range(len(HOSTILE)))
-async def test_what_may_not_be_made_of_an_input_is_refused(http: httpx.AsyncClient, sent: Any) -> None:
-    inside = {**dumpd(AIMessage("x")), "kwargs": {"content": sent}}
-    for hostile in (sent, [{"deep": sent}], inside):
-        answer = await http.post("/meter/invoke", json={"input": {"given": hostile}})
-        assert (answer.status_code, answer.json()["code"]) == (422, "bad-input"), answer.text
-    assert await runs(http) == []
+async def test_what_may_not_be_made_of_an_input_is_refused(http: httpx.AsyncClient) -> None:
+    for sent in HOSTILE:
+        inside = {**dumpd(AIMessage("x")), "kwargs": {"content": sent}}
+        for hostile in (sent, [{"deep": sent}], inside):
+            answer = await http.post("/meter/invoke", json={"input": {"given": hostile}})
+            assert (answer.status_code, answer.json()["code"]) == (422, "bad-input"), (hostile, answer.text)
+        assert await runs(http) == []
 
 
 KEYS = st.sampled_from(

@@ -256,81 +256,79 @@ async def test_without_an_index_a_query_does_not_narrow_as_in_langgraph(filled: 
 ITEM: dict[str, Any] = {"namespace": ["n"], "key": "k", "value": {}}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"namespace": []},
-        {"namespace": ["a.b"]},
-        {"namespace": [""]},
-        {"namespace": ["a\x00"]},
-        {"namespace": [1]},
-        {"namespace": "n"},
-        {"namespace": ["langgraph", "x"]},
-        {"namespace": ["n"] * 101},
-        {"key": ""},
-        {"key": 1},
-        {"key": "k" * 1001},
-        {"value": []},
-        {"value": None},
-        {"value": "x"},
-        {"value": {"n": 2**70}},
-        {"index": True},
-        {"index": "text"},
-        {"index": [""]},
-        {"ttl": 0},
-        {"ttl": -1},
-        {"ttl": 10**9},
-        {"ttl": "soon"},
-        {"unknown": 1},
-    ],
-)
-async def test_a_malformed_item_is_refused(http: httpx.AsyncClient, change: Any) -> None:
-    answer = await http.put("/store/items", json={**ITEM, **change})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), answer.text
-    assert (await http.post("/store/items/search", json={"namespace_prefix": []})).json() == {"items": []}
+MALFORMED: list[dict[str, Any]] = [
+    {"namespace": []},
+    {"namespace": ["a.b"]},
+    {"namespace": [""]},
+    {"namespace": ["a\x00"]},
+    {"namespace": [1]},
+    {"namespace": "n"},
+    {"namespace": ["langgraph", "x"]},
+    {"namespace": ["n"] * 101},
+    {"key": ""},
+    {"key": 1},
+    {"key": "k" * 1001},
+    {"value": []},
+    {"value": None},
+    {"value": "x"},
+    {"value": {"n": 2**70}},
+    {"index": True},
+    {"index": "text"},
+    {"index": [""]},
+    {"ttl": 0},
+    {"ttl": -1},
+    {"ttl": 10**9},
+    {"ttl": "soon"},
+    {"unknown": 1},
+]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("POST", "/store/items/search", {}),
-        ("POST", "/store/items/search", {"namespace_prefix": ["a.b"]}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "limit": 0}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "limit": 1001}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "offset": -1}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "query": 1}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "refresh_ttl": "yes"}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a'); DROP TABLE store; --": 1}}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a..b": 1}}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a\n": 1}}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a": {"$regex": "x"}}}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a": {"b": 1}}}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a": {}}}),
-        ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a": 10**400}}),
-        ("POST", "/store/namespaces", {"max_depth": 0}),
-        ("POST", "/store/namespaces", {"limit": 0}),
-        ("POST", "/store/namespaces", {"prefix": ["a.b"]}),
-        ("POST", "/store/namespaces", {"suffix": "end"}),
-        ("POST", "/store/namespaces", {"unknown": 1}),
-        ("DELETE", "/store/items", {"namespace": ["n"]}),
-        ("DELETE", "/store/items", {"namespace": [], "key": "k"}),
-        ("GET", "/store/items", None),
-        ("GET", "/store/items?namespace=n", None),
-        ("GET", "/store/items?namespace=&key=k", None),
-        ("GET", "/store/items?namespace=a..b&key=k", None),
-        ("GET", "/store/items?namespace=n&key=k&refresh_ttl=maybe", None),
-    ],
-)
-async def test_a_malformed_question_is_refused_and_the_store_goes_on(
-    http: httpx.AsyncClient, method: str, path: str, body: Any
-) -> None:
-    answer, good = await asyncio.gather(
-        http.request(method, path, json=body), http.put("/store/items", json=ITEM), return_exceptions=True
-    )
-    assert not isinstance(answer, BaseException)
-    assert not isinstance(good, BaseException)
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), answer.text
-    assert good.status_code == 204
+async def test_a_malformed_item_is_refused(http: httpx.AsyncClient) -> None:
+    for change in MALFORMED:
+        answer = await http.put("/store/items", json={**ITEM, **change})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), (change, answer.text)
+        assert (await http.post("/store/items/search", json={"namespace_prefix": []})).json() == {"items": []}
+
+
+QUESTIONS: list[tuple[str, str, Any]] = [
+    ("POST", "/store/items/search", {}),
+    ("POST", "/store/items/search", {"namespace_prefix": ["a.b"]}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "limit": 0}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "limit": 1001}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "offset": -1}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "query": 1}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "refresh_ttl": "yes"}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a'); DROP TABLE store; --": 1}}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a..b": 1}}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a\n": 1}}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a": {"$regex": "x"}}}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a": {"b": 1}}}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a": {}}}),
+    ("POST", "/store/items/search", {"namespace_prefix": [], "filter": {"a": 10**400}}),
+    ("POST", "/store/namespaces", {"max_depth": 0}),
+    ("POST", "/store/namespaces", {"limit": 0}),
+    ("POST", "/store/namespaces", {"prefix": ["a.b"]}),
+    ("POST", "/store/namespaces", {"suffix": "end"}),
+    ("POST", "/store/namespaces", {"unknown": 1}),
+    ("DELETE", "/store/items", {"namespace": ["n"]}),
+    ("DELETE", "/store/items", {"namespace": [], "key": "k"}),
+    ("GET", "/store/items", None),
+    ("GET", "/store/items?namespace=n", None),
+    ("GET", "/store/items?namespace=&key=k", None),
+    ("GET", "/store/items?namespace=a..b&key=k", None),
+    ("GET", "/store/items?namespace=n&key=k&refresh_ttl=maybe", None),
+]
+
+
+async def test_a_malformed_question_is_refused_and_the_store_goes_on(http: httpx.AsyncClient) -> None:
+    for method, path, body in QUESTIONS:
+        answer, good = await asyncio.gather(
+            http.request(method, path, json=body), http.put("/store/items", json=ITEM), return_exceptions=True
+        )
+        assert not isinstance(answer, BaseException)
+        assert not isinstance(good, BaseException)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), (path, body, answer.text)
+        assert good.status_code == 204
 
 
 # --- a real socket ---------------------------------------------------------------------------------

@@ -46,31 +46,29 @@ async def ids(sdk: LangGraphClient, **wanted: Any) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("metadata", "found"),
-    [
-        ({"user": "ada"}, ["a"]),
-        ({"user": "ada", "n": 2}, []),
-        ({"n": 1}, ["a"]),
-        ({"n": True}, []),
-        ({"n": "1"}, []),
-        ({"on": True}, ["b"]),
-        ({"on": 1}, []),
-        ({"deep": {}}, ["a"]),
-        ({"deep": {"z": None}}, ["a"]),
-        ({"deep": {"x": [1]}}, ["a"]),
-        ({"deep": {"x": [{"y": 2}]}}, ["a"]),
-        ({"deep": {"x": [3]}}, []),
-        ({'"': 1}, []),
-        ({"graph_id": "asking"}, ["c"]),
-        ({"user": "nobody"}, []),
-        ({}, ["a", "b", "c", "d"]),
-    ],
-)
-async def test_metadata_is_found_by_what_it_holds(
-    sdk: LangGraphClient, metadata: dict[str, Any], found: list[str]
-) -> None:
-    assert await ids(sdk, metadata=metadata) == found
+HELD: list[tuple[dict[str, Any], list[str]]] = [
+    ({"user": "ada"}, ["a"]),
+    ({"user": "ada", "n": 2}, []),
+    ({"n": 1}, ["a"]),
+    ({"n": True}, []),
+    ({"n": "1"}, []),
+    ({"on": True}, ["b"]),
+    ({"on": 1}, []),
+    ({"deep": {}}, ["a"]),
+    ({"deep": {"z": None}}, ["a"]),
+    ({"deep": {"x": [1]}}, ["a"]),
+    ({"deep": {"x": [{"y": 2}]}}, ["a"]),
+    ({"deep": {"x": [3]}}, []),
+    ({'"': 1}, []),
+    ({"graph_id": "asking"}, ["c"]),
+    ({"user": "nobody"}, []),
+    ({}, ["a", "b", "c", "d"]),
+]
+
+
+async def test_metadata_is_found_by_what_it_holds(sdk: LangGraphClient) -> None:
+    for metadata, found in HELD:
+        assert await ids(sdk, metadata=metadata) == found, metadata
 
 
 async def test_threads_are_found_by_their_assistant(sdk: LangGraphClient) -> None:
@@ -176,29 +174,29 @@ async def test_what_is_extracted_is_found_by_its_path(sdk: LangGraphClient) -> N
     assert slim == [{"thread_id": "c", "extracted": {"l": "first"}}]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"limit": 0},
-        {"limit": 1001},
-        {"offset": -1},
-        {"sort_by": "colour"},
-        {"sort_order": "up"},
-        {"status": "gone"},
-        {"select": ["soul"]},
-        {"ids": "a"},
-        {"metadata": []},
-        {"values": 5},
-        {"extract": {"a": "values[x]"}},
-        {"extract": {"a": "$.values"}},
-        {"extract": {f"p{n}": "status" for n in range(11)}},
-        {"colour": "red"},
-    ],
-)
-async def test_a_wrong_search_is_refused(sdk: LangGraphClient, client: httpx.AsyncClient, body: Any) -> None:
-    answer = await client.post("/threads/search", json=body)
-    assert answer.status_code == 422
-    assert answer.json()["code"] == "invalid-request"
+WRONG: list[dict[str, Any]] = [
+    {"limit": 0},
+    {"limit": 1001},
+    {"offset": -1},
+    {"sort_by": "colour"},
+    {"sort_order": "up"},
+    {"status": "gone"},
+    {"select": ["soul"]},
+    {"ids": "a"},
+    {"metadata": []},
+    {"values": 5},
+    {"extract": {"a": "values[x]"}},
+    {"extract": {"a": "$.values"}},
+    {"extract": {f"p{n}": "status" for n in range(11)}},
+    {"colour": "red"},
+]
+
+
+async def test_a_wrong_search_is_refused(sdk: LangGraphClient, client: httpx.AsyncClient) -> None:
+    for body in WRONG:
+        answer = await client.post("/threads/search", json=body)
+        assert answer.status_code == 422, body
+        assert answer.json()["code"] == "invalid-request", body
 
 
 async def test_a_search_that_would_read_too_many_states_is_refused(

@@ -21,6 +21,7 @@ from langgraph.store.base import BaseStore
 from changeover.build.digest import Reference
 from changeover.build.factories import RUN, AccessContext, AsItIs, Factory
 from changeover.build.modules import CodeTree
+from changeover.build.step_code import LoadedSteps
 from changeover.project.problems import Problem
 from changeover.store.records import VersionId
 
@@ -87,6 +88,7 @@ class LoadedVersion:
     graphs: Mapping[str, LoadedGraph]
     tree: CodeTree | None = None
     registered: bool = False
+    steps: LoadedSteps = field(default_factory=LoadedSteps)  # the code of its steps of migration
     uses: set[str] = field(default_factory=set)  # what keeps it in memory: ids of runs, 'routing'
 
 

@@ -1,7 +1,8 @@
 """Versions made runnable: compiled from a snapshot, kept in memory while needed, rebuilt when asked for again.
 
 Owns the loaded versions, the trees of code and the savers bound to them. It writes no rows: what a build found
-out is handed back, and stored by the manager.
+out is handed back, and stored by the manager. Contracts that an older release stored are the one exception: they are
+replaced where the version is rebuilt.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from changeover.build.deadline import DeadlinePassed, run_in_thread
 from changeover.build.factories import FactoryRoom
 from changeover.build.loaded import Compiled, LoadedGraph, LoadedVersion, LoadedVersions, bind
 from changeover.build.modules import CodeTree, CodeTrees
+from changeover.build.step_code import LoadedSteps, load_steps
 from changeover.checkpoints.serializer import LogicalSerializer
 from changeover.checkpoints.sqlite import bound_to
+from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.errors import Conflict, NotFound, ProjectError
 from changeover.project.check import analyse
 from changeover.project.load import Project
@@ -47,6 +50,7 @@ class Candidate:
     tree: CodeTree
     graphs: Mapping[str, Compiled]
     warnings: tuple[Problem, ...] = ()
+    steps: LoadedSteps = field(default_factory=LoadedSteps)
 
 
 class Loader:
@@ -100,7 +104,7 @@ class Loader:
         graphs = {
             name: bind(compiled, saver, self._store, candidate.tree) for name, compiled in candidate.graphs.items()
         }
-        version = LoadedVersion(id_, graphs, candidate.tree)
+        version = LoadedVersion(id_, graphs, candidate.tree, steps=candidate.steps)
         replaced = self.loaded.put(version)
         if replaced is not None:
             self._let_go(replaced)
@@ -111,10 +115,10 @@ class Loader:
         """Let go of a candidate that does not become a version."""
         self._trees.release(candidate.tree)
 
-    def register(self, id_: VersionId, graphs: Mapping[str, Compiled]) -> None:
+    def register(self, id_: VersionId, graphs: Mapping[str, Compiled], steps: LoadedSteps | None = None) -> None:
         """Keep a version that was made in code; it stays loaded until the process ends."""
         bound = {name: bind(compiled, self._saver, self._store) for name, compiled in graphs.items()}
-        self.loaded.put(LoadedVersion(id_, bound, registered=True))
+        self.loaded.put(LoadedVersion(id_, bound, registered=True, steps=steps or LoadedSteps()))
 
     async def graph(self, id_: VersionId, name: str) -> LoadedGraph:
         """A graph of a version, which is rebuilt from its stored snapshot if it is not loaded."""
@@ -210,11 +214,12 @@ class Loader:
         tree = self._tree(project, environment, exported)
         try:
             graphs = compile_project(project, tree, environment, known, self._workshop, exported)
+            steps = load_steps(project, tree)
         except BaseException:
             self._trees.release(tree)
             raise
         noted = [problem for graph in graphs.values() for problem in graph.warnings]
-        return Candidate(project, tree, graphs, (*problems, *noted))
+        return Candidate(project, tree, graphs, (*problems, *noted), steps)
 
     def _tree(self, project: Project, environment: Environment, exported: frozenset[str]) -> CodeTree:
         """Its modules are imported anew when the variables change that they may read while they are."""
@@ -243,7 +248,17 @@ class Loader:
                     hint="the environment or the installed packages changed; see the problems",
                     problems=[problem.to_json() for problem in error.problems],
                 ) from error
+            await self._refresh_contracts(candidate)
             return self.adopt(id_, candidate)
+
+    async def _refresh_contracts(self, candidate: Candidate) -> None:
+        """A version of before an upgrade says of its graphs what this release wants to know."""
+        contracts = {graph.digest: dict(graph.contract) for graph in candidate.graphs.values()}
+        try:
+            await self._versions.refresh_contracts(contracts, CONTRACT_FORMAT)
+        except BaseException:
+            self.discard(candidate)
+            raise
 
     def _let_go(self, version: LoadedVersion) -> None:
         if version.tree is not None:

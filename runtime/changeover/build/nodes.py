@@ -25,6 +25,8 @@ from langgraph.types import CachePolicy, Command, RetryPolicy, interrupt
 from changeover.build.agents import build_agent
 from changeover.build.blame import closest, own_code_problem
 from changeover.build.state import Schemas
+from changeover.contracts.describing import EMBEDS
+from changeover.contracts.questions import QUESTION, question_of
 from changeover.errors import ProjectError
 from changeover.project.models import GraphFile, NodeSpec
 
@@ -152,6 +154,7 @@ class _Node:
             return {save: answer} if save else {}
 
         ask.__annotations__["state"] = self._schemas.state
+        setattr(ask, QUESTION, question_of(payload))
         return ask
 
     def _settings(self) -> dict[str, Any]:
@@ -223,6 +226,7 @@ def _mapped(inner: Any, before: dict[str, str], after: dict[str, str], keys: tup
         except ParentCommand as up:
             raise renamed(up) from None
 
+    setattr(run, EMBEDS, True)
     return RunnableLambda(run, afunc=arun)
 
 

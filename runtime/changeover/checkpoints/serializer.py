@@ -37,6 +37,9 @@ class ModuleNames(Protocol):
         """The version's module of a logical name."""
 
 
+SavedName = Callable[[str, str], tuple[str, str]]  # of a class, by its logical module and qualified name
+
+
 class UnknownType(Conflict):
     """Saved state holds a class that this version does not have."""
 
@@ -44,13 +47,13 @@ class UnknownType(Conflict):
 
 
 class LogicalSerializer(JsonPlusSerializer):
-    """LangGraph's serializer for one tree of project code."""
+    """LangGraph's serializer for one tree of project code. `saved_name` has the last word on the name of a class."""
 
-    def __init__(self, names: ModuleNames) -> None:
+    def __init__(self, names: ModuleNames, saved_name: SavedName | None = None) -> None:
         # msgpack loses what its hook raises: the first refusal of a value is kept here until it has unwound
         self._refused = threading.local()
         super().__init__(allowed_msgpack_modules=True, __unpack_ext_hook__=_decoder(names, self._refused))
-        self._encode = _encoder(names)
+        self._encode = _encoder(names, saved_name or _as_it_is)
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         if obj is None or isinstance(obj, (bytes, bytearray)):
@@ -67,7 +70,11 @@ class LogicalSerializer(JsonPlusSerializer):
             raise
 
 
-def _encoder(names: ModuleNames) -> Callable[[Any], bytes]:
+def _as_it_is(module: str, qualified_name: str) -> tuple[str, str]:
+    return module, qualified_name
+
+
+def _encoder(names: ModuleNames, saved_name: SavedName) -> Callable[[Any], bytes]:
     """LangGraph's encoder, with the head of every encoded object `(module, name, ...)` translated."""
 
     def default(obj: Any) -> Any:
@@ -80,11 +87,11 @@ def _encoder(names: ModuleNames) -> Callable[[Any], bytes]:
         return ormsgpack.packb(data, default=default, option=jsonplus._option)
 
     def rename(function: Callable[[Any], Any], obj: Any, module: str) -> Any:
-        qualified_name = type(obj).__qualname__
+        name = saved_name(module, type(obj).__qualname__)
 
         def pack_renamed(data: Any) -> bytes:
             if isinstance(data, tuple) and len(data) > 2 and data[0] == type(obj).__module__:
-                data = (module, qualified_name, *data[2:])
+                data = (*name, *data[2:])
             return pack(data)
 
         return _rebound(jsonplus._msgpack_default, _msgpack_enc=pack_renamed)(obj)

@@ -59,15 +59,17 @@ class StagedSaver(BaseCheckpointSaver[Any]):
         self._writes: dict[Place, dict[tuple[str, int], _Write]] = {}
         self._jobs: list[Job] = []
         self._calls: list[Callable[[], Awaitable[Any]]] = []
+        self._last_jobs: list[Job] = []  # heads of the root: until they are there, nothing of the rest is found
+        self._last_calls: list[Callable[[], Awaitable[Any]]] = []
 
     def write_to(self, connection: Connection) -> None:
         """Write what was staged as rows of LangGraph's tables, in the open transaction of the base's database."""
-        for job in self._jobs:
+        for job in (*self._jobs, *self._last_jobs):
             job(connection)
 
     async def replay(self) -> None:
         """Write what was staged through the saver itself, a call for each."""
-        for call in self._calls:
+        for call in (*self._calls, *self._last_calls):
             await call()
 
     def get_next_version(self, current: Any, channel: None) -> Any:
@@ -100,10 +102,12 @@ class StagedSaver(BaseCheckpointSaver[Any]):
         described = get_checkpoint_metadata(config, metadata)
         self._checkpoints[namespace, id_] = _Checkpoint(thread_id, where.get("checkpoint_id"), value, described)
         if isinstance(self._base, OwnSaver):
-            self._jobs.append(self._base.putting(config, checkpoint, metadata, new_versions))
+            jobs = self._jobs if namespace else self._last_jobs
+            jobs.append(self._base.putting(config, checkpoint, metadata, new_versions))
         else:
             as_it_is = self.serde.loads_typed(value)  # the graph goes on to change the one it gave
-            self._calls.append(partial(self._base.aput, config, as_it_is, metadata, new_versions))
+            calls = self._calls if namespace else self._last_calls
+            calls.append(partial(self._base.aput, config, as_it_is, metadata, new_versions))
         return place_config(thread_id, namespace, id_)
 
     async def aput_writes(

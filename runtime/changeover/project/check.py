@@ -12,6 +12,7 @@ from dataclasses import replace
 from changeover.project.check_agents import check_agents, check_settings, check_tools
 from changeover.project.check_graphs import check_graphs
 from changeover.project.check_langgraph import check_langgraph
+from changeover.project.check_migrations import check_migrations
 from changeover.project.check_nodes import check_nodes
 from changeover.project.check_prompts import check_prompts
 from changeover.project.check_server import check_server
@@ -66,6 +67,7 @@ def check(project: Project, env: Mapping[str, str]) -> list[Problem]:
     check_nodes(findings)
     check_prompts(findings)
     check_langgraph(findings, RESERVED)
+    check_migrations(findings)
     check_values(findings)
     _python(findings)
     _not_honoured(findings)

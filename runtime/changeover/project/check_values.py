@@ -33,7 +33,7 @@ def check_values(findings: Findings) -> None:
     for known_as, document in findings.project.documents.items():
         if document.root is None or known_as.startswith("prompts/") or known_as == LANGGRAPH_FILE:
             continue  # langgraph.json: its `env` is for such values, and never part of a version
-        graph = known_as.startswith("graphs/")
+        graph = known_as.startswith(("graphs/", "migrations/"))  # `${` means nothing there
         for value, key, path in _values(document.root):
             secret = _secret(value.data, "" if graph else key)
             if secret:

@@ -26,6 +26,8 @@ from changeover.project.langgraph import (
     read_langgraph,
     without_values,
 )
+from changeover.project.migrations import FOLDER as MIGRATIONS
+from changeover.project.migrations import Migration, MigrationReader
 from changeover.project.models import (
     NAME_PATTERN,
     AgentsFile,
@@ -84,6 +86,7 @@ class Project:
     langgraph: LangGraphFile | None = None
     import_roots: tuple[str, ...] = ()
     prompts: dict[str, Prompt] = field(default_factory=dict)
+    migrations: tuple[Migration, ...] = ()
     settings: ChangeoverFile = field(default_factory=ChangeoverFile)
     documents: Mapping[str, Document] = field(default_factory=dict, repr=False)
     python: PythonFiles = field(default_factory=lambda: PythonFiles({}), repr=False)
@@ -101,9 +104,12 @@ class Project:
     def document_of(self, section: str) -> tuple[Document, tuple[str, ...]]:
         """The file a section stands in, and where in it.
 
-        Sections: `agents`, `models`, `tools`, `mcp_servers`, `graphs/<name>`, `prompts/<name>`, `changeover`; the
-        file may be named in front of the first four, as in `agents.yaml/agents`. `langgraph` is langgraph.json.
+        Sections: `agents`, `models`, `tools`, `mcp_servers`, `graphs/<name>`, `prompts/<name>`, `migrations/<file>`,
+        `changeover`; the file may be named in front of the first four, as in `agents.yaml/agents`. `langgraph` is
+        langgraph.json.
         """
+        if section.startswith(MIGRATIONS):
+            return self.documents.get(section, Document(section)), ()
         kind, _, name = section.partition("/")
         if kind == "graphs" and name in self.langgraph_graphs and name not in self.graph_paths:
             return self.documents[LANGGRAPH_FILE], ("graphs", name)
@@ -171,6 +177,7 @@ class _Loader:
             langgraph=self.langgraph,
             import_roots=self.import_roots,
             prompts=self._prompts() if self.native else {},
+            migrations=self._migrations(),
             settings=self._settings(changeover),
             documents=self.documents,
             python=self.python,
@@ -347,6 +354,12 @@ class _Loader:
         return self._entry(document, (), data, PromptHead, "front matter")
 
     # --- changeover.yaml, and the whole
+
+    def _migrations(self) -> tuple[Migration, ...]:
+        reader = MigrationReader(self.files, self.documents, all_ours=self.langgraph is None)
+        migrations = reader.read()
+        self.problems += reader.problems
+        return migrations
 
     def _settings(self, document: Document) -> ChangeoverFile:
         data = dict(document.data) if isinstance(document.data, dict) else {}

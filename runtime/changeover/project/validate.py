@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from changeover.project import models
+from changeover.project import migration_models, models
 from changeover.project.document import Document
 from changeover.project.problems import Problem
 
@@ -27,6 +27,7 @@ _PLACEHOLDERS: dict[str, Any] = {
     "text": "",
     "transport": "stdio",
     "from_": [],
+    "graph": "",
     "class_": "_:_",
     "state": {},
     "nodes": {},
@@ -37,6 +38,11 @@ _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("ToolSpec", "http"): models.HttpCall,
     ("PromptHead", "variables"): models.PromptVariable,
     ("ChangeoverFile", "plugins"): models.PluginSpec,
+    **{
+        (model, section): parts
+        for model in ("MigrationFile", "MigrationArguments")
+        for section, parts in migration_models.SECTIONS.items()
+    },
 }
 _WORDS = {
     "string_type": "text",

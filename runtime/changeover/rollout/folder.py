@@ -16,6 +16,7 @@ from typing import Any
 
 from changeover.build.loaded import Compiled
 from changeover.build.loader import Candidate, Loader
+from changeover.contracts.chain import Chain, chain_text, chains_of
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.errors import Conflict, OperatorError, ProjectError
 from changeover.project.document import read
@@ -247,12 +248,12 @@ def settings_file(folder: Path) -> dict[str, Any]:
 def _accepted(snapshot: Snapshot, candidate: Candidate, message: str) -> tuple[NewVersion, dict[str, bytes]]:
     project = candidate.project
     graphs: dict[str, GraphEntry] = {}
+    chains = chains_of(project.migrations)
     for name, compiled in candidate.graphs.items():
         spec = project.agents.get(name) or project.graphs.get(name)
         described = spec or project.langgraph_graphs.get(name)
-        graphs[name] = graph_entry(
-            compiled, spec.threads if spec else "auto", described.description if described else ""
-        )
+        threads, description = spec.threads if spec else "auto", described.description if described else ""
+        graphs[name] = graph_entry(compiled, threads, description, chains.get(name, ()))
     new = NewVersion(
         snapshot.digest,
         _manifest(snapshot),
@@ -265,8 +266,9 @@ def _accepted(snapshot: Snapshot, candidate: Candidate, message: str) -> tuple[N
     return new, _blobs(snapshot)
 
 
-def graph_entry(compiled: Compiled, threads: str, description: str) -> GraphEntry:
-    return GraphEntry(compiled.digest, contract_digest(dict(compiled.contract)), threads, description)
+def graph_entry(compiled: Compiled, threads: str, description: str, chain: Chain = ()) -> GraphEntry:
+    contract = contract_digest(dict(compiled.contract))
+    return GraphEntry(compiled.digest, contract, threads, description, chain_text(chain))
 
 
 def _manifest(snapshot: Snapshot) -> dict[str, str]:

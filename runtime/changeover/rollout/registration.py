@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from langgraph.graph import StateGraph
@@ -11,25 +12,44 @@ from langgraph.pregel import Pregel
 
 from changeover.build.digest import FORMAT as DIGEST_FORMAT
 from changeover.build.loaded import Compiled
+from changeover.build.step_code import LoadedSteps
+from changeover.contracts.chain import chain_digest
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.contracts.contract import contract_of
 from changeover.errors import InvalidRequest
 from changeover.project.models import NAME_PATTERN
 from changeover.rollout.folder import graph_entry
+from changeover.rollout.registered_steps import registered_steps
 from changeover.store.records import NewVersion
 from changeover.store.versions import contract_digest
 
 
-def registration(name: str, graphs: Mapping[str, Any], description: str) -> tuple[NewVersion, dict[str, Compiled]]:
-    """A version of these graphs, `StateGraph`s or anything compiled, and the graphs compiled. Raises `InvalidRequest`.
+@dataclass(frozen=True)
+class Registration:
+    """A version made in code: what is stored of it, and what runs."""
 
-    Its digest is that of its name and contracts: the code of its graphs is not known here.
+    version: NewVersion
+    graphs: Mapping[str, Compiled]
+    steps: LoadedSteps
+
+
+def registration(name: str, graphs: Mapping[str, Any], description: str, migrations: object = None) -> Registration:
+    """A version of these graphs, `StateGraph`s or anything compiled, with its steps of migration. Blocking: may read a
+    folder of them. Raises `InvalidRequest`, and `ProjectError` with what is wrong with the steps.
+
+    Its digest is that of its name, contracts and chains: the code of its graphs is not known here.
     """
     _demand_name(name)
     compiled = {graph: _compiled(name, graph, value) for graph, value in graphs.items()}
-    entries = {graph: graph_entry(found, "auto", description) for graph, found in compiled.items()}
+    chains, steps = registered_steps(migrations, tuple(graphs))
+    entries = {
+        graph: graph_entry(found, "auto", description, chains.get(graph, ())) for graph, found in compiled.items()
+    }
+    identity: dict[str, Any] = {"name": name, "graphs": {graph: entry.digest for graph, entry in entries.items()}}
+    if chains:
+        identity["chains"] = {graph: chain_digest(chain) for graph, chain in chains.items()}
     new = NewVersion(
-        contract_digest({"name": name, "graphs": {graph: entry.digest for graph, entry in entries.items()}}),
+        contract_digest(identity),
         {},
         message=description,
         name=name,
@@ -37,7 +57,7 @@ def registration(name: str, graphs: Mapping[str, Any], description: str) -> tupl
         contracts={found.digest: dict(found.contract) for found in compiled.values()},
         contract_format=CONTRACT_FORMAT,
     )
-    return new, compiled
+    return Registration(new, compiled, steps)
 
 
 def _compiled(version: str, name: str, value: Any) -> Compiled:

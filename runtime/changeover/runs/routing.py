@@ -7,18 +7,27 @@ Its answer and its reason are stored on the run. The order of the rules is the o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from changeover.errors import Conflict, NotFound, Unavailable
+from changeover.store.grades import goes, rewrites, told
 from changeover.store.records import Decision, Facts, GraphEntry, Routing, Thread, VersionId, thread_policy
 from changeover.versions.lifecycle import Status
+
+if TYPE_CHECKING:
+    from changeover.contracts.grading import Grade
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where the routing leads: a version, the graph as it has it, and what the ramp had to do with it."""
+    """Where the routing leads: a version, the graph as it has it, and what the ramp had to do with it.
+
+    `fit` is what becomes of the thread's saved state there.
+    """
 
     version: VersionId
     entry: GraphEntry | None
+    fit: Grade | None
     is_ramped: bool = False
     ramp: str = ""
 
@@ -49,11 +58,11 @@ def _target(facts: Facts, routing: Routing) -> _Target:
     """
     current = routing.version_for(facts.run.graph)
     if routing.ramping is None or facts.on_ramping is None:
-        return _Target(current, facts.on_target)
+        return _Target(current, facts.on_target, facts.fit)
     ramp = f"the ramp to {routing.ramping} at {routing.percent:g} %"
     if routing.ramps(facts.run.thread_id or facts.run.id):
-        return _Target(routing.ramping, facts.on_ramping, True, f"; in {ramp}")
-    return _Target(current, facts.on_target, False, f"; not in {ramp}")
+        return _Target(routing.ramping, facts.on_ramping, facts.ramp_fit, True, f"; in {ramp}")
+    return _Target(current, facts.on_target, facts.fit, False, f"; not in {ramp}")
 
 
 def _named(facts: Facts, version: VersionId) -> Decision:
@@ -66,14 +75,16 @@ def _named(facts: Facts, version: VersionId) -> Decision:
     thread = facts.thread
     if thread and thread.graph not in (None, facts.run.graph) and thread.waiting in ("interrupt", "breakpoint"):
         raise _waits_for_another(facts, thread)
-    is_moved = thread and thread.version not in (None, version) and thread.graph == facts.run.graph
-    if thread and is_moved and not _fits(facts, facts.on_target):
+    if thread is None or thread.saved_version is None or thread.graph != facts.run.graph:
+        return Decision(version, "the request names it")
+    if not goes(facts.fit) and thread.saved_version != version:
+        saved_by = thread.saved_version
         raise Conflict(
-            f"the state of thread {thread.id} was saved by {thread.version} and does not fit {version}",
+            f"the state of thread {thread.id} was saved by {saved_by} and does not fit {version}{_because(facts.fit)}",
             code="contract-differs",
-            hint=f"leave out the version, or name {thread.version}",
+            hint=(facts.fit and facts.fit.hint) or f"leave out the version, or name {saved_by}",
         )
-    return Decision(version, "the request names it")
+    return Decision(version, "the request names it", rewrites(facts.fit))
 
 
 def _new_thread(facts: Facts, target: _Target) -> Decision:
@@ -89,7 +100,7 @@ def _taken_thread(facts: Facts, thread: Thread, own: VersionId, target: _Target)
     if thread.waiting in ("interrupt", "breakpoint"):
         raise _waits_for_another(facts, thread)
     if thread_policy(thread, None, None, facts.now) == "pinned":
-        if facts.on_thread is None:
+        if facts.on_version is None:
             raise _unknown_graph(facts, own)
         return Decision(own, "the thread is pinned")
     if target.entry is None:
@@ -99,25 +110,41 @@ def _taken_thread(facts: Facts, thread: Thread, own: VersionId, target: _Target)
 
 
 def _existing_thread(facts: Facts, thread: Thread, own: VersionId, target: _Target) -> Decision:
-    policy = thread_policy(thread, facts.routing, facts.on_thread or target.entry, facts.now)
+    policy = thread_policy(thread, facts.routing, facts.on_version or target.entry, facts.now)
     if policy == "pinned":
-        return Decision(own, "the thread is pinned")
+        return _remains(facts, thread, own, "the thread is pinned")
     continues = thread.waiting is not None and facts.run.continues
     if continues and policy != "eager":
-        return Decision(own, f"continues what waits on it ({thread.waiting})")
-    if own == target.version:
-        return Decision(own, f"{'ramping' if target.is_ramped else 'current'}{target.ramp}")
-    if _fits(facts, target.entry):
-        return Decision(target.version, f"moves from {own}: its saved state fits{target.ramp}")
+        return _remains(facts, thread, own, f"continues what waits on it ({thread.waiting})")
+    if own == target.version and (thread.saved_by is None or goes(target.fit)):
+        return _remains(facts, thread, own, f"{'ramping' if target.is_ramped else 'current'}{target.ramp}")
+    fit = target.fit
+    if fit is not None and goes(fit):
+        how = told(fit, facts.on_thread, target.entry)
+        return Decision(target.version, f"moves from {own}: {how}{target.ramp}", rewrites(fit))
     if continues:
         raise Conflict(
-            f"thread {thread.id} waits on {own} and its state does not fit {target.version}",
+            f"thread {thread.id} waits on {own} and its state does not fit {target.version}{_because(fit)}",
             code="contract-differs",
-            hint="give the thread the policy 'auto' to continue it where it is",
+            hint=(fit and fit.hint) or "give the thread the policy 'auto' to continue it where it is",
         )
     if target.entry is None:
-        return Decision(own, f"stays: {target.version} has no graph '{facts.run.graph}'")
-    return Decision(own, f"stays: its saved state does not fit {target.version}{target.ramp}")
+        return _remains(facts, thread, own, f"stays: {target.version} has no graph '{facts.run.graph}'")
+    does_not = f"its saved state does not fit {target.version}{_because(fit)}"
+    return _remains(facts, thread, own, f"stays: {does_not}{target.ramp}")
+
+
+def _remains(facts: Facts, thread: Thread, own: VersionId, reason: str) -> Decision:
+    """On the version that the thread is on; where its state was saved by another and cannot follow, on that one."""
+    if thread.saved_by is None:
+        return Decision(own, reason)
+    if goes(facts.own_fit):
+        return Decision(own, reason, rewrites(facts.own_fit))
+    return Decision(thread.saved_by, f"stays: its saved state does not fit {own}{_because(facts.own_fit)}")
+
+
+def _because(fit: Grade | None) -> str:
+    return f": {fit.reason}" if fit is not None and fit.reason else ""
 
 
 def _refuse_answer_to_nothing(facts: Facts) -> None:
@@ -135,13 +162,6 @@ def _refuse_answer_to_nothing(facts: Facts) -> None:
             code="nothing-waits",
             hint="it may have been answered already: look at the thread's state",
         )
-
-
-def _fits(facts: Facts, entry: GraphEntry | None) -> bool:
-    """Whether saved state can be read by the version that has the graph so: its contract is equal."""
-    if facts.on_thread is None or entry is None:
-        return False
-    return facts.on_thread.contract_digest == entry.contract_digest
 
 
 def _unknown_graph(facts: Facts, version: VersionId) -> NotFound:

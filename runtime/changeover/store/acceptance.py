@@ -7,10 +7,12 @@ their order of arrival. While the gate is closed runs are accepted and none star
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from changeover.errors import ChangeoverError, Conflict, NotFound
 from changeover.store import rows, webhooks
 from changeover.store.connection import Connection
+from changeover.store.grades import Grades, GraphOf
 from changeover.store.records import (
     Accepted,
     Decision,
@@ -22,10 +24,14 @@ from changeover.store.records import (
     Run,
     RunId,
     Thread,
+    VersionId,
 )
 from changeover.store.servers import GATE
 from changeover.store.wishes import ask, displaced_by
 from changeover.versions.lifecycle import Status
+
+if TYPE_CHECKING:
+    from changeover.contracts.grading import Grade
 
 Decide = Callable[[Facts], Decision]
 
@@ -43,6 +49,7 @@ class Unchanging:
     def __init__(self) -> None:
         self._routing: Routing | None = None
         self._graphs: dict[tuple[str, str], GraphEntry] = {}
+        self._grades = Grades()
 
     def routing(self, connection: Connection, revision: int | None) -> Routing | None:
         if revision is None:
@@ -64,6 +71,25 @@ class Unchanging:
         if found is not None:  # a version without the graph may be a rejected one, and get it later
             self._graphs[version, graph] = found
         return found
+
+    def grade(
+        self,
+        connection: Connection,
+        graph: str,
+        own: str | None,
+        other: str | None,
+        waits: str | None = None,
+        waiting: str | None = None,
+    ) -> Grade | None:
+        """What becomes of state that `own` saved, on `other`; None if one of them has no such graph."""
+        mine, theirs = self.graph(connection, own, graph), self.graph(connection, other, graph)
+        if own is None or other is None or mine is None or theirs is None:
+            return None
+        return self._grades.of(connection, GraphOf(own, mine), GraphOf(other, theirs), waits, waiting)
+
+    def fit(self, connection: Connection, thread: Thread, other: str | None) -> Grade | None:
+        """What becomes of a thread's saved state, with what it waits for, on another version."""
+        return self.grade(connection, thread.graph or "", thread.saved_version, other, thread.waits, thread.waiting)
 
 
 def accept(
@@ -120,7 +146,7 @@ def accept(
     if thread is None and new.thread_id:
         _insert_thread_of_run(connection, new, run, now)
     elif thread is not None and not waits:
-        _take_thread(connection, run, thread, now)
+        _take_thread(connection, run, thread, decision, now)
     displaces = is_busy and new.begin_at is None and new.multitask_strategy in ("interrupt", "rollback")
     if displaces and running:
         ask(
@@ -131,7 +157,8 @@ def accept(
         )
     is_next = not is_busy or (running is None and bool(superseded))
     displaced = RunId(running) if displaces and running else None
-    return Accepted(run, thread, displaced, superseded, is_next and new.begin_at is None)
+    origin = None if waits else _origin(thread, decision)
+    return Accepted(run, thread, displaced, superseded, is_next and new.begin_at is None, origin)
 
 
 def _supersede(connection: Connection, by: Run, now: float) -> tuple[RunId, ...]:
@@ -251,16 +278,25 @@ def start(
     run = rows.run(row)
     _note_rebound(connection, waiting, decision, now)
     if run.thread_id:
-        _take_thread(connection, run, thread, now)
-    return Accepted(run, thread)
+        _take_thread(connection, run, thread, decision, now)
+    return Accepted(run, thread, migrates_from=_origin(thread, decision))
 
 
-def _take_thread(connection: Connection, run: Run, before: Thread | None, now: float) -> None:
-    """Bind the thread to the graph and version of the run that starts on it."""
+def _origin(thread: Thread | None, decision: Decision) -> VersionId | None:
+    """The version whose state is to be migrated before a run begins."""
+    return thread.saved_version if thread is not None and decision.migrates else None
+
+
+def _take_thread(connection: Connection, run: Run, before: Thread | None, decision: Decision, now: float) -> None:
+    """Bind the thread to the graph and version of the run that starts on it.
+
+    Who saved its state is kept until the state is migrated; forgotten where it is that version's as it is, or where
+    another graph takes the thread.
+    """
     connection.execute(
-        "UPDATE threads SET graph = ?, version = ?, reason = ?, status = 'busy', holds = NULL, updated_at = ?,"
-        " metadata = json_patch(metadata, ?) WHERE id = ?",
-        (run.graph, run.version, run.reason, now, _assistant_of(run), run.thread_id),
+        "UPDATE threads SET graph = ?, version = ?, saved_by = ?, reason = ?, status = 'busy', holds = NULL,"
+        " updated_at = ?, metadata = json_patch(metadata, ?) WHERE id = ?",
+        (run.graph, run.version, _origin(before, decision), run.reason, now, _assistant_of(run), run.thread_id),
     )
     if before is None or before.version is None:
         return
@@ -293,19 +329,23 @@ def facts_of(
         row = connection.execute("SELECT status FROM versions WHERE id = ?", (new.requested_version,)).fetchone()
         status = Status(row["status"]) if row else None
     target = new.requested_version or (routing.version_for(new.graph) if routing else None)
-    on_thread = known.graph(connection, thread.version, new.graph) if thread else None
-    on_target = known.graph(connection, target, new.graph)
+    ramping = routing.ramping if routing else None
+    is_own = thread is not None and thread.graph == new.graph
     return Facts(
         new,
         routing,
         thread,
         status,
-        on_thread,
-        on_target,
+        known.graph(connection, thread.saved_version, new.graph) if thread else None,
+        known.graph(connection, target, new.graph),
         now,
         is_busy,
         is_busy and _is_answered(connection, new),
-        known.graph(connection, routing.ramping, new.graph) if routing and routing.ramping else None,
+        known.graph(connection, ramping, new.graph),
+        known.graph(connection, thread.version, new.graph) if thread else None,
+        known.fit(connection, thread, target) if thread and is_own else None,
+        known.fit(connection, thread, ramping) if thread and is_own else None,
+        known.fit(connection, thread, thread.version) if thread and is_own and thread.saved_by else None,
     )
 
 

@@ -5,12 +5,15 @@ Each tests the run's fence: who lost the run changes nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
-from changeover.errors import RunLost
+from changeover.errors import Conflict
 from changeover.store import rows, webhooks
-from changeover.store.acceptance import PENDING, RUNNING, Unchanging, graph_of, thread_of
+from changeover.store.acceptance import PENDING, RUNNING, Unchanging, thread_of
 from changeover.store.connection import Connection
+from changeover.store.grades import goes, rewrites, told
+from changeover.store.landings import Landing, lost, settle_down
 from changeover.store.records import (
     Decision,
     Fate,
@@ -23,6 +26,7 @@ from changeover.store.records import (
     Wish,
     thread_policy,
 )
+from changeover.store.thread_rows import pinned
 from changeover.store.wishes import ask
 from changeover.versions.lifecycle import Status
 
@@ -37,7 +41,7 @@ def finish(connection: Connection, run: Run, outcome: Outcome, now: float) -> Ru
     if ended is None:
         raise lost(run.id)
     version, started_at, version_status = ended  # the caller's row may be from before it was started
-    next_run = _leave_thread(connection, run.thread_id, outcome, started_at, now) if run.thread_id else None
+    next_run = _leave_thread(connection, run, run.thread_id, outcome, started_at, now) if run.thread_id else None
     webhooks.enqueue_end(connection, run, outcome, started_at, now)
     if outcome.undone:
         connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
@@ -48,7 +52,7 @@ def finish(connection: Connection, run: Run, outcome: Outcome, now: float) -> Ru
 
 
 def _leave_thread(
-    connection: Connection, thread_id: str, outcome: Outcome, started_at: float | None, now: float
+    connection: Connection, run: Run, thread_id: str, outcome: Outcome, started_at: float | None, now: float
 ) -> RunId | None:
     """Write down what the thread waits for now. Returns the run that is next on it."""
     next_run, before, *policies = connection.execute(
@@ -61,15 +65,16 @@ def _leave_thread(
     if started_at is None and next_run is not None:  # it never had the thread, and another has it
         return RunId(next_run)
     if outcome.undone:
-        _put_back(connection, thread_id, outcome.before)
+        _put_back(connection, run.id, thread_id, outcome.before)
     waiting = outcome.waiting if outcome.began else before
     status = "busy" if next_run else {"failure": "error", None: "idle"}.get(waiting, "interrupted")
     if waiting in ("interrupt", "breakpoint"):
         holds = waiting
     else:  # nearly always nobody says that it is pinned, and one look at the words is enough
-        holds = _pin(connection, thread_id, now) if "pinned" in policies else None
+        holds = pinned(connection, thread_id, now) if "pinned" in policies else None
     connection.execute(
         "UPDATE threads SET status = :status, waiting = :waiting, holds = :holds, updated_at = :now,"
+        " waits = CASE WHEN :keeps = 1 THEN waits ELSE :waits END,"
         " state_updated_at = CASE WHEN :began = 1 THEN :now ELSE state_updated_at END,"
         " expires_at = :now + ttl_minutes * 60.0 WHERE id = :id",
         {
@@ -78,19 +83,31 @@ def _leave_thread(
             "holds": holds,
             "now": now,
             "began": outcome.began,
+            "keeps": not outcome.began or outcome.undone,
+            "waits": outcome.waits if waiting else None,
             "id": thread_id,
         },
     )
     return RunId(next_run) if next_run else None
 
 
-def _put_back(connection: Connection, thread_id: str, before: Thread | None) -> None:
-    """The thread belongs to the graph and version that it belonged to before the run that is undone."""
+def _put_back(connection: Connection, run_id: RunId, thread_id: str, before: Thread | None) -> None:
+    """The thread belongs to the graph and version that it belonged to before the run that is undone.
+
+    What was migrated for the run stays so, and the row says who saved it.
+    """
+    migrated = _migrated_to(connection, run_id, thread_id) if before is not None else None
+    saved_by, waits = (before.saved_by, before.waits) if before else (None, None)
+    if before is not None and migrated is not None:
+        saved_by = None if migrated == before.version else migrated
+        (waits,) = connection.execute("SELECT waits FROM threads WHERE id = ?", (thread_id,)).fetchone()
     connection.execute(
-        "UPDATE threads SET graph = ?, version = ?, reason = ?, metadata = ? WHERE id = ?",
+        "UPDATE threads SET graph = ?, version = ?, saved_by = ?, waits = ?, reason = ?, metadata = ? WHERE id = ?",
         (
             before.graph if before else None,
             before.version if before else None,
+            saved_by,
+            waits,
             before.reason if before else "",
             rows.dumps(dict(before.metadata) if before else {}),
             thread_id,
@@ -98,14 +115,13 @@ def _put_back(connection: Connection, thread_id: str, before: Thread | None) -> 
     )
 
 
-def _pin(connection: Connection, thread_id: str, now: float) -> str | None:
-    """`pinned` if that is what the thread's policy comes to."""
-    thread = thread_of(connection, thread_id)
-    if thread is None or thread.version is None or thread.graph is None:
-        return None
-    graph = graph_of(connection, thread.version, thread.graph)
-    policy = thread_policy(thread, rows.head_of_routing(connection), graph, now)
-    return "pinned" if policy == "pinned" else None
+def _migrated_to(connection: Connection, run_id: RunId, thread_id: str) -> VersionId | None:
+    """The version that the state of a thread was last migrated to for a run."""
+    events = connection.execute(
+        "SELECT data FROM events WHERE thread_id = ? AND type = 'thread_migrated' ORDER BY id DESC", (thread_id,)
+    )
+    told_of = (json.loads(row["data"]) for row in events.fetchall())
+    return next((VersionId(data["to"]) for data in told_of if data["run_id"] == run_id), None)
 
 
 def release(connection: Connection, run: Run) -> None:
@@ -137,11 +153,15 @@ def where_it_goes(connection: Connection, known: Unchanging, run: Run, now: floa
         return Decision(run.version, "it has no thread that keeps its state")
     if next_ is None:
         return Decision(run.version, f"{target} has no graph '{run.graph}'")
-    if own is None or own.contract_digest != next_.contract_digest:
-        return Decision(run.version, f"its state does not fit {target}")
+    # it stands at a boundary then, where nothing waits
+    grade = known.grade(connection, run.graph, run.version, target)
+    if grade is None or not goes(grade):
+        because = f": {grade.reason}" if grade else ""
+        return Decision(run.version, f"its state does not fit {target}{because}")
     if thread_policy(thread, routing, own, now) == "pinned":
         return Decision(run.version, f"its thread is pinned to {run.version}")
-    return Decision(target, f"handed over from {run.version}")
+    how = f", {told(grade, own, next_)}" if grade.verdict == "migrates" else ""
+    return Decision(target, f"handed over from {run.version}{how}", rewrites(grade))
 
 
 def _target(connection: Connection, known: Unchanging, routing: Routing, run: Run) -> VersionId:
@@ -152,11 +172,18 @@ def _target(connection: Connection, known: Unchanging, routing: Routing, run: Ru
     return routing.version_for(run.graph)
 
 
-def hand_over(connection: Connection, known: Unchanging, run: Run, to: VersionId, now: float) -> Run | None:
-    """Bind a run that stands at a boundary, and its thread, to another version; None if it must not go there now."""
+def hand_over(
+    connection: Connection, known: Unchanging, run: Run, to: VersionId, now: float, landing: Landing | None = None
+) -> Run | None:
+    """Bind a run that stands at a boundary, and its thread, to another version; None if it must not go there now.
+
+    Where its state has to be rewritten for that, the `landing` does it in the same transaction.
+    """
     decided = successor(connection, known, run, now)
     if decided.version != to:
         return None
+    if decided.migrates and landing is None:
+        raise Conflict(f"the state of run {run.id} has to be migrated to {to}", code="not-migrated")
     reason = decided.reason
     moved = connection.execute(
         "UPDATE runs SET version = ?, reason = ?, wish = NULL, wish_reason = ''"
@@ -165,14 +192,36 @@ def hand_over(connection: Connection, known: Unchanging, run: Run, to: VersionId
     ).fetchone()
     if moved is None:
         raise lost(run.id)
+    before = thread_of(connection, run.thread_id or "")
     connection.execute(
         "UPDATE threads SET version = ?, reason = ?, updated_at = ? WHERE id = ?", (to, reason, now, run.thread_id)
     )
+    if landing is not None and before is not None:
+        settle_down(connection, rows.run(moved), before, landing, to, now)
+        moved = connection.execute("SELECT * FROM runs WHERE id = ?", (run.id,)).fetchone()
     named = {"thread_id": run.thread_id, "from": run.version, "to": to}
     rows.add_event(connection, now, "run_handed_over", run_id=run.id, **named)
     rows.add_event(connection, now, "thread_moved", reason=reason, **named)
     rows.settle(connection, run.version, now)
     return rows.run(moved)
+
+
+def stay_put(connection: Connection, run: Run, version: VersionId, reason: str, now: float) -> Run:
+    """A run whose thread cannot be migrated after all goes, with its thread, to the version that saved the state."""
+    stays = connection.execute(
+        "UPDATE runs SET version = ?, reason = ? WHERE id = ? AND fence = ? AND status = 'running' RETURNING *",
+        (version, reason, run.id, run.fence),
+    ).fetchone()
+    if stays is None:
+        raise lost(run.id)
+    connection.execute(
+        "UPDATE threads SET version = ?, saved_by = NULL, reason = ?, updated_at = ? WHERE id = ?",
+        (version, reason, now, run.thread_id),
+    )
+    named = {"run_id": run.id, "thread_id": run.thread_id, "from": run.version, "to": version}
+    rows.add_event(connection, now, "migration_refused", reason=reason, **named)
+    rows.settle(connection, run.version, now)
+    return rows.run(stays)
 
 
 def stay(connection: Connection, run: Run, because: str, now: float) -> None:
@@ -237,5 +286,4 @@ def give_up(connection: Connection, run: Run, reason: str, now: float) -> RunId 
     return next_run
 
 
-def lost(id_: RunId) -> RunLost:
-    return RunLost(f"run {id_} was ended or taken over by somebody else")
+__all__ = ["lost"]

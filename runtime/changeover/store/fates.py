@@ -2,73 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from changeover.contracts.grading import Grade
 from changeover.store import rows
-from changeover.store.acceptance import graph_of
-from changeover.store.connection import Connection
-from changeover.store.records import GraphEntry, Routing
+from changeover.store.acceptance import Unchanging
+from changeover.store.connection import Connection, Row
+from changeover.store.grades import goes, rewrites, told
+from changeover.store.records import Routing
+from changeover.store.thread_groups import OWN_POLICY, ThreadGroup, groups, policy_of
 
-MOVE_BACK = """
-    UPDATE threads SET version = :target, reason = :reason, updated_at = :now
-     WHERE id IN (SELECT id FROM threads WHERE version = :left AND graph = :graph AND status <> 'busy'
-                     AND coalesce(CASE WHEN policy = 'pinned' AND pin_expires <= :now THEN NULL ELSE policy END,
-                                  :policy)
-                         <> 'pinned' ORDER BY id LIMIT :limit)
-    RETURNING id"""
+PAGE = 5000
+RESTING = f"""
+    SELECT id, graph, saved_by, waits, waiting, {OWN_POLICY} AS own_policy FROM threads
+     WHERE version = :left AND graph IS NOT NULL AND status <> 'busy' AND id > :after ORDER BY id LIMIT {PAGE}"""
 
 
-def fate_of_threads(connection: Connection, versions: Sequence[str], listed: int) -> dict[str, Any]:
+def fate_of_threads(connection: Connection, versions: Sequence[str], listed: int, now: float) -> dict[str, Any]:
     routing = rows.head_of_routing(connection)
     fates: dict[str, dict[str, Any]] = {}
     if routing is None or not versions:
         return fates
-    marks = ", ".join("?" * len(versions))
-    groups = connection.execute(
-        f"SELECT graph, version, holds, count(*) AS count FROM threads WHERE version IN ({marks})"
-        " GROUP BY graph, version, holds",
-        tuple(versions),
-    ).fetchall()
-    for group in groups:
-        fate = _fate(connection, routing, group["graph"], group["version"], group["holds"])
-        entry = fates.setdefault(fate, {"count": 0, "ids": []})
-        entry["count"] += group["count"]
-        ids = connection.execute(
-            "SELECT id FROM threads WHERE graph = ? AND version = ? AND holds IS NOT DISTINCT FROM ?"
-            " ORDER BY id LIMIT ?",
-            (group["graph"], group["version"], group["holds"], listed - len(entry["ids"])),
-        )
-        entry["ids"] += [row["id"] for row in ids]
+    known = Unchanging()
+    bound = {f"version{n}": version for n, version in enumerate(versions)}
+    where = f"version IN ({', '.join(f':{name}' for name in bound)})"
+    for group in groups(connection, where, bound, now, listed):
+        entry = fates.setdefault(_fate(connection, known, routing, group), {"count": 0, "ids": []})
+        entry["count"] += group.count
+        entry["ids"] += group.ids[: listed - len(entry["ids"])]
     return fates
 
 
-def _fate(connection: Connection, routing: Routing, graph: str, version: str, holds: str | None) -> str:
-    target = routing.version_for(graph)
-    if holds is not None and target != version:
-        return f"stays: {holds}"
-    ramp = graph_of(connection, routing.ramping, graph) if routing.ramping else None
-    if ramp is not None:
-        return _fate_in_ramp(connection, routing, graph, version, ramp)
-    if target == version:
+def _fate(connection: Connection, known: Unchanging, routing: Routing, group: ThreadGroup) -> str:
+    graph, version, target = group.graph, group.version, routing.version_for(group.graph)
+
+    def on(other: str | None) -> Grade | None:
+        return known.grade(connection, graph, group.saved_version, other, group.waits, group.waiting)
+
+    if group.holds is not None and target != version:
+        of_graph = known.graph(connection, version, graph)
+        is_eager = group.holds != "pinned" and group.applies(routing.threads, of_graph) == "eager"
+        was_left_behind = group.holds != "pinned" and routing.action == "rollback" and not goes(on(target))
+        if not is_eager and not was_left_behind:
+            return f"stays: {group.holds}"
+    if routing.ramping and known.graph(connection, routing.ramping, graph) is not None:
+        return _fate_in_ramp(routing, group, on(routing.ramping), on(target))
+    if target == version and (group.saved_by is None or goes(on(target))):
         return "current"
-    fits = _fits(graph_of(connection, version, graph), graph_of(connection, target, graph))
-    return "moves with its next run" if fits else "stays: its saved state does not fit"
+    grade = on(target)
+    if grade is None or not goes(grade):
+        return f"stays: its saved state does not fit {target}{_because(grade)}"
+    own, other = known.graph(connection, group.saved_version, graph), known.graph(connection, target, graph)
+    return "moves with its next run" + (f", {told(grade, own, other)}" if grade.verdict == "migrates" else "")
 
 
-def _fate_in_ramp(connection: Connection, routing: Routing, graph: str, version: str, ramp: GraphEntry) -> str:
+def _fate_in_ramp(routing: Routing, group: ThreadGroup, on_ramp: Grade | None, on_current: Grade | None) -> str:
     """Each thread has its place in the ramp, so that many are told by their share."""
-    share = f"{routing.percent:g} % of them"
-    own, current = (graph_of(connection, id_, graph) for id_ in (version, routing.version_for(graph)))
-    if version == routing.ramping:
-        return "ramping" if _fits(own, current) else "ramping, and its saved state fits no other"
-    if not _fits(own, ramp):
-        return f"stays: its saved state does not fit {routing.ramping}"
-    return f"{share} move to {routing.ramping} with their next run"
+    if group.version == routing.ramping:
+        return "ramping" if goes(on_current) else "ramping, and its saved state fits no other"
+    if not goes(on_ramp):
+        return f"stays: its saved state does not fit {routing.ramping}{_because(on_ramp)}"
+    return f"{routing.percent:g} % of them move to {routing.ramping} with their next run"
 
 
-def _fits(own: GraphEntry | None, other: GraphEntry | None) -> bool:
-    return own is not None and other is not None and own.contract_digest == other.contract_digest
+def _because(grade: Grade | None) -> str:
+    return f": {grade.reason}" if grade is not None and grade.reason else ""
 
 
 def move_back(
@@ -76,25 +75,40 @@ def move_back(
 ) -> tuple[int, list[str]]:
     """Move idle and waiting threads from a version that was rolled back to where the routing leads, `limit` at most.
 
-    Those whose state fits, and that are not pinned. Returns how many, and the first ids; 0 when none is left.
+    Those whose state may go there, and that are not pinned; their next run migrates it where it has to be. Returns how
+    many, and the first ids; 0 when none is left.
     """
     routing = rows.head_of_routing(connection)
-    graphs = connection.execute("SELECT DISTINCT graph FROM threads WHERE version = ?", (left,)).fetchall()
-    moved: list[str] = []
-    for (graph,) in graphs:
-        target = routing.version_for(graph) if routing and graph else left
-        own, next_ = graph_of(connection, left, graph or ""), graph_of(connection, target, graph or "")
-        if target == left or own is None or next_ is None or own.contract_digest != next_.contract_digest:
+    known = Unchanging()
+    moves: list[tuple[str, str | None, str]] = []
+    for row in _resting_on(connection, left, now):
+        graph, saved_version = row["graph"], row["saved_by"] or left
+        target = routing.version_for(graph) if routing else left
+        entry = known.graph(connection, left, graph)
+        policy = row["own_policy"] or policy_of(routing) or (entry.threads if entry else "auto")
+        if target == left or policy == "pinned":
             continue
-        bound = {"target": target, "reason": reason, "now": now, "left": left, "graph": graph}
-        bound["policy"] = (routing.threads if routing else None) or own.threads
-        found = connection.execute(MOVE_BACK, {**bound, "limit": limit - len(moved)})
-        ids = sorted(row["id"] for row in found.fetchall())
-        for id_ in ids:
-            named = {"from": left, "to": target}
-            rows.add_event(connection, now, "thread_moved", thread_id=id_, reason=reason, **named)
-        moved += ids
-        if len(moved) >= limit:
+        grade = known.grade(connection, graph, saved_version, target, row["waits"], row["waiting"])
+        if goes(grade):
+            moves.append((target, saved_version if rewrites(grade) else None, row["id"]))
+        if len(moves) >= limit:
             break
+    connection.executemany(
+        "UPDATE threads SET version = ?, saved_by = ?, reason = ?, updated_at = ? WHERE id = ?",
+        [(target, saved_by, reason, now, id_) for target, saved_by, id_ in moves],
+    )
+    for target, _, id_ in moves:
+        rows.add_event(connection, now, "thread_moved", thread_id=id_, reason=reason, **{"from": left, "to": target})
     rows.settle(connection, left, now)
-    return len(moved), moved[:listed]
+    return len(moves), [id_ for _, _, id_ in moves[:listed]]
+
+
+def _resting_on(connection: Connection, version: str, now: float) -> Iterator[Row]:
+    """Threads of a version that no run has, by id. None is read that nobody asked for, but for a page of them."""
+    after = ""
+    while True:
+        page = connection.execute(RESTING, {"left": version, "after": after, "now": now}).fetchall()
+        yield from page
+        if len(page) < PAGE:
+            return
+        after = page[-1]["id"]

@@ -19,6 +19,8 @@ from changeover.store.database import Database
 from changeover.store.feedback import FeedbackRows
 from changeover.store.gate import Gate
 from changeover.store.journal import Journal
+from changeover.store.landings import Landings
+from changeover.store.plans import Plans
 from changeover.store.routing import RoutingLog
 from changeover.store.runs import Runs
 from changeover.store.schema import migrate_sqlite
@@ -47,6 +49,8 @@ class Store:
     feedback: FeedbackRows
     servers: Servers
     gate: Gate
+    landings: Landings
+    plans: Plans
     lock: FileLock | None
 
     @classmethod
@@ -84,6 +88,8 @@ class Store:
             FeedbackRows(database, clock),
             servers,
             Gate(database),
+            Landings(database, clock),
+            Plans(database, clock),
             lock,
         )
 

@@ -16,6 +16,7 @@ from changeover.store import rows
 from changeover.store.acceptance import Unchanging, facts_of, graph_of, thread_of
 from changeover.store.connection import Connection
 from changeover.store.database import Database
+from changeover.store.grades import goes, rewrites
 from changeover.store.records import (
     Decision,
     Event,
@@ -41,7 +42,16 @@ EFFECTIVE = (
     "coalesce(CASE WHEN policy = 'pinned' AND pin_expires <= :now THEN NULL ELSE policy END, :policy, (SELECT"
     " g.threads FROM version_graphs g WHERE g.version = threads.version AND g.graph = threads.graph), 'auto')"
 )
-MOVES = ("thread_moved", "thread_pinned", "thread_policy_changed", "thread_taken", "pin_expired", "run_handed_over")
+MOVES = (
+    "thread_moved",
+    "thread_migrated",
+    "migration_refused",
+    "thread_pinned",
+    "thread_policy_changed",
+    "thread_taken",
+    "pin_expired",
+    "run_handed_over",
+)
 MOVES_LISTED = 100
 EXPIRED_AT_ONCE = 500
 SETTABLE = ("auto", "pinned", "eager")
@@ -174,7 +184,7 @@ def _change(connection: Connection, id_: str, change: ThreadChange, now: float) 
     before = _known(connection, id_)
     after = _planned(before, change, now)
     if change.version is not None:
-        _demand_movable(connection, before, VersionId(change.version))
+        after = replace(after, saved_by=_saved_by_after(connection, before, VersionId(change.version)))
     _write(connection, before, after, now)
     routing = rows.head_of_routing(connection)
     _hold(connection, view_of(connection, _known(connection, id_), routing, now), now)
@@ -210,7 +220,8 @@ def _planned(before: Thread, change: ThreadChange, now: float) -> Thread:
     return replace(before, policy=policy, pin_expires=expires_at, version=version, reason=reason)
 
 
-def _demand_movable(connection: Connection, thread: Thread, to: VersionId) -> None:
+def _saved_by_after(connection: Connection, thread: Thread, to: VersionId) -> VersionId | None:
+    """The version that has saved its state where that has to be migrated. Raises what keeps the thread from moving."""
     version = find(connection, to)
     if version is None:
         raise NotFound(f"there is no version '{to[:255]}'", code="unknown-version", hint="see `changeover versions`")
@@ -224,27 +235,29 @@ def _demand_movable(connection: Connection, thread: Thread, to: VersionId) -> No
             hint="run a graph on it; a run can name its version",
         )
     if thread.version == to:
-        return
-    own, other = graph_of(connection, thread.version, thread.graph), graph_of(connection, to, thread.graph)
-    if other is None:
-        why = f"{to} has no graph '{thread.graph}'"
-    elif own is None or own.contract_digest != other.contract_digest:
-        why = f"its state was saved by {thread.version} and does not fit {to}"
-    else:
-        return
+        return thread.saved_by
+    grade = Unchanging().fit(connection, thread, to)
+    if goes(grade):
+        return thread.saved_version if rewrites(grade) else None
+    saved_by = thread.saved_version
+    why = f"{to} has no graph '{thread.graph}'"
+    if graph_of(connection, to, thread.graph) is not None:
+        why = f"its state was saved by {saved_by} and does not fit {to}{f': {grade.reason}' if grade else ''}"
     raise Conflict(
         f"thread {thread.id} cannot move: {why}",
         code="contract-differs",
-        hint=f"`changeover diff {thread.version} {to}` shows what differs",
+        hint=(grade and grade.hint) or f"`changeover diff {saved_by} {to}` shows what differs",
     )
 
 
 def _write(connection: Connection, before: Thread, after: Thread, now: float) -> None:
     connection.execute(
-        "UPDATE threads SET version = :version, policy = :policy, pin_expires = :expires, reason = :reason,"
-        " updated_at = CASE WHEN updated_at + 1e-6 > :now THEN updated_at + 1e-6 ELSE :now END WHERE id = :id",
+        "UPDATE threads SET version = :version, saved_by = :saved_by, policy = :policy, pin_expires = :expires,"
+        " reason = :reason, updated_at = CASE WHEN updated_at + 1e-6 > :now THEN updated_at + 1e-6 ELSE :now END"
+        " WHERE id = :id",
         {
             "version": after.version,
+            "saved_by": after.saved_by,
             "policy": after.policy,
             "expires": after.pin_expires,
             "reason": after.reason,

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, Literal, NewType
+from typing import TYPE_CHECKING, Any, Literal, NewType
 
 from changeover.versions.lifecycle import Status
+
+if TYPE_CHECKING:
+    from changeover.contracts.grading import Grade
 
 VersionId = NewType("VersionId", str)
 RunId = NewType("RunId", str)
@@ -41,12 +44,16 @@ def bucket(salt: str, key: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class GraphEntry:
-    """A graph of a version: equal `digest` is the same graph, equal `contract_digest` the same saved state."""
+    """A graph of a version: equal `digest` is the same graph, equal `contract_digest` the same form of saved state.
+
+    `chain` is its steps of migration as JSON: where it is equal too, saved state of one is that of the other.
+    """
 
     digest: str
     contract_digest: str
     threads: str = "auto"
     description: str = ""
+    chain: str = "[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +187,11 @@ class RoutingChange:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
+    """A thread. `saved_by`: its newest state still has the contract of that version, and is migrated before it goes on.
+
+    `waits` is its waiting set as text; None where something waits means that nobody has looked.
+    """
+
     id: ThreadId
     graph: str | None
     version: VersionId | None
@@ -192,6 +204,13 @@ class Thread:
     metadata: Mapping[str, Any]
     created_at: float
     updated_at: float
+    saved_by: VersionId | None = None
+    waits: str | None = None
+
+    @property
+    def saved_version(self) -> VersionId | None:
+        """The version whose contract the newest state has, which reads and edits it."""
+        return self.saved_by or self.version
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -202,6 +221,7 @@ class Thread:
             "status": self.status,
             "graph": self.graph,
             "version": self.version,
+            "saved_by": self.saved_by,
             "policy": self.policy,
             "waiting": self.waiting,
             "reason": self.reason,
@@ -332,6 +352,7 @@ class Accepted:
 
     `before` is the thread as it was, None where there was none. With the strategies `interrupt` and `rollback`,
     `displaced` is the run that has the thread now and is to be stopped; `superseded` waited, and wait no more.
+    `migrates_from` is the version whose state has to be migrated before the run begins.
     """
 
     run: Run
@@ -339,14 +360,17 @@ class Accepted:
     displaced: RunId | None = None
     superseded: tuple[RunId, ...] = ()
     is_next: bool = False  # nobody is before it on its thread
+    migrates_from: VersionId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All that the routing decision may look at, read in one transaction.
 
-    `on_thread` and `on_target` are the requested graph as the thread's version and as the target (the named
-    version, else the one that is current for the graph) have it; None where that version has no such graph.
+    `on_thread` and `on_target` are the requested graph as the version that saved the thread's state and as the target
+    (the named version, else the one that is current for the graph) have it; None where that version has no such graph.
+    `fit` is what becomes of the saved state on the target, `ramp_fit` on the ramping version, `own_fit` on the thread's
+    own version where another one saved it; None where one of the two has no such graph.
     """
 
     run: NewRun
@@ -359,12 +383,19 @@ class Facts:
     is_busy: bool = False  # another run has the thread, or waits for it
     is_answered: bool = False  # one of these answers what waits on it
     on_ramping: GraphEntry | None = None  # the requested graph as the ramping version has it
+    on_version: GraphEntry | None = None  # and as the version has it that the thread is on
+    fit: Grade | None = None
+    ramp_fit: Grade | None = None
+    own_fit: Grade | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
+    """A version and why. `migrates`: the saved state has to be rewritten before that version goes on with it."""
+
     version: VersionId
     reason: str
+    migrates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +412,7 @@ class Outcome:
     undone: bool = False
     before: Thread | None = None
     values: bytes | None = None  # its last values as JSON, where somebody is to be told of them
+    waits: str | None = None  # the waiting set as text, where something waits and it is known
 
 
 @dataclass(frozen=True, slots=True)

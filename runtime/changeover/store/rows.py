@@ -22,9 +22,10 @@ from changeover.store.records import (
 from changeover.versions.lifecycle import Status
 
 CONTINUES, RESUMES = 1, 2  # runs.continues: without new input; with the answer to what waits
+SAVED_BY = 17  # the place of threads.saved_by, with threads.waits behind it
 
 GRAPHS_SQL = """
-    SELECT g.graph, g.graph_digest, c.digest AS contract_digest, g.threads, g.description
+    SELECT g.graph, g.graph_digest, c.digest AS contract_digest, g.threads, g.description, g.chain
       FROM version_graphs g JOIN contracts c ON c.graph_digest = g.graph_digest
      WHERE g.version = ?"""
 
@@ -55,7 +56,7 @@ def version(connection: Connection, row: Row) -> Version:
 
 
 def graph_entry(row: Row) -> GraphEntry:
-    return GraphEntry(row["graph_digest"], row["contract_digest"], row["threads"], row["description"])
+    return GraphEntry(row["graph_digest"], row["contract_digest"], row["threads"], row["description"], row["chain"])
 
 
 def routing(row: Row) -> Routing:
@@ -107,6 +108,7 @@ def thread_of(columns: Sequence[Any]) -> Thread | None:
         json.loads(metadata),
         created_at,
         updated_at,
+        *columns[SAVED_BY : SAVED_BY + 2],
     )
 
 

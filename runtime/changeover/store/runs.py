@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from changeover.errors import Conflict, NotFound
-from changeover.store import acceptance, endings, feedback, rows
+from changeover.store import acceptance, endings, feedback, landings, rows
 from changeover.store.acceptance import Decide, Unchanging
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.fates import fate_of_threads, move_back
+from changeover.store.landings import Landing
 from changeover.store.records import (
     Accepted,
     Decision,
@@ -101,12 +102,36 @@ class Runs:
             lambda connection: endings.successor(connection, Unchanging(), run, now), small=True
         )
 
-    async def hand_over(self, run: Run, to: VersionId) -> Run | None:
-        """Bind a run that stands at a boundary to another version; None if it must not go there now."""
+    async def hand_over(self, run: Run, to: VersionId, landing: Landing | None = None) -> Run | None:
+        """Bind a run that stands at a boundary to another version; None if it must not go there now.
+
+        Where the decision said that its state has to be migrated, `landing` is that, written in the same transaction.
+        """
         now = self._clock()
         return await self._database.write(
-            lambda connection: endings.hand_over(connection, self._unchanging, run, to, now)
+            lambda connection: endings.hand_over(connection, self._unchanging, run, to, now, landing)
         )
+
+    async def migrates_from(self, run: Run) -> VersionId | None:
+        """The version whose state has to be migrated before a run goes on; None where that was done, or need not be."""
+
+        def job(connection: Connection) -> VersionId | None:
+            row = connection.execute(
+                "SELECT saved_by FROM threads WHERE id = ? AND version = ?", (run.thread_id, run.version)
+            ).fetchone()
+            return row["saved_by"] if row else None
+
+        return await self._database.read(job, small=True)
+
+    def land(self, run: Run, landing: Landing) -> asyncio.Future[Run]:
+        """Write the migrated state of the thread of a run that begins, on the run's version. Returns the run's row."""
+        now = self._clock()
+        return self._database.write(lambda connection: landings.land(connection, run, landing, now))
+
+    def stay_put(self, run: Run, version: VersionId, reason: str) -> asyncio.Future[Run]:
+        """Put a run whose thread cannot be migrated, and the thread, on the version that saved its state."""
+        now = self._clock()
+        return self._database.write(lambda connection: endings.stay_put(connection, run, version, reason, now))
 
     def give_up(self, run: Run, reason: str) -> asyncio.Future[RunId | None]:
         """End a run that was cut off too often, and say so; returns the next run that may start on its thread."""
@@ -325,7 +350,8 @@ class Runs:
 
         Counts are exact; of each kind the first `listed` ids are named.
         """
-        return await self._database.read(lambda connection: fate_of_threads(connection, versions, listed))
+        now = self._clock()
+        return await self._database.read(lambda connection: fate_of_threads(connection, versions, listed, now))
 
 
 def _insert_thread(

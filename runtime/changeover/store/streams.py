@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.endings import lost
+from changeover.store.landings import lost
 from changeover.store.records import Run
 
 KEPT_S = 24 * 3600.0

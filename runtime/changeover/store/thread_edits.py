@@ -14,17 +14,8 @@ from changeover.errors import Conflict
 from changeover.store import rows
 from changeover.store.acceptance import PENDING, Unchanging
 from changeover.store.connection import Connection
-from changeover.store.records import (
-    Decision,
-    Facts,
-    NewRun,
-    RunId,
-    ThreadId,
-    ThreadStatus,
-    Waiting,
-    thread_policy,
-)
-from changeover.store.thread_rows import ThreadRow, get, refuse_busy
+from changeover.store.records import Decision, Facts, NewRun, RunId, ThreadId, ThreadStatus, VersionId, Waiting
+from changeover.store.thread_rows import ThreadRow, get, pinned, refuse_busy, status_of
 
 Also = Callable[[Connection], None]
 Decide = Callable[[Facts], Decision]
@@ -40,27 +31,35 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A thread with its mark, and the version that is to read and write its state."""
+    """A thread with its mark, and the version that it is on, or is to be on."""
 
     row: ThreadRow
     mark: Mark
     graph: str
     decision: Decision
 
+    @property
+    def writer(self) -> VersionId:
+        """The version that is to read and write its state."""
+        return self.row.thread.saved_version or self.decision.version
+
 
 @dataclass(frozen=True, slots=True)
 class NewState:
-    """What a thread waits for after its state was changed, and the graph and version that changed it."""
+    """What a thread waits for after its state was changed, and the graph and version that it is on then.
+
+    `saved_by` is the version that changed the state, where that is another one; `waits` the waiting set, where known.
+    """
 
     graph: str
     decision: Decision
     waiting: Waiting | None
+    waits: str | None = None
+    saved_by: VersionId | None = None
 
     @property
     def status(self) -> ThreadStatus:
-        if self.waiting is None:
-            return "idle"
-        return "error" if self.waiting == "failure" else "interrupted"
+        return status_of(self.waiting)
 
 
 class Moved(Conflict):
@@ -103,7 +102,7 @@ def decision_for(connection: Connection, id_: ThreadId, graph: str, decide: Deci
 def change(connection: Connection, seen: Seen, state: NewState, decide: Decide, also: Also, now: float) -> None:
     _demand_unchanged(connection, seen, decide, now)
     also(connection)
-    write_state(connection, seen.row.thread.id, state, max(now, _after(seen.mark.updated_at)))
+    write_state(connection, seen.row.thread.id, state, max(now, is_after(seen.mark.updated_at)))
 
 
 def _demand_unchanged(connection: Connection, seen: Seen, decide: Decide, now: float) -> None:
@@ -131,7 +130,7 @@ def release(connection: Connection, seen: Seen, claim: RunId, state: NewState | 
     id_, version = seen.row.thread.id, seen.decision.version
     connection.execute("DELETE FROM runs WHERE id = ?", (claim,))
     if state is not None:
-        write_state(connection, id_, state, max(now, _after(seen.mark.updated_at)))
+        write_state(connection, id_, state, max(now, is_after(seen.mark.updated_at)))
     else:
         connection.execute("UPDATE threads SET status = ? WHERE id = ?", (seen.row.thread.status, id_))
     rows.settle(connection, version, now)
@@ -142,7 +141,7 @@ def release(connection: Connection, seen: Seen, claim: RunId, state: NewState | 
     return RunId(next_run["id"])
 
 
-def _after(time: float) -> float:
+def is_after(time: float) -> float:
     """A mark must differ from the one before, also where the clock stands still."""
     return time + 1e-6
 
@@ -159,7 +158,7 @@ def write_state(connection: Connection, id_: str, state: NewState, now: float) -
     version = state.decision.version
     connection.execute(
         "UPDATE threads SET graph = :graph, version = :version, reason = :reason, status = :status,"
-        " waiting = :waiting, metadata = json_patch(metadata, :patch),"
+        " waiting = :waiting, waits = :waits, saved_by = :saved_by, metadata = json_patch(metadata, :patch),"
         " updated_at = :now, state_updated_at = :now, expires_at = :now + ttl_minutes * 60.0 WHERE id = :id",
         {
             "graph": state.graph,
@@ -168,6 +167,8 @@ def write_state(connection: Connection, id_: str, state: NewState, now: float) -
             "reason": state.decision.reason,
             "status": state.status,
             "waiting": state.waiting,
+            "waits": None if state.waiting is None else state.waits,
+            "saved_by": None if state.saved_by == version else state.saved_by,
             "now": now,
             "id": id_,
         },
@@ -177,9 +178,4 @@ def write_state(connection: Connection, id_: str, state: NewState, now: float) -
 
 
 def _holds(connection: Connection, id_: str, state: NewState, now: float) -> str | None:
-    if state.waiting in ("interrupt", "breakpoint"):
-        return state.waiting
-    thread = get(connection, id_).thread
-    graph = Unchanging().graph(connection, state.decision.version, state.graph)
-    policy = thread_policy(thread, rows.head_of_routing(connection), graph, now)
-    return "pinned" if policy == "pinned" else None
+    return state.waiting if state.waiting in ("interrupt", "breakpoint") else pinned(connection, id_, now)

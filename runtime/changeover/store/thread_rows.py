@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from changeover.errors import Conflict, NotFound
 from changeover.store import rows
-from changeover.store.acceptance import PENDING, RUNNING
+from changeover.store.acceptance import PENDING, RUNNING, graph_of, thread_of
 from changeover.store.connection import Connection, Row
-from changeover.store.records import Thread, timestamp
+from changeover.store.records import Thread, ThreadStatus, Waiting, thread_policy, timestamp
 
 TtlStrategy = Literal["delete", "keep_latest"]
 
@@ -60,6 +60,23 @@ def get(connection: Connection, id_: str) -> ThreadRow:
     if row is None:
         raise unknown(id_)
     return thread_row(row)
+
+
+def status_of(waiting: Waiting | None) -> ThreadStatus:
+    """Of a thread that no run has."""
+    if waiting is None:
+        return "idle"
+    return "error" if waiting == "failure" else "interrupted"
+
+
+def pinned(connection: Connection, id_: str, now: float) -> Literal["pinned"] | None:
+    """Why a thread holds its version of which nothing waits for a person: `pinned` if its policy comes to that."""
+    thread = thread_of(connection, id_)
+    if thread is None or thread.version is None or thread.graph is None:
+        return None
+    graph = graph_of(connection, thread.version, thread.graph)
+    policy = thread_policy(thread, rows.head_of_routing(connection), graph, now)
+    return "pinned" if policy == "pinned" else None
 
 
 def refuse_busy(connection: Connection, id_: str, condition: str = BUSY) -> None:

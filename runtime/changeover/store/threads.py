@@ -167,12 +167,17 @@ def _copy(connection: Connection, source: str, target: ThreadId, also: Also, now
     row = get(connection, source)
     refuse_busy(connection, source)
     connection.execute(
-        "INSERT INTO threads (id, graph, version, policy, pin_expires, status, waiting, reason, metadata,"
-        " ttl_strategy, ttl_minutes, expires_at, state_updated_at, created_at, updated_at)"
-        " SELECT :target, graph, version, policy, pin_expires, status, waiting, :reason, metadata,"
+        "INSERT INTO threads (id, graph, version, saved_by, policy, pin_expires, status, waiting, waits, reason,"
+        " metadata, ttl_strategy, ttl_minutes, expires_at, state_updated_at, created_at, updated_at)"
+        " SELECT :target, graph, version, saved_by, policy, pin_expires, status, waiting, waits, :reason, metadata,"
         " ttl_strategy, ttl_minutes, :now + ttl_minutes * 60.0, state_updated_at, :now, :now"
         " FROM threads WHERE id = :source",
         {"target": target, "source": source, "reason": f"copied from {source}", "now": now},
+    )
+    connection.execute(
+        "INSERT INTO moved_interrupts (thread_id, old_id, new_id)"
+        " SELECT :target, old_id, new_id FROM moved_interrupts WHERE thread_id = :source",
+        {"target": target, "source": source},
     )
     # by an update, which is what makes a version that was drained drain again
     connection.execute("UPDATE threads SET holds = ? WHERE id = ?", (row.thread.holds, target))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from changeover.errors import Conflict, NotFound
 from changeover.store import rows
@@ -41,6 +42,21 @@ class Versions:
         def job(connection: Connection) -> dict[VersionId, Version]:
             found = (find(connection, id_) for id_ in ids)
             return {version.id: version for version in found if version is not None}
+
+        return await self._database.read(job)
+
+    async def alike(self, graph: str, version: str) -> Sequence[str]:
+        """The versions whose saved state of a graph is as that of this one, itself included."""
+
+        def job(connection: Connection) -> Sequence[str]:
+            found = connection.execute(
+                "SELECT other.version FROM version_graphs own JOIN contracts mine ON mine.graph_digest = own.graph_digest"
+                " JOIN version_graphs other ON other.graph = own.graph AND other.chain = own.chain"
+                " JOIN contracts theirs ON theirs.graph_digest = other.graph_digest AND theirs.digest = mine.digest"
+                " WHERE own.version = ? AND own.graph = ? ORDER BY other.version",
+                (version, graph),
+            )
+            return [row["version"] for row in found.fetchall()]
 
         return await self._database.read(job)
 
@@ -112,6 +128,22 @@ class Versions:
             return json.loads(row["contract"]) if row else None
 
         return await self._database.read(job)
+
+    async def refresh_contracts(self, contracts: Mapping[str, dict[str, Any]], format_: int) -> bool:
+        """Replace those of these contracts, by digest of the graph, that are stored in an older format.
+
+        Whether there were any; else nothing is written.
+        """
+        digests = tuple(contracts)
+        if not digests or not await self._database.read(lambda connection: _are_older(connection, digests, format_)):
+            return False
+
+        def job(connection: Connection) -> None:
+            known = {digest: contract for digest, contract in contracts.items() if _is_stored(connection, digest)}
+            _write_contracts(connection, known, format_)
+
+        await self._database.write(job)
+        return True
 
     async def holders(self, id_: str) -> Sequence[Holder]:
         """Whatever still needs the version, oldest first."""
@@ -237,17 +269,39 @@ def _retry(connection: Connection, known: Version, new: NewVersion, now: float) 
 
 
 def _write_graphs(connection: Connection, id_: str, new: NewVersion) -> None:
-    for digest, contract in new.contracts.items():
-        text = rows.dumps(contract)
+    _write_contracts(connection, new.contracts, new.contract_format)
+    connection.executemany(
+        "INSERT INTO version_graphs (version, graph, graph_digest, threads, description, chain)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (id_, name, graph.digest, graph.threads, graph.description, graph.chain)
+            for name, graph in new.graphs.items()
+        ],
+    )
+
+
+def _write_contracts(connection: Connection, contracts: Mapping[str, dict[str, Any]], format_: int) -> None:
+    """A contract of an older format gives way to the newer one, which says more of the same graph."""
+    for digest, contract in contracts.items():
         connection.execute(
             "INSERT INTO contracts (graph_digest, format, digest, contract) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (graph_digest) DO NOTHING",
-            (digest, new.contract_format, contract_digest(contract), text),
+            " ON CONFLICT (graph_digest) DO UPDATE SET format = excluded.format, digest = excluded.digest,"
+            " contract = excluded.contract WHERE contracts.format < excluded.format",
+            (digest, format_, contract_digest(contract), rows.dumps(contract)),
         )
-    connection.executemany(
-        "INSERT INTO version_graphs (version, graph, graph_digest, threads, description) VALUES (?, ?, ?, ?, ?)",
-        [(id_, name, graph.digest, graph.threads, graph.description) for name, graph in new.graphs.items()],
+
+
+def _is_stored(connection: Connection, digest: str) -> bool:
+    found = connection.execute("SELECT 1 FROM contracts WHERE graph_digest = ?", (digest,))
+    return found.fetchone() is not None
+
+
+def _are_older(connection: Connection, digests: Collection[str], format_: int) -> bool:
+    found = connection.execute(
+        f"SELECT 1 FROM contracts WHERE format < ? AND graph_digest IN ({', '.join('?' * len(digests))}) LIMIT 1",
+        (format_, *digests),
     )
+    return found.fetchone() is not None
 
 
 def contract_digest(contract: dict[str, object]) -> str:
@@ -295,6 +349,7 @@ def _collect(
     free = connection.execute(
         "SELECT id FROM versions WHERE status IN ('retired', 'rejected') AND touched_at < ?"
         " AND NOT EXISTS (SELECT 1 FROM threads WHERE version = versions.id)"
+        " AND NOT EXISTS (SELECT 1 FROM threads WHERE saved_by = versions.id)"
         " AND NOT EXISTS (SELECT 1 FROM runs WHERE version = versions.id OR requested_version = versions.id)"
         " AND NOT EXISTS (SELECT 1 FROM routing WHERE versions.id IN (current, ramping, previous))"
         " ORDER BY number",

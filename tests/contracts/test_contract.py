@@ -45,11 +45,15 @@ PROJECT = {
     "agents.yaml": "agents: {}\n",
     "graphs/types.py": TYPES,
     "graphs/nodes.py": """
+        from langgraph.types import interrupt
+
+        KNOWN = frozenset({"orders", "refunds", "other"})
+
         def first(state):
             return {"audit": ["first"]}
 
         def second(state):
-            return {}
+            return {"topic": interrupt("Which?") if state["topic"] in KNOWN else "other"}
         """,
     "graphs/flow.yaml": GRAPH,
 }

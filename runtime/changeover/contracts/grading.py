@@ -1,0 +1,201 @@
+"""Whether a thread can go on with another version: the contracts compared once, then each waiting set looked up.
+
+Pure. It decides what must happen to a thread, and does nothing to it: whether a thread that stays may be made to move
+is the policy's question, and the new graph has the last word when state is moved.
+
+Invariant: when in doubt a thread stays. Whatever is not known of it counts as waiting everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from changeover.contracts.chain import Chain, Move, NoPath, path
+from changeover.contracts.comparing import compare
+from changeover.contracts.differences import Difference, Scope
+from changeover.contracts.flat import Flat, above
+from changeover.contracts.names import Names
+from changeover.contracts.waiting import WaitingSet, WaitingTask
+
+INTERRUPT = "interrupt"
+Verdict = Literal["compatible", "migrates", "stays"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """A version's graph, as the one that wrote a thread's state, or as the one that is to go on with it."""
+
+    version: str
+    contract: Mapping[str, Any] = field(hash=False)
+    chain: Chain
+    digest: str
+
+
+@dataclass(frozen=True)
+class Grade:
+    """`rewrites`: the saved state must be appended anew before the other version goes on with it."""
+
+    verdict: Verdict
+    reason: str = ""
+    hint: str | None = None
+    rewrites: bool = False
+
+
+def grade(own: Level, other: Level, waits: str | None, waiting: str | None) -> Grade:
+    """What becomes of one thread; `Grading` for many."""
+    return Grading(own, other).grade(waits, waiting)
+
+
+def grade_all(own: Level, other: Level) -> list[Difference]:
+    """All differences between two versions of a graph, the worst first. See `Grading.blocked` where there are none."""
+    return Grading(own, other).differences
+
+
+class Grading:
+    """All that is known of a pair of versions, computed once. `blocked` is why there is no way at all."""
+
+    def __init__(self, own: Level, other: Level) -> None:
+        self.blocked: Grade | None = None
+        self.moves: tuple[Move, ...] = ()
+        self.differences: list[Difference] = []
+        self._graded: dict[tuple[str | None, bool], Grade] = {}
+        self._is_same = own.digest == other.digest
+        self._flat = Flat.of(own.contract)
+        try:
+            self.moves = path(own.chain, other.chain)
+        except NoPath as error:
+            self.blocked = Grade("stays", error.reason, error.hint or None)
+            return
+        if not self._is_same or self.moves:
+            self.differences = compare(own.contract, other.contract, Names.of(self.moves))
+        self._touched: dict[Scope, dict[str, list[Difference]]] = {}
+        for difference in self._deciding():
+            by_path = self._touched.setdefault(difference.touches.scope, {})
+            by_path.setdefault(difference.touches.path, []).append(difference)
+        unnoticed = not self._is_same and not self.differences
+        self._rewrites = bool(self.moves) or unnoticed or any(each.rewrites for each in self.differences)
+        self._changed = {each.where for each in self.differences if each.rewrites or each.grade != "safe"}
+
+    def grade(self, waits: str | None, waiting: str | None) -> Grade:
+        """What becomes of a thread with this waiting set; `waiting` says whether something waits at all."""
+        key = (waits, waiting is not None)
+        if key not in self._graded:
+            self._graded[key] = self._grade(waits, waiting is not None)
+        return self._graded[key]
+
+    def _grade(self, waits: str | None, is_waiting: bool) -> Grade:
+        if self.blocked is not None:
+            return self.blocked
+        for difference in self._of("always", ""):
+            return _stays(difference)
+        known = _parsed(waits)
+        if known is None or (waits is None and is_waiting):
+            return self._unknown()
+        for where, task in known:
+            for difference in self._against(where, task):
+                return _stays(difference)
+        return self._goes_on()
+
+    def _unknown(self) -> Grade:
+        """Nobody noted what the thread waits for: it is graded as if it waited everywhere."""
+        for difference in self._deciding():
+            reason = f"it is not known what the thread waits for, and {difference.reason}"
+            return Grade("stays", reason, difference.hint)
+        return self._goes_on()
+
+    def _goes_on(self) -> Grade:
+        if self.moves:
+            titles = ", ".join(move.step.title if move.forward else f"{move.step.title} undone" for move in self.moves)
+            return Grade("migrates", f"the thread is migrated by {titles}", None, True)
+        if self._rewrites:
+            return Grade("compatible", "no step is needed", None, True)
+        return Grade("compatible", "nothing that was saved has changed", None, False)
+
+    def _deciding(self) -> Iterator[Difference]:
+        """What can keep a thread where it is."""
+        return (each for each in self.differences if each.grade == "breaks" and each.touches.scope != "never")
+
+    def _of(self, scope: Scope, where: str) -> list[Difference]:
+        return self._touched.get(scope, {}).get(where, [])
+
+    def _against(self, where: str, task: WaitingTask) -> Iterator[Difference]:
+        """What keeps this task from going on with the other version."""
+        level = above(where)
+        yield from self._of("task", where)
+        yield from self._of("inside", level)
+        if task.state == "finished":
+            yield from self._lost_targets(level, task)
+            return
+        yield from (each for each in self._of("question", where) if _is_asked(each, task))
+        yield from (each for each in self._of("tool", level) if _concerns(each, task))
+        for place in (level, where):
+            yield from (each for each in self._of("calls", place) if self._position(place, task) > each.touches.after)
+        yield from self._calls_inside(where, task)
+
+    def _lost_targets(self, level: str, task: WaitingTask) -> Iterator[Difference]:
+        """A task that has finished may lead to a node that is gone, and what it wrote would lead nowhere."""
+        for gone, differences in self._touched.get("task", {}).items():
+            if above(gone) == level and (task.leads is None or gone.rpartition("/")[2] in task.leads):
+                yield differences[0]
+
+    def _calls_inside(self, where: str, task: WaitingTask) -> Iterator[Difference]:
+        if not self._rewrites:
+            return
+        is_functional = self._flat.levels.get(above(where), {}).get("kind") == "functional"
+        if task.calls and not is_functional:
+            reason = f"node '{where}' has called tasks that have finished; their results cannot be moved"
+            yield Difference("calls-inside", where, "breaks", reason, _ANSWER_FIRST)
+        is_called = task.called or bool(self._flat.nodes.get(where, {}).get("called"))
+        if is_called and task.inner is not None and self._is_changed(where):
+            reason = f"something waits in a graph that node '{where}' calls from its code, and it has changed"
+            yield Difference("called-graph", where, "breaks", reason, _ANSWER_FIRST)
+
+    def _position(self, place: str, task: WaitingTask) -> int:
+        """How far into its code a task has come, as the number of calls that it may depend on; 0: it has not begun."""
+        if not task.calls and not task.asked:
+            return 0
+        calls = (self._flat.levels.get(place) or self._flat.nodes.get(place) or {}).get("calls") or []
+        asked, finished = task.asked, task.calls
+        for index, call in enumerate(calls):
+            if call["task"] == INTERRUPT:
+                asked -= 1
+            else:
+                finished -= 1
+            if asked <= 0 and finished <= 0:
+                return index + 1
+        return len(calls) + 1  # it calls in a loop, or what cannot be read
+
+    def _is_changed(self, where: str) -> bool:
+        return any(each == where or each.startswith(f"{where}/") for each in self._changed)
+
+
+_ANSWER_FIRST = "let the thread finish what waits on its own version first"
+
+
+def _stays(difference: Difference) -> Grade:
+    return Grade("stays", difference.reason, difference.hint)
+
+
+def _parsed(waits: str | None) -> WaitingSet | None:
+    try:
+        return WaitingSet.parse(waits)
+    except ValueError:
+        return None
+
+
+def _is_asked(difference: Difference, task: WaitingTask) -> bool:
+    """Whether the question that waits may be one that has changed."""
+    touches = difference.touches
+    concerned = not touches.tool or not task.tools or touches.tool in task.tools
+    return concerned and task.asked > touches.after
+
+
+def _concerns(difference: Difference, task: WaitingTask) -> bool:
+    """Whether a call that waits is one that the difference of a tool hurts."""
+    touches = difference.touches
+    arguments = task.tools.get(touches.tool)
+    if arguments is None or touches.argument is None:
+        return arguments is not None
+    return (touches.argument in arguments) == touches.with_argument

@@ -1,0 +1,189 @@
+"""One thread's state from one version of its graph to another: read, rewritten, restored, landed.
+
+```
+landed = await mover.move(thread_id)    # checked by the newer graph, nothing stored yet
+```
+Whoever has the thread stores what was landed, in the transaction that changes the thread's row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from changeover.build.deadline import DeadlinePassed, run_in_thread
+from changeover.build.loaded import LoadedGraph, LoadedVersion
+from changeover.build.loader import Loader
+from changeover.checkpoints.saver import bound_to
+from changeover.contracts.chain import Chain, Move, chain_of
+from changeover.contracts.grading import Grading, Level
+from changeover.contracts.names import Names
+from changeover.contracts.steps import Step
+from changeover.errors import Conflict
+from changeover.migrations.frames import Frame
+from changeover.migrations.landing import TAG, Landed, Runway, land
+from changeover.migrations.reading import NotMovable, read_thread
+from changeover.migrations.restoring import restore
+from changeover.migrations.rewriting import Directed, Transform, rewrite
+from changeover.migrations.serializing import moving_serializer
+from changeover.store.records import GraphEntry, VersionId
+from changeover.store.versions import Versions
+
+log = logging.getLogger(__name__)
+
+STEP_TIMEOUT_S = 10.0
+KNOWN = 32
+
+
+@dataclass(frozen=True)
+class Side:
+    """A graph as one version has it, and that version's steps."""
+
+    version: VersionId
+    loaded: LoadedVersion
+    graph: LoadedGraph
+    entry: GraphEntry
+
+    @property
+    def contract(self) -> Mapping[str, Any]:
+        return self.graph.compiled.contract
+
+    @property
+    def chain(self) -> Chain:
+        return chain_of(self.entry.chain)
+
+    @property
+    def level(self) -> Level:
+        return Level(self.version, self.contract, self.chain, self.entry.contract_digest)
+
+    def transform(self, step: Step, *, forward: bool) -> Transform | None:
+        if not step.is_python:
+            return None
+        return self.loaded.steps.up(step) if forward else self.loaded.steps.down(step)
+
+    def function(self, step: Step, ref: str) -> Callable[[Any], Any]:
+        return self.loaded.steps.function(ref)
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Moves threads of one graph from `older` to `newer`, whichever of them was made first."""
+
+    older: Side
+    newer: Side
+    grading: Grading
+    moves: Sequence[Directed]
+    alike: Sequence[str]  # versions whose saved state is as that of `newer`
+
+    @property
+    def steps(self) -> list[str]:
+        """The names of the steps that are done or undone, in order."""
+        return [directed.step.title for directed in self.moves]
+
+    async def move(self, thread_id: str) -> Landed | None:
+        """The thread's newest state as the newer version has it; None if it has none. Raises `NotMovable`."""
+        if self.grading.blocked is not None:
+            raise NotMovable(self.grading.blocked.reason, hint=self.grading.blocked.hint)
+        async with AsyncExitStack() as stack:
+            where = {"configurable": {"thread_id": thread_id}}
+            older = await stack.enter_async_context(self.older.graph.opened(where, "threads.read"))
+            newer = await stack.enter_async_context(self.newer.graph.opened(where, "threads.read"))
+            saver = older.checkpointer
+            assert isinstance(saver, BaseCheckpointSaver)
+            root = await read_thread(older, saver, thread_id, self.older.contract)
+            if root is None or self._has_landed(root):
+                return None
+            await self._rewrite(root)
+            target = newer.checkpointer
+            assert isinstance(target, BaseCheckpointSaver)
+            await restore(root, self.newer.contract, target, thread_id, self.alike)
+            runway = Runway(self.newer.version, newer, self.newer.contract, self._writing(target))
+            return await land(root, runway, thread_id)
+
+    def _has_landed(self, root: Frame) -> bool:
+        """Whether an earlier move came as far as the saver, which keeps its state elsewhere, but not to our row."""
+        tag = root.saved.metadata.get(TAG)
+        return tag in self.alike and self.older.version not in self.alike
+
+    async def _rewrite(self, root: Frame) -> None:
+        if not self.moves:
+            return
+        work = partial(rewrite, root, self.moves)
+        if not any(directed.runs_code for directed in self.moves):
+            work()
+            return
+        try:
+            await run_in_thread(work, STEP_TIMEOUT_S)
+        except DeadlinePassed:
+            raise NotMovable(
+                f"the steps {', '.join(self.steps)} did not end within {STEP_TIMEOUT_S:g} s",
+                code="step-timeout",
+                hint="look for a loop or a wait in their code; the thread is as it was",
+            ) from None
+
+    def _writing(self, saver: BaseCheckpointSaver[Any]) -> BaseCheckpointSaver[Any]:
+        """The newer version's saver, which can write objects of the older one too."""
+        classes = _classes(self.moves)
+        older, newer = self.older.graph.tree, self.newer.graph.tree
+        if (older is newer or older is None) and not classes:
+            return saver
+        return bound_to(saver, moving_serializer(older, newer, classes))
+
+
+class Movers:
+    """The movers of a process, by graph and pair of versions: what a pair has in common is found out once."""
+
+    def __init__(self, loader: Loader, versions: Versions) -> None:
+        self._loader = loader
+        self._versions = versions
+        self._known: OrderedDict[tuple[str, str, str], Mover] = OrderedDict()
+
+    @asynccontextmanager
+    async def between(self, graph: str, own: VersionId, other: VersionId) -> AsyncIterator[Mover]:
+        """A mover whose versions stay loaded within. Raises `NotMovable` where one of them cannot be loaded."""
+        with self._loader.keeping(own), self._loader.keeping(other):
+            older, newer = await self._side(graph, own), await self._side(graph, other)
+            key = (graph, own, other)
+            known = self._known.get(key)
+            if known is None or known.older.loaded is not older.loaded or known.newer.loaded is not newer.loaded:
+                alike = await self._versions.alike(graph, other)
+                known = self._known[key] = _mover(older, newer, alike)
+            self._known.move_to_end(key)
+            while len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+            yield known
+
+    async def _side(self, graph: str, version: VersionId) -> Side:
+        try:
+            loaded, row = await asyncio.gather(self._loader.load(version), self._versions.get(version))
+        except Conflict as error:
+            raise NotMovable(f"{version} cannot be loaded here: {error.message}", hint=error.hint) from error
+        if graph not in loaded.graphs or graph not in row.graphs:
+            raise NotMovable(f"{version} has no graph '{graph}'", code="unknown-graph")
+        return Side(version, loaded, loaded.graphs[graph], row.graphs[graph])
+
+
+def _mover(older: Side, newer: Side, alike: Sequence[str]) -> Mover:
+    grading = Grading(older.level, newer.level)
+    moves = [_directed(move, older, newer) for move in grading.moves]
+    return Mover(older, newer, grading, moves, alike)
+
+
+def _directed(move: Move, older: Side, newer: Side) -> Directed:
+    """A step is done with the code of the version that has it, and undone with that of the version that is left."""
+    return Directed(move, newer if move.forward else older, newer.contract if not move.forward else older.contract)
+
+
+def _classes(moves: Sequence[Directed]) -> dict[str, str]:
+    """Where each class that a step renames is at the end."""
+    names = Names.of([directed.move for directed in moves])
+    said = [name for directed in moves for pair in directed.step.parts.types.rename.items() for name in pair]
+    return {name: names.type(name) for name in said if names.type(name) != name}

@@ -1,0 +1,175 @@
+"""Moving threads: one that a run has, one by hand, many in batches. Each lands in one transaction with its row.
+
+Who may be moved is graded by the contracts before; the newer graph has the last word. What cannot be moved is refused
+with the reason, and is exactly as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from changeover.checkpoints import whole
+from changeover.contracts.grading import Grade
+from changeover.errors import ChangeoverError, Conflict, NotFound
+from changeover.migrations.landing import Landed
+from changeover.migrations.mover import Mover, Movers
+from changeover.migrations.reading import NotMovable
+from changeover.migrations.situations import situation
+from changeover.store.connection import Connection
+from changeover.store.landings import Landing, Landings, RestingLanding, Sight
+from changeover.store.records import Run, Thread, VersionId
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 10  # moves that meet somebody who changes the thread; each time they are made again
+
+Fate = Literal["moved", "current", "stays", "busy", "failed"]
+
+
+@dataclass(frozen=True)
+class Fated:
+    """What became of one thread. `reason` says why it stays, or how it moved."""
+
+    thread_id: str
+    fate: Fate
+    reason: str = ""
+    hint: str | None = None
+    code: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"thread_id": self.thread_id, "fate": self.fate, "reason": self.reason, "hint": self.hint}
+
+
+class Moving:
+    """Invariant: a thread's row names the version whose contract its newest state has, at every committed state."""
+
+    def __init__(self, movers: Movers, landings: Landings, saver: BaseCheckpointSaver[Any]) -> None:
+        self._movers = movers
+        self._landings = landings
+        self._saver = saver
+
+    async def for_run(self, run: Run, writer: VersionId, to: VersionId) -> Landing:
+        """The landing of a thread that the run has, to be stored with its row. Raises `NotMovable`."""
+        assert run.thread_id is not None
+        async with self._movers.between(run.graph, writer, to) as mover:
+            return await self._landing(mover, run.thread_id)
+
+    async def one(self, thread_id: str, to: VersionId, reason: str) -> Fated:
+        """Move a thread that no run has, and bind it to the version. Raises what keeps it from that."""
+        for _ in range(ATTEMPTS):
+            sight = await self._sight(thread_id)
+            thread = sight.thread
+            if thread.graph is None or thread.version is None:
+                raise Conflict(f"thread {thread_id} is on no version yet", code="no-graph", hint="run a graph on it")
+            if sight.is_busy:
+                raise _busy(thread_id)
+            if thread.version == to and thread.saved_by is None:
+                return Fated(thread_id, "current", f"it is on {to} already")
+            async with self._movers.between(thread.graph, _writer(thread), to) as mover:
+                await self._demand_movable(mover, thread)
+                landing = await self._landing(mover, thread_id)
+            (landed,) = await self._landings.land([RestingLanding(sight, to, landing, reason)])
+            if landed == "landed":
+                return Fated(thread_id, "moved", reason)
+        raise _busy(thread_id)
+
+    async def many(self, sights: Sequence[Sight], to: VersionId, reason: str, *, dry_run: bool = False) -> list[Fated]:
+        """Move threads of one graph whose state one version saved, and store them in one transaction."""
+        fates: list[Fated] = []
+        ready: list[RestingLanding] = []
+        for sight in sights:
+            found = await self._prepared(sight, to, reason)
+            if isinstance(found, Fated):
+                fates.append(found)
+            else:
+                ready.append(found)
+        if dry_run:
+            return fates + [Fated(one.sight.thread.id, "moved", reason) for one in ready]
+        landed = await self._landings.land(ready) if ready else []
+        for one, how in zip(ready, landed, strict=True):
+            moved: Fate = "moved" if how == "landed" else "busy"
+            fates.append(Fated(one.sight.thread.id, moved, reason if how == "landed" else "a run has it"))
+        return fates
+
+    async def grade(self, thread: Thread, to: VersionId) -> Grade:
+        """What a move of the thread would be, by the contracts."""
+        assert thread.graph is not None
+        async with self._movers.between(thread.graph, _writer(thread), to) as mover:
+            return mover.grading.grade(await self._waits(mover, thread), thread.waiting)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    async def _prepared(self, sight: Sight, to: VersionId, reason: str) -> RestingLanding | Fated:
+        thread = sight.thread
+        assert thread.graph is not None
+        if sight.is_busy:
+            return Fated(thread.id, "busy", "a run has it")
+        try:
+            async with self._movers.between(thread.graph, _writer(thread), to) as mover:
+                await self._demand_movable(mover, thread)
+                return RestingLanding(sight, to, await self._landing(mover, thread.id), reason)
+        except ChangeoverError as error:
+            return Fated(thread.id, "stays", error.message, error.hint, error.code)
+        except Exception as error:  # border: code of the project takes part
+            log.exception("thread_not_migrated", extra={"thread_id": thread.id})
+            return Fated(thread.id, "failed", f"{type(error).__name__}: {error}"[:2000])
+
+    async def _demand_movable(self, mover: Mover, thread: Thread) -> None:
+        found = mover.grading.grade(await self._waits(mover, thread), thread.waiting)
+        if found.verdict == "stays":
+            raise NotMovable(
+                f"thread {thread.id} stays on {mover.older.version}: {found.reason}",
+                code="contract-differs",
+                hint=found.hint,
+            )
+
+    async def _waits(self, mover: Mover, thread: Thread) -> str | None:
+        """The waiting set, read anew where an earlier release, or a crash, left none."""
+        if thread.waiting is None or thread.waits is not None:
+            return thread.waits
+        where: Any = {"configurable": {"thread_id": thread.id}}
+        async with mover.older.graph.opened(where, "threads.read") as graph:
+            saver = graph.checkpointer
+            assert isinstance(saver, BaseCheckpointSaver)
+            return (await situation(graph, saver, where, mover.older.contract)).waits or "[]"
+
+    async def _landing(self, mover: Mover, thread_id: str) -> Landing:
+        grading = mover.grading
+        if grading.blocked is None and not mover.moves and not grading.rewrites:
+            return Landing(_nothing)
+        landed = await mover.move(thread_id)
+        if landed is None:
+            return Landing(_nothing)
+        change = whole.update(self._saver, landed.staged)
+        await change.follow()  # state that is kept elsewhere; who reads it then sees by its tag who wrote it
+        return _landing_of(landed, change.write, mover.steps)
+
+    async def _sight(self, thread_id: str) -> Sight:
+        found = await self._landings.sights([thread_id])
+        if not found:
+            raise NotFound(
+                f"there is no thread '{thread_id[:255]}'", code="unknown-thread", hint="see `changeover threads`"
+            )
+        return found[0]
+
+
+def _landing_of(landed: Landed, write: Any, steps: Sequence[str]) -> Landing:
+    return Landing(write, landed.waits, landed.waiting, landed.interrupts, landed.tasks, steps)
+
+
+def _writer(thread: Thread) -> VersionId:
+    assert thread.saved_version is not None
+    return thread.saved_version
+
+
+def _nothing(connection: Connection) -> None:
+    """The saved state fits as it is."""
+
+
+def _busy(thread_id: str) -> Conflict:
+    return Conflict(f"a run is at work on thread {thread_id}", code="thread-busy", hint="try again when it has ended")

@@ -1,0 +1,222 @@
+"""Reading the head of a thread with the version that saved it: which task a pending write belongs to, and what waits.
+
+The graph itself is asked for its tasks, so that their ids need not be computed. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointTuple, DeltaChannelHistory
+from langgraph.pregel import Pregel
+from langgraph.types import StateSnapshot
+
+from changeover.errors import ChangeoverError, Conflict
+from changeover.migrations.calls import find_calls
+from changeover.migrations.frames import CONTROL, Frame, Task, within
+
+Graph = Pregel[Any, Any, Any, Any]
+NO_TASK = "00000000-0000-0000-0000-000000000000"
+SAVER = "__pregel_checkpointer"
+SNAPSHOT = "_DeltaSnapshot"
+
+
+class NotMovable(Conflict):
+    """The thread cannot be moved, and is exactly as it was."""
+
+    default_code = "cannot-migrate"
+
+
+class HeadsOf(BaseCheckpointSaver[Any]):
+    """A saver as it is read during one move: each head once, and as a copy, since LangGraph changes what it reads."""
+
+    def __init__(self, base: BaseCheckpointSaver[Any]) -> None:
+        super().__init__(serde=base.serde)
+        self._base = base
+        self._heads: dict[tuple[str, str, str | None], CheckpointTuple | None] = {}
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        where = config["configurable"]
+        key = (str(where["thread_id"]), where.get("checkpoint_ns", ""), where.get("checkpoint_id"))
+        if key not in self._heads:
+            self._heads[key] = await self._base.aget_tuple(config)
+        found = self._heads[key]
+        return found and found._replace(
+            checkpoint=_copied(found.checkpoint), pending_writes=list(found.pending_writes or [])
+        )
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        return await self._base.aget_delta_channel_history(config=config, channels=channels)
+
+    def alist(self, config: RunnableConfig | None, **options: Any) -> AsyncIterator[CheckpointTuple]:
+        return self._base.alist(config, **options)
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        return self._base.get_next_version(current, channel)
+
+
+def _copied(checkpoint: Checkpoint) -> Checkpoint:
+    return {
+        **checkpoint,
+        "channel_values": dict(checkpoint["channel_values"]),
+        "channel_versions": dict(checkpoint["channel_versions"]),
+        "versions_seen": {node: dict(seen) for node, seen in checkpoint["versions_seen"].items()},
+    }
+
+
+async def read_thread(
+    graph: Graph, saver: BaseCheckpointSaver[Any], thread_id: str, contract: Mapping[str, Any]
+) -> Frame | None:
+    """The newest state of a thread; None if it has none. Raises `NotMovable`."""
+    reader = _Reader(HeadsOf(saver), thread_id)
+    return await reader.frame(graph, contract, (), "")
+
+
+class _Reader:
+    def __init__(self, heads: HeadsOf, thread_id: str) -> None:
+        self._heads = heads
+        self._thread_id = thread_id
+
+    async def frame(
+        self, graph: Graph, contract: Mapping[str, Any], path: tuple[str, ...], namespace: str
+    ) -> Frame | None:
+        snapshot = await self._ask(graph, namespace)
+        if snapshot.metadata is None:
+            return None
+        own = str(snapshot.config["configurable"].get("checkpoint_ns", ""))
+        saved = await self._head(own)
+        if saved is None:
+            return None
+        frame = Frame(
+            path,
+            own,
+            saved,
+            dict(saved.checkpoint["channel_values"]),
+            dict(saved.checkpoint["channel_versions"]),
+            {node: dict(seen) for node, seen in saved.checkpoint["versions_seen"].items()},
+        )
+        frame.types = {name: about.get("type") for name, about in (contract.get("channels") or {}).items()}
+        _fill_in_deltas(frame, graph, snapshot)
+        frame.tasks = [
+            Task(task.id, task.name, _send_of(task.path), origin=frame.task_namespace(task.name, task.id))
+            for task in snapshot.tasks
+        ]
+        self._give_writes(frame, contract)
+        await self._read_inside(frame, graph, contract)
+        return frame
+
+    async def _ask(self, graph: Graph, namespace: str) -> StateSnapshot:
+        """What LangGraph says of a graph's head, as it does for a subgraph."""
+        asked = copy.copy(graph)
+        if asked.checkpointer is None or not namespace:
+            asked.checkpointer = self._heads
+        where = {"thread_id": self._thread_id, "checkpoint_ns": namespace, SAVER: self._heads}
+        try:
+            return await asked.aget_state({"configurable": where})
+        except ChangeoverError:
+            raise
+        except Exception as error:  # border: code of the project takes part in reading a state
+            raise NotMovable(
+                f"its state cannot be read by the version that saved it: {type(error).__name__}: {error}"[:2000]
+            ) from error
+
+    async def _head(self, namespace: str) -> CheckpointTuple | None:
+        return await self._heads.aget_tuple(
+            {"configurable": {"thread_id": self._thread_id, "checkpoint_ns": namespace}}
+        )
+
+    def _give_writes(self, frame: Frame, contract: Mapping[str, Any]) -> None:
+        """Each pending write to its task. Raises where there is one of which nobody can say whose it is."""
+        by_task: dict[str, list[tuple[str, Any]]] = {}
+        for task_id, channel, value in frame.saved.pending_writes or []:
+            by_task.setdefault(task_id, []).append((channel, value))
+        frame.loose = by_task.pop(NO_TASK, [])
+        for task in frame.tasks:
+            task.writes = by_task.pop(task.id, [])
+            task.is_finished = any(channel not in CONTROL for channel, _ in task.writes)
+        if not by_task:
+            return
+        unknown = set(by_task)
+        for call in find_calls(frame, frame.tasks, _task_names(contract), unknown):
+            call.writes = by_task[call.id]
+            _task_of(call).calls.append(call)
+        if unknown:
+            raise NotMovable(
+                "it waits in the middle of a step, with results of which the version that saved them says no more whose"
+                " they are (an error handler's, or of a task that is called in a way that cannot be followed)",
+                code="unknown-writes",
+                hint="let the thread go on where it is; it moves when the step has ended",
+            )
+
+    async def _read_inside(self, frame: Frame, graph: Graph, contract: Mapping[str, Any]) -> None:
+        """The frames of the subgraphs that its tasks wait in, and of those that have a memory of their own."""
+        nodes: Mapping[str, Any] = contract.get("nodes") or {}
+        if not any(node.get("subgraph") for node in nodes.values()):
+            return
+        inner: dict[str, Any] = dict(graph.get_subgraphs())
+        for task in frame.tasks:
+            found = inner.get(task.node)
+            if found is None or task.is_finished or not isinstance(found, Pregel):
+                continue
+            namespace = frame.task_namespace(task.node, task.id)
+            about = nodes.get(task.node) or {}
+            if about.get("called") and await self._head(within(namespace, "1")) is not None:
+                raise NotMovable(
+                    f"node '{task.node}' has called a subgraph more than once in the step that it waits in",
+                    code="subgraph-called-twice",
+                    hint="let the thread go on where it is; it moves when the node has ended",
+                )
+            task.inner = await self.frame(found, about.get("subgraph") or {}, (*frame.path, task.node), namespace)
+        waiting = {task.node for task in frame.tasks if task.inner is not None}
+        for name, found in inner.items():
+            about = nodes.get(name) or {}
+            if not about.get("memory") or name in waiting or not isinstance(found, Pregel):
+                continue
+            namespace = within(_without_ids(frame.namespace), name)
+            memory = await self.frame(found, about.get("subgraph") or {}, (*frame.path, name), namespace)
+            if memory is not None:
+                frame.memories[name] = memory
+
+
+def _fill_in_deltas(frame: Frame, graph: Graph, snapshot: StateSnapshot) -> None:
+    """Keys that are kept as changes, with their full value: what a head says of them lies in older checkpoints."""
+    for name, value in list(frame.values.items()):
+        if type(value).__name__ == SNAPSHOT:
+            frame.values[name] = value.value
+    channels = graph.channels
+    shown = snapshot.values if isinstance(snapshot.values, dict) else {}
+    for name in frame.versions:
+        if name not in frame.values and type(channels.get(name)).__name__ == "DeltaChannel" and name in shown:
+            frame.values[name] = shown[name]
+
+
+def _send_of(path: tuple[Any, ...]) -> int | None:
+    is_send = len(path) > 1 and path[0] == "__pregel_push" and isinstance(path[1], int)
+    return path[1] if is_send else None
+
+
+def _task_of(call: Any) -> Task:
+    while not isinstance(call, Task):
+        call = call.parent
+    return call
+
+
+def _task_names(contract: Mapping[str, Any]) -> Collection[str]:
+    """The tasks that a graph's nodes may call."""
+    names = set(contract.get("tasks") or ())
+    for call in contract.get("calls") or ():
+        names.add(call["task"])
+    for node in (contract.get("nodes") or {}).values():
+        names.update(call["task"] for call in node.get("calls") or ())
+        names.update(node.get("tasks") or ())
+    return sorted(names)
+
+
+def _without_ids(namespace: str) -> str:
+    """The place of a memory in graphs inside graphs: it lasts longer than the tasks around it."""
+    return "|".join(part.partition(":")[0] for part in namespace.split("|")) if namespace else ""

@@ -1,0 +1,79 @@
+"""What a thread waits for, read from its newest state with the graph that saved it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.pregel import Pregel
+from langgraph.types import StateSnapshot
+
+from changeover.contracts.waiting import answered, finished_calls, leads_to, waiting_set
+from changeover.store.records import Waiting
+
+SENDS = "__pregel_tasks"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """`waiting`: in a word; `waits`: the waiting set as text, None where nothing waits."""
+
+    waiting: Waiting | None
+    waits: str | None
+
+
+async def situation(
+    graph: Pregel[Any, Any, Any, Any],
+    saver: BaseCheckpointSaver[Any],
+    config: RunnableConfig,
+    contract: Mapping[str, Any],
+) -> Situation:
+    """Of the newest state of the thread that `config` names, as the graph reads it from the saver."""
+    return await situation_of(await graph.aget_state(config, subgraphs=True), saver, contract)
+
+
+async def situation_of(
+    snapshot: StateSnapshot, saver: BaseCheckpointSaver[Any], contract: Mapping[str, Any]
+) -> Situation:
+    """The same of a state that was read with its subgraphs."""
+    waiting = waits_for(snapshot)
+    if waiting is None:
+        return Situation(None, None)
+    resumes: dict[str, int] = {}
+    leads: dict[str, tuple[str, ...]] = {}
+    sends: dict[str, list[Any]] = {}
+    calls: dict[str, int] = {}
+    for state in _states(snapshot):
+        where = state.config["configurable"]
+        namespace = str(where.get("checkpoint_ns", ""))
+        saved = await saver.aget_tuple({"configurable": {"thread_id": where["thread_id"], "checkpoint_ns": namespace}})
+        if saved is None:
+            continue
+        writes = saved.pending_writes or []
+        resumes |= answered(writes)
+        leads |= leads_to(writes)
+        calls[namespace] = finished_calls(writes, [task.id for task in state.tasks])
+        sends[namespace] = list(saved.checkpoint["channel_values"].get(SENDS) or ())
+    found = waiting_set(snapshot, resumes, contract=contract, sends=sends, calls=calls, leads=leads)
+    return Situation(waiting, found.format())
+
+
+def waits_for(snapshot: StateSnapshot) -> Waiting | None:
+    """What the newest state of a thread waits for."""
+    if snapshot.interrupts:
+        return "interrupt"
+    if any(task.error is not None for task in snapshot.tasks):
+        return "failure"
+    return "breakpoint" if snapshot.next else None
+
+
+def _states(snapshot: StateSnapshot) -> Iterator[StateSnapshot]:
+    if snapshot.metadata is None:
+        return
+    yield snapshot
+    for task in snapshot.tasks:
+        if isinstance(task.state, StateSnapshot):
+            yield from _states(task.state)

@@ -1,0 +1,65 @@
+"""The live threads that a switch would concern, in groups, with the policy that applies to each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from changeover.store.acceptance import Unchanging
+from changeover.store.connection import Connection
+from changeover.store.database import Database
+from changeover.store.records import VersionId
+from changeover.store.thread_groups import ThreadGroup, groups
+
+LISTED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedThreads:
+    """Threads that are alike, the version that a switch would lead them to, and the policy that applies to them."""
+
+    group: ThreadGroup
+    target: VersionId
+    policy: str
+
+
+class Plans:
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def threads(
+        self, targets: Mapping[str, VersionId], *, policy: str | None = None, listed: int = LISTED
+    ) -> Sequence[PlannedThreads]:
+        """Threads of these graphs that are not on their target yet; `policy` is what the switch says of threads."""
+        now = self._clock()
+        return await self._database.read(
+            lambda connection: threads_for_plan(connection, targets, now, policy=policy, listed=listed)
+        )
+
+
+def threads_for_plan(
+    connection: Connection,
+    targets: Mapping[str, VersionId],
+    now: float,
+    *,
+    policy: str | None = None,
+    listed: int = LISTED,
+) -> list[PlannedThreads]:
+    if not targets:
+        return []
+    conditions: list[str] = []
+    values: dict[str, str] = {}
+    for n, (graph, target) in enumerate(targets.items()):
+        conditions.append(f"(graph = :graph{n} AND (version <> :target{n} OR saved_by <> :target{n}))")
+        values |= {f"graph{n}": graph, f"target{n}": target}
+    known = Unchanging()
+    found = groups(connection, " OR ".join(conditions), values, now, listed)
+    return [
+        PlannedThreads(
+            group,
+            targets[group.graph],
+            group.applies(policy, known.graph(connection, group.version, group.graph)),
+        )
+        for group in found
+    ]
