@@ -43,6 +43,7 @@ from changeover.rollout.live import LiveEdits
 from changeover.rollout.operations import Drain, Receipt, Rollout, Wishes
 from changeover.rollout.registration import registration
 from changeover.runs.addresses import Addresses
+from changeover.runs.arrivals import Arrivals
 from changeover.runs.assistants import Assistants
 from changeover.runs.background import BackgroundRun, BackgroundRuns
 from changeover.runs.crons import Crons, request_of_cron
@@ -155,14 +156,15 @@ class GraphVersionManager:
                 in_use=self._in_use,
             )
             stack.callback(self.loader.close)
+            self.moving = Moving(Movers(self.loader, self.store.versions), self.store.landings, saver)
             self.engine = Engine(
                 self.store.runs,
                 self.in_flight,
                 self.loader.graph,
                 Rewinder(self.store.database, self._given_saver),
+                Arrivals(self.store.runs, self.store.landings, self.moving),
                 concurrency=self.settings.runs_concurrency,
             )
-            self.moving = Moving(Movers(self.loader, self.store.versions), self.store.landings, saver)
             self.background = BackgroundRuns(
                 self.engine, self.store.runs, self.store.streams, self._forget_thread, self._feedback
             )

@@ -124,6 +124,65 @@ def through_an_object(state: State) -> State:
     return {"note": desk.ask("made here")}
 
 
+class Careful(Desk):
+    def approve(self, state: State) -> State:
+        interrupt("careful")
+        return super().approve(state)
+
+
+class Team:
+    question = "Who?"
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def work(self, state: State) -> State:
+        interrupt(self.question)
+        return self.desk.approve(state)
+
+
+STEPS = [in_order, by_module]
+KINDS = {"one": by_module, "text": "two"}
+
+
+def in_steps(state: State) -> State:
+    for step in STEPS:
+        state = step(state)
+    return state
+
+
+def by_kind(state: State) -> State:
+    return KINDS[state["note"]](state)
+
+
+def alias(state: State) -> State:
+    ask = helper
+    return {"note": ask("x")}
+
+
+def through_partial(state: State) -> State:
+    sure = functools.partial(interrupt, "Sure?")
+    return {"note": sure()}
+
+
+SURE = functools.partial(interrupt, "Sure?")
+
+
+def through_global_partial(state: State) -> State:
+    return {"note": SURE()}
+
+
+def of_a_model(state: State) -> State:
+    return {"note": interrupt({"draft": str(QUESTION), "why": QUESTION.upper()})}
+
+
+def made(text: str) -> Callable[[State], State]:
+    def node(state: State) -> State:
+        return {"note": interrupt(text)}
+
+    return node
+
+
 async def given(state: State) -> State:
     return {"note": interrupt("async")}
 
@@ -146,6 +205,18 @@ NODES: dict[str, tuple[Any, list[str]]] = {
     "callable_object": (Desk(), ["{'desk': text}"]),
     "method": (Desk().approve, ["{'desk': text}"]),
     "through_an_object": (through_an_object, ["{'desk': text}"]),
+    "super": (Careful(), ["'careful'", "{'desk': text}"]),
+    "held_object": (Team(Desk()).work, ['self.question with self.question = "Who?"', "{'desk': text}"]),
+    "in_steps": (in_steps, ["'first'", "'parts'", "f'each {part}'", "{'question': value}", "'one'"]),
+    "by_kind": (by_kind, ["'one'"]),
+    "alias": (alias, ["{'question': value}"]),
+    "through_partial": (through_partial, ["'Sure?'"]),
+    "through_global_partial": (through_global_partial, ['"Sure?"']),
+    "of_a_model": (
+        of_a_model,
+        ["{'draft': str(QUESTION), 'why': QUESTION.upper()} with QUESTION = \"Refund it?\""],
+    ),
+    "made": (made("From outside?"), ['text with text = "From outside?"']),
     "lambda": (lambda state: {"note": interrupt("short")}, ["'short'"]),
     "runnable": (RunnableLambda(plain, afunc=given), ["'async'"]),
 }

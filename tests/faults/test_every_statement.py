@@ -26,7 +26,7 @@ from fault_databases import Database, PostgresPlace, SqliteFile
 from changeover import GraphVersionManager
 from postgres_support import create_database, drop_database
 
-SAMPLE_S = float(os.environ.get("CHANGEOVER_FAULTS_S", "2"))  # for each test
+SAMPLE_S = float(os.environ.get("CHANGEOVER_FAULTS_S", "1"))  # for each test
 RECOVERY_S = 1.0  # a server that lives so long after it was ready has taken up what it found
 RECOVERY_STATEMENTS = 60  # that change something, more or less
 ALL = os.environ.get("CHANGEOVER_FAULTS") == "all"
@@ -98,6 +98,14 @@ class Fresh:
             drop_database(self.template.server, self.url)
 
 
+@pytest.fixture(scope="module")
+def writes(nursery: scenario.Nursery, template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """How many statements of the scenario change something, where nothing happens to it; more or less."""
+    copies = Fresh(template, tmp_path_factory.mktemp("count") / "project")
+    yield _count(nursery, copies, "writes")[0]
+    copies.drop()
+
+
 @pytest.fixture
 def fresh(template: Template, tmp_path: Path) -> Iterator[Fresh]:
     copies = Fresh(template, tmp_path / "project")
@@ -115,10 +123,10 @@ def test_without_a_fault_each_node_runs_once(nursery: scenario.Nursery, fresh: F
 
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_killed_at_any_statement_nothing_acknowledged_is_lost(
-    nursery: scenario.Nursery, fresh: Fresh, tmp_path: Path, side: str
+    nursery: scenario.Nursery, fresh: Fresh, writes: int, tmp_path: Path, side: str
 ) -> None:
     rounds = Rounds()
-    for at in _all() if ALL else _sample(_count(nursery, fresh, "writes")[0]):
+    for at in _all() if ALL else _sample(writes):
         reached = rounds.add(f"{side} statement {at}", _round(nursery, fresh, tmp_path, [Strike(at, side)]))
         if ALL and not reached:
             break
@@ -127,11 +135,11 @@ def test_killed_at_any_statement_nothing_acknowledged_is_lost(
 
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_killed_again_while_it_recovers_nothing_acknowledged_is_lost(
-    nursery: scenario.Nursery, fresh: Fresh, tmp_path: Path, side: str
+    nursery: scenario.Nursery, fresh: Fresh, writes: int, tmp_path: Path, side: str
 ) -> None:
     """The second death counts from the start of the process, through what it takes up."""
     rounds = Rounds()
-    first = _count(nursery, fresh, "writes")[0] // 2
+    first = writes // 2
     for at in _all() if ALL else _sample(RECOVERY_STATEMENTS):
         strikes = [Strike(first + at % 7, "after"), Strike(at, side)]
         reached = rounds.add(f"{side} statement {at} of recovery", _round(nursery, fresh, tmp_path, strikes))

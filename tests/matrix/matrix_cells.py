@@ -220,7 +220,7 @@ async def ended(
         return Outcome(Verdict.WRONG, str(error))
     except Exception:
         return Outcome(Verdict.RAISED, tail())
-    differs = difference(want, middle.values, end.values, heard(kind, talk))
+    differs = difference(want, middle.values, end.values, heard(kind, talk), but=kind.defaulted)
     return Outcome(Verdict.WRONG, differs) if differs else Outcome(Verdict.RIGHT)
 
 

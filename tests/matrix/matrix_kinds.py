@@ -82,6 +82,7 @@ class Kind:
     bare: bool = True  # whether the change is also tried without its step
     no_way_back: tuple[str, ...] = ()  # conditions whose thread cannot be what it was
     own: tuple[str, ...] = ()  # keys that each version gives values of its own
+    defaulted: tuple[str, ...] = ()  # keys that may be in the state with their default, or not
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -90,8 +91,12 @@ class Kind:
     @property
     def bare_conditions(self) -> tuple[Condition, ...]:
         """All where no step can help, else those that tell something."""
-        if not self.chain or not self.bare:
-            return self.conditions if self.bare else ()
+        if not self.bare:
+            return ()
+        return self.telling_conditions if self.chain else self.conditions
+
+    @property
+    def telling_conditions(self) -> tuple[Condition, ...]:
         telling = {*TELLING, *TOUCHED.get(self.name, ())}
         return tuple(one for one in self.conditions if self.family is not DESK or one.name in telling)
 
@@ -396,7 +401,7 @@ def dataclass_(name: str, change: Callable[[Any], Any], *chain: Step, **more: An
 
 
 MODEL_KINDS = (
-    pydantic("model_optional_field_added", lambda a: a.of(types.FormWithOptional)),
+    pydantic("model_optional_field_added", lambda a: a.of(types.FormWithOptional), defaulted=("lang",)),
     pydantic(
         "model_required_field_added",
         lambda a: a.of(types.FormWithRequired),
@@ -418,7 +423,7 @@ MODEL_KINDS = (
         lambda a: a.of(types.FormOfOwner, ticket=types.TicketWithOwner, has=frozenset({"owner"})),
         *state(convert={"ticket": OWNER}),
     ),
-    dataclass_("dataclass_optional_field_added", lambda a: a.of(types.CardWithOptional)),
+    dataclass_("dataclass_optional_field_added", lambda a: a.of(types.CardWithOptional), defaulted=("lang",)),
     dataclass_(
         "dataclass_required_field_added",
         lambda a: a.of(types.CardWithRequired),

@@ -84,7 +84,12 @@ def test_graphs_share_one_numbering() -> None:
         ("0001_x.yaml", "graph: desk\nstate: {rename: {a: b}, drop: [a]}\n", "migration-conflict", (2, 18)),
         ("0001_x.yaml", "graph: desk\nstate: {rename: {a: c, b: c}}\n", "migration-conflict", (2, 27)),
         ("0001_x.yaml", "graph: desk\nstate: {rename: {a: b}, convert: {a: str}}\n", "migration-conflict", (2, 35)),
-        ("0001_x.yaml", "graph: desk\nnodes: {rename: {a: b}}\nstate: {set: {a/k: 1}}\n", "migration-conflict", (3, 15)),
+        (
+            "0001_x.yaml",
+            "graph: desk\nnodes: {rename: {a: b}}\nstate: {set: {a/k: 1}}\n",
+            "migration-conflict",
+            (3, 15),
+        ),
         ("0001_x.yaml", "graph: desk\nnodes: {split: {a: {into: [b], at: c}}}\n", "migration-conflict", (2, 36)),
         ("0001_x.yaml", "graph: desk\nnodes: {rename: {a: b}, move: {a: c/b}}\n", "migration-conflict", (2, 32)),
         ("0001_x.py", "def up(state: return\n", "import", (1, 15)),

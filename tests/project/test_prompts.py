@@ -82,6 +82,6 @@ def test_a_switch_compares_words() -> None:
 
 
 def test_every_kind_of_file_has_a_schema() -> None:
-    assert set(schemas()) == {"agents.yaml", "tools.yaml", "graph", "prompt", "changeover.yaml"}
+    assert set(schemas()) == {"agents.yaml", "tools.yaml", "graph", "prompt", "changeover.yaml", "migration"}
     assert all(schema["properties"] for schema in schemas().values())
     assert "from" in str(schemas()["graph"])

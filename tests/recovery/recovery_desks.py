@@ -6,7 +6,6 @@ says. While a file `hold-NAME` is there the node waits, after its first line; wi
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
@@ -376,10 +375,29 @@ class Server:
             self._http.close()
 
 
-def strikes() -> Iterator[int]:
-    """At which changes of the database to kill: each, or by default some, others each time."""
-    step = 1 if os.environ.get("CHANGEOVER_FAULTS") == "all" else 16
-    return itertools.count(random.randint(1, step), step)
+class Strikes:
+    """At which changes of the database to kill: each of them (`make faults`), or by default one, another each time.
+
+    Who loops over them says when there was `nothing` left to strike at; then an earlier change is taken.
+    """
+
+    def __init__(self, changes: int) -> None:
+        self._changes = changes  # more or less
+        self._was_nothing = False
+
+    def __iter__(self) -> Iterator[int]:
+        is_sweep = os.environ.get("CHANGEOVER_FAULTS") == "all"
+        at = 1 if is_sweep else random.randint(1, self._changes)
+        while True:
+            self._was_nothing = False
+            yield at
+            if is_sweep == self._was_nothing:
+                return
+            at = at + 1 if is_sweep else random.randint(1, at - 1)
+
+    def nothing(self, at: int) -> None:
+        assert at > 1, "nothing was changed"
+        self._was_nothing = True
 
 
 def place_of(run: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from recovery_desks import Desk, Gone, Server, strikes
+from recovery_desks import Desk, Gone, Server, Strikes
 
 # graph, what is asked of the run, nodes before the breakpoint, nodes after it
 CASES = {
@@ -24,7 +24,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_killed_at_any_change_a_breakpoint_holds(make_desk: Any, case: str, durability: str) -> None:
     graph, asked, before, after = CASES[case]
-    for at in strikes():
+    strikes = Strikes(13 if durability == "exit" else 6 * len(before + after))
+    for at in strikes:
         desk: Desk = make_desk(f"break-{at}")
         trigger = desk.folder / "now"
         server = desk.start(at=at, side="before", kinds="writes", trigger=str(trigger))
@@ -36,7 +37,8 @@ def test_killed_at_any_change_a_breakpoint_holds(make_desk: Any, case: str, dura
             server.wait_for_end()
         else:
             server.kill()
-            break
+            strikes.nothing(at)
+            continue
         server = desk.start()
         runs = server.ask("GET", f"/threads/{thread}/runs")
         for run in runs:
@@ -59,7 +61,8 @@ def test_killed_between_two_breakpoints_the_second_one_holds(
     make_desk: Any, graph: str, between: str, last: str
 ) -> None:
     """The run that goes on from the first one is killed."""
-    for at in strikes():
+    strikes = Strikes(10)
+    for at in strikes:
         desk: Desk = make_desk(f"break-{at}")
         trigger = desk.folder / "now"
         server = desk.start(at=at, side="before", kinds="writes", trigger=str(trigger))
@@ -73,7 +76,8 @@ def test_killed_between_two_breakpoints_the_second_one_holds(
             server.wait_for_end()
         else:
             server.kill()
-            break
+            strikes.nothing(at)
+            continue
         server = desk.start()
         runs = server.ask("GET", f"/threads/{thread}/runs")
         for run in runs:

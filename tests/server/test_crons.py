@@ -328,9 +328,12 @@ async def test_the_thread_of_a_run_is_kept_or_goes_as_was_said(
 
         await eventually(began)
         await eventually(ended)
-        for thread in seen:
-            status = (await http.get(f"/threads/{thread}")).status_code
-            assert status == (200 if wish == "keep" else 404)
+
+        async def told() -> bool:
+            answers = [await http.get(f"/threads/{thread}") for thread in seen]
+            return {answer.status_code for answer in answers} == {200 if wish == "keep" else 404}
+
+        await eventually(told)
 
 
 async def test_a_cron_whose_thread_was_deleted_says_so(

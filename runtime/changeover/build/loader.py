@@ -225,7 +225,9 @@ class Loader:
         """Its modules are imported anew when the variables change that they may read while they are."""
         variant = self._workshop.fingerprint(environment, exported) if exported else ""
         folders = project.langgraph.folders if project.langgraph else ()
-        return self._trees.acquire(project.files, project.import_roots, folders, variant)
+        steps = {migration.path for migration in project.migrations}  # a new step makes no new graph
+        files = {path: content for path, content in project.files.items() if path not in steps}
+        return self._trees.acquire(files, project.import_roots, folders, variant)
 
     async def _rebuild(self, id_: VersionId) -> LoadedVersion:
         async with self._loading.setdefault(id_, asyncio.Lock()):

@@ -76,7 +76,13 @@ class Grading:
             by_path.setdefault(difference.touches.path, []).append(difference)
         unnoticed = not self._is_same and not self.differences
         self._rewrites = bool(self.moves) or unnoticed or any(each.rewrites for each in self.differences)
+        self._moved = {each.where for each in self.differences if each.what == "node-renamed"}
         self._changed = {each.where for each in self.differences if each.rewrites or each.grade != "safe"}
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether saved state has to be appended anew before the other version goes on with it."""
+        return self._rewrites
 
     def grade(self, waits: str | None, waiting: str | None) -> Grade:
         """What becomes of a thread with this waiting set; `waiting` says whether something waits at all."""
@@ -123,7 +129,8 @@ class Grading:
     def _against(self, where: str, task: WaitingTask) -> Iterator[Difference]:
         """What keeps this task from going on with the other version."""
         level = above(where)
-        yield from self._of("task", where)
+        if not self._has_moved_out(where, task):
+            yield from self._of("task", where)
         yield from self._of("inside", level)
         if task.state == "finished":
             yield from self._lost_targets(level, task)
@@ -133,6 +140,11 @@ class Grading:
         for place in (level, where):
             yield from (each for each in self._of("calls", place) if self._position(place, task) > each.touches.after)
         yield from self._calls_inside(where, task)
+
+    def _has_moved_out(self, where: str, task: WaitingTask) -> bool:
+        """Whether steps say where everything is that waits inside of this node, so that the node itself may be gone."""
+        inner = task.inner.tasks if task.inner is not None else ()
+        return bool(inner) and all(f"{where}/{each.node}" in self._moved for each in inner)
 
     def _lost_targets(self, level: str, task: WaitingTask) -> Iterator[Difference]:
         """A task that has finished may lead to a node that is gone, and what it wrote would lead nowhere."""

@@ -40,7 +40,7 @@ def _changed(level: str, join: str, carried: Key, theirs: list[Key]) -> Differen
     if now is None:
         reason = f"the join {_told(carried)} is gone; what it has gathered would be lost, and '{carried[1]}' never run"
     else:
-        reason = f"the join of {_names(carried)} before '{carried[1]}' waits for {_names(now)} now; it would never run"
+        reason = f"'{carried[1]}' waited for {_names(carried)} and waits for {_names(now)} now; it would never run"
     return Difference("join-changed", below(level, join), "breaks", reason, hint, touches=touches)
 
 

@@ -41,6 +41,8 @@ from changeover.contracts.code import (
 )
 
 FOLLOW_DEPTH = 12
+REACH_DEPTH = 4
+FUNCTIONS = (FunctionType, MethodType, functools.partial, staticmethod, classmethod)
 INTERRUPT = "interrupt"
 QUESTION = "__question__"  # an attribute of a function whose one question is known without reading it
 ASKING_NAMES = frozenset({INTERRUPT, "NodeInterrupt"})
@@ -62,9 +64,18 @@ class Ask:
 
 @dataclass(frozen=True)
 class _Instance:
-    """An object of which the class is known and nothing else."""
+    """An object of which the class is known and nothing else; for `super()` the class that it stands after."""
 
     cls: type
+    after: type | None = None
+
+
+@dataclass(frozen=True)
+class _Partial:
+    """A partial that is made where it is called, with the texts of what it was given."""
+
+    function: Any
+    given: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -134,8 +145,10 @@ class Questions:
             self._within.pop()
 
     def follows(self, function: FunctionType, caller: FunctionType) -> bool:
-        """Whether a call leads on: into the project, and within a module."""
-        return self.ownership.owns(function) or function.__globals__ is caller.__globals__
+        """Whether a call leads on: into the project, within a module, and to an installed function that asks."""
+        if self.ownership.owns(function) or function.__globals__ is caller.__globals__:
+            return True
+        return any(is_interrupt(value) for value in used_by(function).values())
 
     def task(self, thing: Any, call: str) -> Ask:
         inner = () if thing in self._within else self.of(thing.func)
@@ -175,7 +188,7 @@ class Questions:
 
     def _may_ask(self, function: FunctionType, owner: Any) -> bool:
         """Whether reading can find anything. Far cheaper than reading; wrong in one direction only."""
-        key = (function, type(owner))
+        key = (function, _class_of(owner))
         if key not in self._may:
             self._may[key] = self._can_reach(function, owner)
         return self._may[key]
@@ -199,28 +212,39 @@ class Questions:
                 waiting += [inner for inner in self._reached(value, names, one) if self.follows(inner[0], one)]
         return False
 
-    def _reached(self, value: Any, names: set[str], caller: FunctionType) -> Iterator[tuple[FunctionType, Any]]:
+    def _reached(
+        self, value: Any, names: set[str], caller: FunctionType, depth: int = REACH_DEPTH
+    ) -> Iterator[tuple[FunctionType, Any]]:
+        """The functions that a value leads to, where only what is in `names` is asked of it."""
+        if not depth or value is None or isinstance(value, PLAIN_VALUES):
+            return
+        held: list[Any] = []
         if isinstance(value, ModuleType):
-            if self.ownership.is_project(value.__name__):
-                for name in sorted(names & vars(value).keys()):
-                    if not isinstance(vars(value)[name], ModuleType):
-                        yield from self._reached(vars(value)[name], names, caller)
-            return
-        if value is None or isinstance(value, PLAIN_VALUES):
-            return
-        found = plain_function(value)
-        if found is not None and not is_task(value):
-            yield found
-        own = str(caller.__globals__.get("__name__"))
-        for base in (value if isinstance(value, type) else type(value)).__mro__:
-            if base.__module__ != own and not self.ownership.is_project(base.__module__):
+            known = vars(value) if self.ownership.is_project(value.__name__) else {}
+            held = [known[name] for name in sorted(names & known.keys())]
+        elif isinstance(value, (list, tuple, dict)):
+            held = list(_flat([value]))
+        else:
+            found = None if is_task(value) else plain_function(value)
+            if found is not None:
+                yield found
+            yield from self._methods(value, names, caller)
+            if not isinstance(value, (type, FunctionType)):
+                own = getattr(value, "__dict__", None)
+                held = [own[name] for name in sorted(names & own.keys())] if isinstance(own, dict) else []
+        for inner in held:
+            yield from self._reached(inner, names, caller, depth - 1)
+
+    def _methods(self, value: Any, names: set[str], caller: FunctionType) -> Iterator[tuple[FunctionType, Any]]:
+        module = str(caller.__globals__.get("__name__"))
+        for base in _class_of(value).__mro__:
+            if base.__module__ != module and not self.ownership.is_project(base.__module__):
                 continue
             for name in sorted({*names, "__init__"} & vars(base).keys()):
                 method = vars(base)[name]
-                if isinstance(method, (FunctionType, staticmethod, classmethod)):
-                    inner = plain_function(method)
-                    if inner is not None:
-                        yield inner[0], value
+                inner = plain_function(method) if isinstance(method, FUNCTIONS) else None
+                if inner is not None:
+                    yield inner[0], value
 
 
 class Reading(ast.NodeVisitor):
@@ -233,7 +257,7 @@ class Reading(ast.NodeVisitor):
         self.leads_away = False  # what asks is handed on in a way that is not followed
         self._cells = cells_of(function)
         self._found: list[Ask] = []
-        self._written: dict[str, str] = {}  # what names inside of the function were given, where that calls nothing
+        self._written: dict[str, ast.expr] = {}  # what names were given in the function, where that calls nothing
         code = function.__code__
         self._names: dict[str, Any] = dict.fromkeys((*code.co_varnames, *code.co_cellvars), UNKNOWN)
         if owner is not None and code.co_argcount:
@@ -256,27 +280,47 @@ class Reading(ast.NodeVisitor):
         for value in values:
             self.visit(value)
         self._called(self._value(node.func), node)
-        for value in values:  # `to_thread(ask, ...)`, `map(fetch, ...)`
+        if self._value(node.func) is functools.partial:
+            return  # it counts where it is called
+        for value in values:  # `map(fetch, ...)`
             passed = self._value(value) if isinstance(value, (ast.Name, ast.Attribute)) else UNKNOWN
             if is_interrupt(passed) or is_task(passed):
                 self._note(passed, ast.unparse(node), ast.unparse(node))
-            elif isinstance(passed, (FunctionType, MethodType, functools.partial)):
-                self._follow(passed)
 
     def visit_Name(self, node: ast.Name) -> None:
-        value = self._name(node.id)
-        self.leads_away = self.leads_away or is_interrupt(value) or is_task(value)
+        if isinstance(node.ctx, ast.Load):
+            self._referred(self._name(node.id))
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        value = self._value(node)
+        if value is UNKNOWN:
+            self.visit(node.value)
+        else:
+            self._referred(value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        self.visit(node.value)
         if len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            name = node.targets[0].id
-            self._names[name] = self._value(node.value)
-            self._written.pop(name, None)
-            if not any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(node.value)):
-                self._written[name] = ast.unparse(node.value)
+            self._assigned(node.targets[0].id, node.value)
         else:
-            self.generic_visit(node)
+            self.visit(node.value)
+            for target in node.targets:
+                self.visit(target)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if isinstance(node.target, ast.Name) and node.value is not None:
+            self._assigned(node.target.id, node.value)
+        elif node.value is not None:
+            self.visit(node.value)
+
+    def _assigned(self, name: str, value: ast.expr) -> None:
+        found = self._value(value)
+        is_alias = isinstance(value, (ast.Name, ast.Attribute)) and found is not UNKNOWN
+        if not is_alias:
+            self.visit(value)
+        self._names[name] = found
+        self._written.pop(name, None)
+        if not any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(value)):
+            self._written[name] = value
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -340,16 +384,28 @@ class Reading(ast.NodeVisitor):
 
     # --- what is called --------------------------------------------------------------------------
 
+    def _referred(self, value: Any) -> None:
+        """What is named and not called here: a function that is handed on, a table of functions to choose from."""
+        self.leads_away = self.leads_away or is_interrupt(value) or is_task(value)
+        for function in _flat([value]):
+            if not is_interrupt(function):
+                self._follow(function)
+
     def _called(self, target: Any, node: ast.Call) -> None:
-        while isinstance(target, functools.partial):
-            target = target.func
+        given_before: list[str] = []
+        while isinstance(target, (functools.partial, _Partial)):
+            if isinstance(target, _Partial):
+                given_before, target = [*target.given, *given_before], target.function
+            else:
+                before = [question_of(value) for value in (*target.args, *target.keywords.values())]
+                given_before, target = before + given_before, target.func
         if isinstance(target, _Instance):
             target = _attribute(target, "__call__")
         if isinstance(target, _LocalTask):
             self._found.append(Ask(ast.unparse(node), ast.unparse(node), target.name, target.inner))
         elif is_interrupt(target) or is_task(target):
             given: tuple[ast.expr | ast.keyword, ...] = (*node.args, *node.keywords)
-            arguments = ", ".join(ast.unparse(part) for part in given)
+            arguments = ", ".join([*given_before, *(ast.unparse(part) for part in given)])
             self._note(target, arguments + self._constants(given), ast.unparse(node))
         elif isinstance(target, type):
             made = inspect.getattr_static(target, "__init__", None)
@@ -360,16 +416,25 @@ class Reading(ast.NodeVisitor):
 
     def _constants(self, given: tuple[ast.expr | ast.keyword, ...]) -> str:
         """What a question's names stand for, where that is known without running anything: another text of it is
-        another question."""
-        names = {part.id for value in given for part in ast.walk(value) if isinstance(part, ast.Name)}
-        said = []
-        for name in sorted(names):
-            value = self._name(name)
-            if name in self._written:
-                said.append(f"{name} = {self._written[name]}")
-            elif isinstance(value, (str, int, float, list, dict, tuple)) and value is not UNKNOWN:
-                said.append(f"{name} = {question_of(value)}")
-        return f" with {', '.join(said)}" if said else ""
+        another question. What is handed to a call within (a prompt to a model) is left alone."""
+        said: dict[str, str] = {}
+        waiting: list[ast.AST] = list(given)
+        while waiting:
+            part = waiting.pop(0)
+            if isinstance(part, (ast.Name, ast.Attribute)) and ast.unparse(part) not in said:
+                name, value = ast.unparse(part), self._value(part)
+                if isinstance(part, ast.Name) and part.id in self._written:
+                    said[name] = ast.unparse(self._written[part.id])
+                    waiting.append(self._written[part.id])
+                elif isinstance(value, (*PLAIN_VALUES, list, dict, tuple)):
+                    said[name] = question_of(value)
+                elif isinstance(part, ast.Attribute):
+                    waiting.append(part.value)
+            elif isinstance(part, ast.Call):
+                waiting.append(part.func)
+            elif not isinstance(part, (ast.Name, ast.Attribute)):
+                waiting += ast.iter_child_nodes(part)
+        return f" with {', '.join(f'{name} = {text}' for name, text in sorted(said.items()))}" if said else ""
 
     def _note(self, target: Any, text: str, call: str) -> None:
         if is_task(target):
@@ -397,10 +462,19 @@ class Reading(ast.NodeVisitor):
         if isinstance(node, ast.Call):
             target = self._value(node.func)
             if target is functools.partial and node.args:
-                return self._value(node.args[0])
+                return _Partial(self._value(node.args[0]), tuple(ast.unparse(part) for part in node.args[1:]))
+            if target is super and not node.args:
+                return self._super()
             if isinstance(target, type) and self._finder.ownership.is_project(target.__module__):
                 return _Instance(target)
         return UNKNOWN
+
+    def _super(self) -> Any:
+        owner = next(iter(self._names.values()), UNKNOWN)
+        after = self._cells.get("__class__")
+        if owner is UNKNOWN or not isinstance(after, type):
+            return UNKNOWN
+        return _Instance(owner if isinstance(owner, type) else getattr(owner, "cls", type(owner)), after)
 
     def _name(self, name: str) -> Any:
         for scope in (self._names, self._cells, self._function.__globals__):
@@ -429,23 +503,33 @@ class Reading(ast.NodeVisitor):
             return None
 
 
+def _class_of(value: Any) -> type:
+    found: type = value if isinstance(value, type) else value.cls if isinstance(value, _Instance) else type(value)
+    return found
+
+
 def _attribute(base: Any, name: str) -> Any:
     """What `base.name` is, found without running anything of it."""
     if base is UNKNOWN:
         return UNKNOWN
     if isinstance(base, ModuleType):
         return vars(base).get(name, UNKNOWN)
-    cls = base if isinstance(base, type) else base.cls if isinstance(base, _Instance) else type(base)
+    cls = _class_of(base)
     own = {} if isinstance(base, (_Instance, type)) else getattr(base, "__dict__", {})
-    found = own[name] if name in own else inspect.getattr_static(cls, name, UNKNOWN)
+    if isinstance(base, _Instance) and base.after is not None:
+        bases = cls.__mro__[cls.__mro__.index(base.after) + 1 :]
+        found = next((vars(other)[name] for other in bases if name in vars(other)), UNKNOWN)
+    else:
+        found = own[name] if name in own else inspect.getattr_static(cls, name, UNKNOWN)
     if isinstance(found, staticmethod):
         return found.__func__
     if isinstance(found, classmethod):
         return MethodType(found.__func__, cls) if isinstance(found.__func__, FunctionType) else UNKNOWN
     if isinstance(found, property):
         return UNKNOWN
-    is_method = isinstance(found, FunctionType) and not isinstance(base, type) and name not in own
-    return MethodType(found, base) if is_method else found
+    if not isinstance(found, FunctionType) or isinstance(base, type) or name in own:
+        return found
+    return MethodType(found, _Instance(base.cls) if isinstance(base, _Instance) else base)
 
 
 def _flat(values: list[Any], depth: int = 3) -> Iterator[Any]:

@@ -7,7 +7,7 @@ finished calls are the same ones, where threads go on whose node is gone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -20,7 +20,7 @@ from changeover.contracts.names import Names
 from changeover.contracts.steps import declared
 
 Parts = dict[str, Any]
-ROUNDS_LIMIT = 8  # a renamed subgraph shows what differs inside of it only once it has been found
+GUESSES_LIMIT = 100
 CLAIMS = frozenset({"interrupts", "tasks"})
 
 COMMENTS: Mapping[str, str] = {
@@ -43,12 +43,11 @@ EMPTY = """# Nothing in the two contracts suggests a step. What one may say:
 def suggested_step(old: Json, new: Json) -> Parts | None:
     """The parts of a step that would lead from the old contract to the new one, as far as they can be guessed."""
     parts: Parts = {}
-    for _ in range(ROUNDS_LIMIT):
+    for _ in range(GUESSES_LIMIT):  # each guess may answer others, or show what differs in a subgraph that was renamed
         found = _suggestions(old, new, parts)
         if not found:
             break
-        for each in found:
-            _merge(parts, each)
+        _merge(parts, found[0])
     return parts or None
 
 
@@ -71,9 +70,16 @@ def _suggestions(old: Json, new: Json, parts: Parts) -> list[Parts]:
 
 
 def _likeness(suggestion: Parts) -> float:
-    """The most alike pair comes first: two that are gone may both look like the one that is new."""
-    renames = [part.get("rename", {}) for part in suggestion.values()]
-    return max((likeness(old, new) for rename in renames for old, new in rename.items()), default=0.0)
+    """Renames come first, the most alike ones before others: two that are gone may both look like one that is new."""
+    return max((likeness(old, new) for rename in _renames(suggestion) for old, new in rename.items()), default=0.0)
+
+
+def _renames(parts: Parts) -> Iterator[Mapping[str, str]]:
+    for name, part in parts.items():
+        if name == "rename":
+            yield part
+        elif isinstance(part, dict):
+            yield from _renames(part)
 
 
 def _is_said(suggestion: Parts, parts: Parts) -> bool:
@@ -83,12 +89,9 @@ def _is_said(suggestion: Parts, parts: Parts) -> bool:
 
 
 def _merge(parts: Parts, more: Parts) -> None:
-    """Into `parts`; what stands there already has the last word, and two old names never become one new one."""
+    """Into `parts`; what stands there already has the last word."""
     for name, value in more.items():
-        if name == "rename":
-            known = parts.setdefault(name, {})
-            known.update((old, to) for old, to in value.items() if old not in known and to not in known.values())
-        elif isinstance(value, dict):
+        if isinstance(value, dict):
             _merge(parts.setdefault(name, {}), value)
         elif isinstance(value, list):
             known = parts.setdefault(name, [])

@@ -91,11 +91,11 @@ class _Arguments:
         elif target not in theirs:
             if self.new.get("additionalProperties") in (None, False) or target != argument:
                 yield self._removed(argument, target, theirs)
-        elif target != argument:
-            yield self._difference("argument-renamed", argument, "migrates", f"is '{target}' now")
         elif not schema_fits(schema, theirs[target]):
             hint = "let the call be answered first"
             yield self._difference("argument-retyped", argument, "breaks", "takes other values now", hint)
+        elif target != argument:
+            yield self._difference("argument-renamed", argument, "migrates", f"is '{target}' now")
 
     def _removed(self, argument: str, target: str, theirs: Json) -> Difference:
         if target != argument:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from changeover.project.migration_models import MigrationFile
 from changeover.project.models import AgentsFile, ChangeoverFile, GraphFile, PromptHead, ToolsFile
 
 _FILES: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -14,6 +15,7 @@ _FILES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("graph", GraphFile),
     ("prompt", PromptHead),
     ("changeover.yaml", ChangeoverFile),
+    ("migration", MigrationFile),
 )
 
 

@@ -25,11 +25,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 import structlog
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphRecursionError
 
 from changeover.build.loaded import LoadedGraph
 from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import ChangeoverError, Conflict, OperatorError, RunLost, Unavailable
+from changeover.migrations.reading import NotMovable
+from changeover.migrations.situations import situation
+from changeover.runs.arrivals import Arrivals
 from changeover.runs.encoding import dumps
 from changeover.runs.inflight import Flight, InFlight
 from changeover.runs.kwargs import outlives_the_process
@@ -90,6 +95,7 @@ class Engine:
         in_flight: InFlight,
         load: LoadGraph,
         rewinder: Rewinder,
+        arrivals: Arrivals,
         *,
         concurrency: int,
     ) -> None:
@@ -97,6 +103,7 @@ class Engine:
         self._in_flight = in_flight
         self._load = load
         self._rewinder = rewinder
+        self._arrivals = arrivals
         self._observers: list[Observer] = []
         self._slots = asyncio.Semaphore(concurrency)
         self._stops = False
@@ -128,6 +135,7 @@ class Engine:
         try:
             log.debug("run_started", extra={"reason": flight.run.reason})
             await self._remember_origin(flight, request)
+            request = await self._arrive(flight, request)
 
             def graph() -> AbstractAsyncContextManager[Opened]:
                 return self._opened(request, flight.run)
@@ -146,6 +154,8 @@ class Engine:
         finally:
             if request.webhook and live is not None:
                 outcome = replace(outcome, values=_values(live))
+            if outcome.waiting is not None and live is not None:
+                outcome = replace(outcome, waits=await _waits(live))
             await _unless_done(self._leave(flight, outcome))
             with suppress(ValueError):  # a stream that was closed from another task leaves its own context behind
                 structlog.contextvars.reset_contextvars(**token)
@@ -253,7 +263,7 @@ class Engine:
             if on_accepted is not None:
                 on_accepted(accepted.run)
             if accepted.run.status == "running":
-                return self._in_flight.claim(accepted.run, accepted.before)
+                return self._claimed(accepted)
         except BaseException:
             if has_slot:
                 self._slots.release()
@@ -261,6 +271,19 @@ class Engine:
         if has_slot:
             self._slots.release()  # a run that waits for its turn keeps nobody else from work
         return await self._wait_for_turn(accepted.run)
+
+    def _claimed(self, accepted: Accepted) -> Flight:
+        flight = self._in_flight.claim(accepted.run, accepted.before)
+        flight.writer = accepted.migrates_from
+        return flight
+
+    async def _arrive(self, flight: Flight, request: RunRequest) -> RunRequest:
+        """Bring the thread to the version that was decided, and the answers to what its questions are called there."""
+        if flight.writer is not None:
+            arrived = await self._arrivals.arrive(flight.run, flight.writer)
+            self._in_flight.moved(flight, arrived)
+            flight.writer = None
+        return await self._arrivals.heard(request)
 
     async def _accept(self, request: RunRequest, has_slot: bool) -> Accepted:
         self._in_flight.enter()
@@ -310,6 +333,7 @@ class Engine:
             self._slots.release()
             raise
         flight = self._in_flight.claim(run)
+        flight.writer = await self._rows.migrates_from(run)
         if run.wish == "handover":
             flight.stop_at_boundary(HANDOVER)
         return flight
@@ -333,7 +357,7 @@ class Engine:
                 await self._slots.acquire()
                 started = await self._start(waiting)
                 if started is not None:
-                    return self._in_flight.claim(started.run, started.before)
+                    return self._claimed(started)
         except BaseException as error:
             await self._give_up_turn(waiting, error, waiter.undo)
             raise
@@ -385,7 +409,7 @@ class Engine:
         """The graph of the version that a run is on."""
         loaded = await self._load(run.version, request.graph)
         async with loaded.opened(run_config(request, run, None), context=request.context) as graph:
-            yield Opened(graph, loaded.tree)
+            yield Opened(graph, loaded.tree, loaded.compiled.contract)
 
     # --- at a boundary ---------------------------------------------------------------------------
 
@@ -413,11 +437,18 @@ class Engine:
                 except ChangeoverError as error:
                     await self._rows.stay(run, f"{decided.version} cannot be opened: {error.message}"[:REASON_LIMIT])
                     return
-                moved = await self._rows.hand_over(run, decided.version)
+                try:
+                    landing = await self._arrivals.landing(run, decided.version) if decided.migrates else None
+                except NotMovable as error:
+                    await self._rows.stay(
+                        run, f"cannot be migrated to {decided.version}: {error.message}"[:REASON_LIMIT]
+                    )
+                    return
+                moved = await self._rows.hand_over(run, decided.version, landing)
                 if moved is not None:
                     log.info("run_handed_over", extra={"from": run.version, "to": moved.version})
                     self._in_flight.moved(flight, moved)
-                    await live.move_to(opened, stack.pop_all())
+                    await live.move_to(opened, stack.pop_all(), landing.interrupts if landing else {})
                     return
 
     async def _find_what_is_left(self, live: LiveRun) -> None:
@@ -538,6 +569,20 @@ async def _written(write: Callable[[], asyncio.Future[T]]) -> T:
             if error.code not in CANNOT_WRITE:
                 raise
         await asyncio.sleep(WRITE_AGAIN_S)
+
+
+async def _waits(live: LiveRun) -> str | None:
+    """The waiting set of a thread that a run leaves; None where it cannot be told, and is read when it is needed."""
+    if live.request.thread_id is None:
+        return None
+    try:
+        async with asyncio.timeout(LOOK_S):
+            saver = live.graph.checkpointer
+            assert isinstance(saver, BaseCheckpointSaver)
+            thread: RunnableConfig = {"configurable": {"thread_id": live.request.thread_id}}
+            return (await situation(live.graph, saver, thread, live.contract)).waits
+    except (Exception, asyncio.CancelledError):  # border: code of the project takes part
+        return None
 
 
 async def _left_to_do(live: LiveRun) -> Waiting | None:

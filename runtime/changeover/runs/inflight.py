@@ -32,6 +32,7 @@ class Flight:
     released: bool = False  # the process stops, and another one goes on with it
     before: Thread | None = None  # its thread as it was
     origin: Origin | None = None  # what its thread waited with
+    writer: VersionId | None = None  # the version that saved its thread, where that is to be migrated first
     since: float = field(default_factory=time.monotonic)
 
     def stop_at_boundary(self, because: str) -> None:

@@ -21,6 +21,7 @@ from langgraph.types import StreamMode
 from changeover.build.loaded import CompiledGraph
 from changeover.build.modules import CodeTree
 from changeover.checkpoints.fence import FENCE, Fence
+from changeover.runs.arrivals import with_answers_by
 from changeover.runs.control import Boundary
 from changeover.runs.inflight import Flight
 from changeover.runs.request import Part, RunRequest
@@ -50,10 +51,11 @@ class Observer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A graph of the run's version, ready to be run, and the code that it came from."""
+    """A graph of the run's version, ready to be run, the code that it came from, and its contract."""
 
     graph: CompiledGraph
     tree: CodeTree | None
+    contract: Mapping[str, Any]
 
 
 Open = Callable[[], AbstractAsyncContextManager[Opened]]
@@ -70,6 +72,7 @@ class LiveRun:
     """
 
     graph: CompiledGraph
+    contract: Mapping[str, Any]
 
     def __init__(
         self,
@@ -114,13 +117,14 @@ class LiveRun:
 
     async def _enter_graph(self) -> None:
         opened = await self._stack.enter_async_context(self._open())
-        self.graph, self._tree = opened.graph, opened.tree
+        self.graph, self._tree, self.contract = opened.graph, opened.tree, opened.contract
         self._go()
 
-    async def move_to(self, opened: Opened, stack: AsyncExitStack) -> None:
-        """From here on it runs this graph, which `stack` closes."""
+    async def move_to(self, opened: Opened, stack: AsyncExitStack, questions: Mapping[str, str]) -> None:
+        """From here on it runs this graph, which `stack` closes. `questions`: their ids before and now."""
         left, self._stack = self._stack, stack
-        self.graph, self._tree = opened.graph, opened.tree
+        self.graph, self._tree, self.contract = opened.graph, opened.tree, opened.contract
+        self.asked = with_answers_by(self.asked, questions)
         await left.aclose()
 
     def _go(self) -> None:

@@ -1,7 +1,8 @@
 """Threads as a whole: their state read, edited, copied, pruned and deleted, outside of any run.
 
-A thread's state is read and written by the version that the thread is on; a thread that is on none is bound to the
-version that would serve it, with its first change of state. An edit is made on a `StagedSaver` and written in one
+A thread's newest state is read and written by the version that saved it, which is nearly always the one that the thread
+is on, and earlier states by the versions that wrote them. A thread that is on none is bound to the version that would
+serve it, with its first change of state. An edit is made on a `StagedSaver` and written in one
 transaction with the thread's row, if no run had the thread meanwhile: else it is made again, or refused as
 `thread-busy`. On a saver that keeps state elsewhere it is written under a claim, which keeps runs waiting.
 
@@ -30,10 +31,12 @@ from changeover.build.loader import Loader
 from changeover.checkpoints import whole
 from changeover.checkpoints.staging import StagedSaver
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, TimedOut
+from changeover.migrations.landing import TAG
+from changeover.migrations.situations import situation
 from changeover.runs.request import new_run_id
 from changeover.runs.routing import decide
 from changeover.store import threads as stored
-from changeover.store.records import Decision, Thread, ThreadId, Waiting
+from changeover.store.records import Decision, Thread, ThreadId, VersionId
 from changeover.store.threads import Moved, NewState, NewThread, Seen, ThreadRow, TimeToLive, TtlStrategy
 
 log = logging.getLogger(__name__)
@@ -102,11 +105,16 @@ class Threads:
     async def state(self, thread: Thread, place: Place = HEAD, *, subgraphs: bool = False) -> StateSnapshot | None:
         """The state of a thread; None if it has none yet. Raises `unknown-checkpoint`."""
         snapshot = None
-        if thread.version is not None and thread.graph is not None:
+        if thread.saved_version is not None and thread.graph is not None:
             config = place.config(thread.id)
-            async with self._opened(thread.version, thread.graph, config, "threads.read") as graph:
-                with _reading(thread.id, thread.version):
-                    snapshot = await graph.aget_state(config, subgraphs=subgraphs)
+            try:
+                snapshot = await self._read(thread, thread.saved_version, config, subgraphs)
+            except Conflict:
+                if place.checkpoint_id is None or await self._writer_at(thread, config) is None:
+                    raise
+            if place.checkpoint_id is not None:
+                writer = await self._writer_at(thread, config, snapshot)
+                snapshot = await self._read(thread, writer, config, subgraphs) if writer else snapshot
         if place.checkpoint_id is not None and (snapshot is None or snapshot.metadata is None):
             raise _unknown_checkpoint(thread.id, place)
         return snapshot
@@ -120,15 +128,30 @@ class Threads:
         before: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> list[StateSnapshot]:
-        """States of a thread, newest first."""
-        if thread.version is None or thread.graph is None:
+        """States of a thread, newest first, each as the version reads it that wrote it."""
+        version = thread.saved_version
+        if version is None or thread.graph is None:
             return []
         config = place.config(thread.id)
         earlier: RunnableConfig | None = {"configurable": {"checkpoint_id": before}} if before else None
-        async with self._opened(thread.version, thread.graph, config, "threads.read") as graph:
-            with _reading(thread.id, thread.version):
-                states = graph.aget_state_history(config, filter=dict(metadata or {}), before=earlier, limit=limit)
-                return [state async for state in states]
+        wanted: dict[str, Any] = {"filter": dict(metadata or {}), "before": earlier, "limit": limit}
+        states: list[StateSnapshot] = []
+        unreadable: Conflict | None = None
+        try:
+            async with self._opened(version, thread.graph, config, "threads.read") as (graph, _):
+                with _reading(thread.id, version):
+                    states = [state async for state in graph.aget_state_history(config, **wanted)]
+            listed = [(state.config, state.metadata) for state in states]
+        except Conflict as error:  # one that another version wrote may be the reason
+            unreadable = error
+            listed = [(saved.config, saved.metadata) async for saved in self._saver.alist(config, **wanted)]
+        writers = await self.rows.writers(thread.graph, version, {_tag(told) for _, told in listed})
+        if unreadable is not None and not writers:
+            raise unreadable
+        if not writers:
+            return states
+        by = [writers.get(_tag(told) or "") for _, told in listed]
+        return await self._read_each(thread, [where for where, _ in listed], by, states)
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -192,6 +215,50 @@ class Threads:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    async def _read(self, thread: Thread, version: VersionId, config: RunnableConfig, subgraphs: bool) -> StateSnapshot:
+        assert thread.graph is not None
+        async with self._opened(version, thread.graph, config, "threads.read") as (graph, _):
+            with _reading(thread.id, version):
+                return await graph.aget_state(config, subgraphs=subgraphs)
+
+    async def _read_each(
+        self,
+        thread: Thread,
+        places: Sequence[RunnableConfig],
+        writers: Sequence[VersionId | None],
+        known: Sequence[StateSnapshot],
+    ) -> list[StateSnapshot]:
+        """States by their places; those that the thread's own version wrote are known, if it could read all of them."""
+        assert thread.graph is not None
+        found: dict[int, StateSnapshot] = dict(enumerate(known))
+        for version in sorted({writer or str(thread.saved_version) for writer in writers}):
+            wanted = [
+                n
+                for n, writer in enumerate(writers)
+                if version == (writer or (None if known else thread.saved_version))
+            ]
+            if not wanted:
+                continue
+            async with self._opened(version, thread.graph, places[wanted[0]], "threads.read") as (graph, _):
+                for n in wanted:
+                    with _reading(thread.id, version):
+                        found[n] = await graph.aget_state(places[n])
+        return [found[n] for n in sorted(found)]
+
+    async def _writer_at(
+        self, thread: Thread, config: RunnableConfig, snapshot: StateSnapshot | None = None
+    ) -> VersionId | None:
+        """The version that wrote a checkpoint, where it is of another contract than the thread's newest state."""
+        if snapshot is not None:
+            told: Mapping[str, Any] | None = snapshot.metadata
+        else:
+            saved = await self._saver.aget_tuple(config)
+            told = saved.metadata if saved else None
+        tag = _tag(told)
+        if tag is None or thread.graph is None or thread.saved_version is None:
+            return None
+        return (await self.rows.writers(thread.graph, thread.saved_version, {tag})).get(tag)
+
     async def _known(self, id_: str) -> ThreadRow | None:
         try:
             return await self.rows.get(id_)
@@ -206,7 +273,7 @@ class Threads:
         graph = await self._graph_of(str(metadata["graph_id"]))
         for _ in range(ATTEMPTS):
             decision = await self.rows.decision(id_, graph, decide)
-            state, change, _config = await self._edited(id_, graph, decision, supersteps, HEAD)
+            state, change, _config = await self._edited(id_, graph, decision, decision.version, supersteps, HEAD)
             try:
                 row, created = await self.rows.put(NewThread(id_, metadata, ttl, state), decide, change.write)
             except Moved:
@@ -221,7 +288,10 @@ class Threads:
         named = row.thread.metadata.get("graph_id")
         graph = await self._graph_of(str(named)) if row.thread.version is None and named else None
         seen = await self.rows.seen(thread_id, graph, decide)
-        state, change, config = await self._edited(thread_id, seen.graph, seen.decision, supersteps, place)
+        writer = seen.writer
+        if place.checkpoint_id is not None:
+            writer = await self._writer_at(seen.row.thread, place.config(thread_id)) or writer
+        state, change, config = await self._edited(thread_id, seen.graph, seen.decision, writer, supersteps, place)
         if whole.is_ours(self._saver):
             await self.rows.change(seen, state, decide, change.write)
         else:
@@ -240,21 +310,29 @@ class Threads:
             self._give_turn(await self.rows.release(seen, claim, written))
 
     async def _edited(
-        self, thread_id: str, graph: str, decision: Decision, supersteps: Supersteps, place: Place
+        self,
+        thread_id: str,
+        graph: str,
+        decision: Decision,
+        writer: VersionId,
+        supersteps: Supersteps,
+        place: Place,
     ) -> tuple[NewState, whole.Change, RunnableConfig]:
         """What the thread would wait for after the updates, how to write them, and where they would be."""
         config = place.config(thread_id)
-        config["metadata"] = {"changeover_version": decision.version, "graph_id": graph}
-        async with self._opened(decision.version, graph, config, "threads.update") as opened:
+        config["metadata"] = {TAG: writer, "graph_id": graph}
+        async with self._opened(writer, graph, config, "threads.update") as (opened, contract):
             staged = StagedSaver(opened.checkpointer)  # type: ignore[arg-type]
             runnable = copy.copy(opened)
             runnable.checkpointer = staged
             if place.checkpoint_id is not None and await staged.aget_tuple(config) is None:
                 raise _unknown_checkpoint(thread_id, place)
             written = await _apply(runnable, config, supersteps)
-            with _reading(thread_id, decision.version):
-                snapshot = await runnable.aget_state(HEAD.config(thread_id))
-        return NewState(graph, decision, waits_for(snapshot)), whole.update(self._saver, staged), written
+            with _reading(thread_id, writer):
+                found = await situation(runnable, staged, HEAD.config(thread_id), contract)
+        saved_by = None if writer == decision.version else writer
+        state = NewState(graph, decision, found.waiting, found.waits, saved_by)
+        return state, whole.update(self._saver, staged), written
 
     async def _put_away(
         self, thread_ids: Sequence[str], strategy: TtlStrategy, *, expired: bool = False
@@ -269,11 +347,12 @@ class Threads:
     @asynccontextmanager
     async def _opened(
         self, version: str, graph: str, config: Mapping[str, Any], access: AccessContext
-    ) -> AsyncIterator[CompiledGraph]:
+    ) -> AsyncIterator[tuple[CompiledGraph, Mapping[str, Any]]]:
+        """The graph as a version has it, and its contract."""
         with self._loader.keeping(version):  # type: ignore[arg-type]
             loaded = await self._loader.graph(version, graph)  # type: ignore[arg-type]
             async with loaded.opened(config, access) as opened:
-                yield opened
+                yield opened, loaded.compiled.contract
 
     async def _sweep(self) -> None:
         while True:
@@ -285,13 +364,10 @@ class Threads:
             await asyncio.sleep(self._sweep_s)
 
 
-def waits_for(snapshot: StateSnapshot) -> Waiting | None:
-    """What the newest state of a thread waits for."""
-    if snapshot.interrupts:
-        return "interrupt"
-    if any(task.error is not None for task in snapshot.tasks):
-        return "failure"
-    return "breakpoint" if snapshot.next else None
+def _tag(metadata: Mapping[str, Any] | None) -> str | None:
+    """The version that a checkpoint says wrote it."""
+    tag = (metadata or {}).get(TAG)
+    return tag if isinstance(tag, str) else None
 
 
 async def _apply(graph: CompiledGraph, config: RunnableConfig, supersteps: Supersteps) -> RunnableConfig:

@@ -116,12 +116,13 @@ def _put_back(connection: Connection, run_id: RunId, thread_id: str, before: Thr
 
 
 def _migrated_to(connection: Connection, run_id: RunId, thread_id: str) -> VersionId | None:
-    """The version that the state of a thread was last migrated to for a run."""
+    """The version that a thread was migrated to before a run began. What a handover did goes with the run."""
     events = connection.execute(
         "SELECT data FROM events WHERE thread_id = ? AND type = 'thread_migrated' ORDER BY id DESC", (thread_id,)
     )
     told_of = (json.loads(row["data"]) for row in events.fetchall())
-    return next((VersionId(data["to"]) for data in told_of if data["run_id"] == run_id), None)
+    before_it = (data for data in told_of if data["run_id"] == run_id and not data.get("handover"))
+    return next((VersionId(data["to"]) for data in before_it), None)
 
 
 def release(connection: Connection, run: Run) -> None:
@@ -197,7 +198,7 @@ def hand_over(
         "UPDATE threads SET version = ?, reason = ?, updated_at = ? WHERE id = ?", (to, reason, now, run.thread_id)
     )
     if landing is not None and before is not None:
-        settle_down(connection, rows.run(moved), before, landing, to, now)
+        settle_down(connection, rows.run(moved), before, landing, to, now, handover=True)
         moved = connection.execute("SELECT * FROM runs WHERE id = ?", (run.id,)).fetchone()
     named = {"thread_id": run.thread_id, "from": run.version, "to": to}
     rows.add_event(connection, now, "run_handed_over", run_id=run.id, **named)

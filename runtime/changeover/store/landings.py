@@ -20,7 +20,7 @@ from changeover.errors import RunLost
 from changeover.store import rows
 from changeover.store.connection import Connection, Row
 from changeover.store.database import Database
-from changeover.store.records import Run, Thread, ThreadId, ThreadStatus, VersionId, Waiting
+from changeover.store.records import Run, Thread, VersionId, Waiting
 from changeover.store.thread_edits import Also, Mark, is_after
 from changeover.store.thread_rows import BUSY, pinned, status_of
 
@@ -35,12 +35,13 @@ SIGHTS = (
 class Landing:
     """A thread's state in the form of another version, ready to be written, and what it waits for there.
 
+    Where nothing has to be rewritten, nothing is told, and the thread waits for what it waited for.
     `interrupts` and `tasks` are old ids and the new ones; `steps` are those that made it, for the event.
     """
 
     write: Also
     waits: str | None = None
-    waiting: Waiting | None = None
+    waiting: Waiting | Literal["as before"] | None = "as before"
     interrupts: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, str] = field(default_factory=dict)
     steps: Sequence[str] = ()
@@ -123,17 +124,26 @@ def land(connection: Connection, run: Run, landing: Landing, now: float) -> Run:
     return rows.run(connection.execute("SELECT * FROM runs WHERE id = ?", (run.id,)).fetchone())
 
 
-def settle_down(connection: Connection, run: Run, before: Thread, landing: Landing, to: VersionId, now: float) -> None:
+def settle_down(
+    connection: Connection,
+    run: Run,
+    before: Thread,
+    landing: Landing,
+    to: VersionId,
+    now: float,
+    *,
+    handover: bool = False,
+) -> None:
     """Write what a landing says of a thread that a run has; `before` is the thread as it was."""
     landing.write(connection)
     connection.execute(
         "UPDATE threads SET saved_by = NULL, waits = ?, waiting = ?, updated_at = ? WHERE id = ?",
-        (landing.waits, _kind(before.waiting, landing), now, before.id),
+        (_waits(before, landing), _waiting(before, landing), now, before.id),
     )
     if landing.tasks and run.answered:
         answered = [landing.tasks.get(task, task) for task in run.answered]
         connection.execute("UPDATE runs SET answered = ? WHERE id = ?", (rows.dumps(answered), run.id))
-    _note(connection, before, landing, to, now, run_id=run.id)
+    _note(connection, before, landing, to, now, run_id=run.id, handover=handover)
 
 
 def land_resting(connection: Connection, resting: RestingLanding, now: float) -> Landed:
@@ -147,13 +157,13 @@ def land_resting(connection: Connection, resting: RestingLanding, now: float) ->
         return "moved"
     before, landing, to = sight.thread, resting.landing, resting.to
     landing.write(connection)
-    waiting = _kind(before.waiting, landing)
+    waiting = _waiting(before, landing)
     connection.execute(
         "UPDATE threads SET version = ?, saved_by = NULL, waits = ?, waiting = ?, status = ?, reason = ?,"
         " updated_at = ? WHERE id = ?",
         (
             to,
-            landing.waits,
+            _waits(before, landing),
             waiting,
             status_of(waiting),
             resting.reason,
@@ -192,14 +202,29 @@ def _thread(connection: Connection, id_: str) -> Thread:
     return rows.thread(connection.execute("SELECT * FROM threads WHERE id = ?", (id_,)).fetchone())
 
 
-def _kind(before: Waiting | None, landing: Landing) -> Waiting | None:
+def _waiting(before: Thread, landing: Landing) -> Waiting | None:
     """A head does not tell a run that failed or was cancelled from one that stopped: the row knew it."""
-    told = before in ("failure", "cancelled") and landing.waiting in (None, "breakpoint")
-    return before if told else landing.waiting
+    is_hidden = before.waiting in ("failure", "cancelled") and landing.waiting in (None, "breakpoint")
+    if landing.waiting == "as before" or is_hidden:
+        return before.waiting
+    return landing.waiting
+
+
+def _waits(before: Thread, landing: Landing) -> str | None:
+    if landing.waiting == "as before":
+        return before.waits
+    return landing.waits if _waiting(before, landing) is not None else None
 
 
 def _note(
-    connection: Connection, before: Thread, landing: Landing, to: VersionId, now: float, run_id: str | None = None
+    connection: Connection,
+    before: Thread,
+    landing: Landing,
+    to: VersionId,
+    now: float,
+    run_id: str | None = None,
+    *,
+    handover: bool = False,
 ) -> None:
     """Which questions have other ids now, and the event. A question that moves again is found by its first id too."""
     moved = [(old, new) for old, new in landing.interrupts.items() if old != new]
@@ -219,8 +244,6 @@ def _note(
         thread_id=before.id,
         run_id=run_id,
         steps=list(landing.steps),
+        handover=handover,
         **{"from": before.saved_version, "to": to},
     )
-
-
-__all__ = ["Landed", "Landing", "Landings", "RestingLanding", "Sight", "ThreadId", "ThreadStatus"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from changeover.store.connection import Connection, is_sqlite
+from changeover.store.connection import Connection, Row, is_sqlite
 from changeover.store.records import GraphEntry, Routing, VersionId, Waiting
 
 OWN_POLICY = "CASE WHEN policy = 'pinned' AND pin_expires <= :now THEN NULL ELSE policy END"
@@ -50,11 +50,14 @@ def groups(connection: Connection, where: str, values: Mapping[str, Any], now: f
         f" FROM threads WHERE version IS NOT NULL AND graph IS NOT NULL AND ({where}) GROUP BY 1, 2, 3, 4, 5, 6, 7, 8",
         {**values, "now": now},
     )
-    grouped = [
-        ThreadGroup(*tuple(row)[:7], bool(row[7]), row[8], tuple(heapq.nsmallest(listed, json.loads(row[9]))))
-        for row in found.fetchall()
-    ]
+    grouped = [_group(row, listed) for row in found.fetchall()]
     return sorted(grouped, key=lambda group: (-group.count, group.ids))
+
+
+def _group(row: Row, listed: int) -> ThreadGroup:
+    graph, version, saved_by, waits, waiting, holds, policy, is_busy, count, ids = row
+    first = tuple(heapq.nsmallest(listed, json.loads(ids)))
+    return ThreadGroup(graph, version, saved_by, waits, waiting, holds, policy, bool(is_busy), count, first)
 
 
 def policy_of(routing: Routing | None) -> str | None:

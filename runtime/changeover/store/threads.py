@@ -7,14 +7,15 @@ What runs do to the rows of their threads is in `runs`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from changeover.store import rows, thread_edits, thread_removal, thread_search
+from changeover.store.acceptance import graph_of
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import Decision, RunId, ThreadId
+from changeover.store.records import Decision, RunId, ThreadId, VersionId
 from changeover.store.thread_edits import Also, Decide, Moved, NewState, Seen
 from changeover.store.thread_rows import ThreadRow, TimeToLive, TtlStrategy, get, refuse_busy, thread_row, unknown
 from changeover.store.thread_search import SortBy, ThreadFilter
@@ -37,6 +38,24 @@ class Threads:
 
     async def get(self, id_: str) -> ThreadRow:
         return await self._database.read(lambda connection: get(connection, id_), small=True)
+
+    async def writers(self, graph: str, own: VersionId, tags: Collection[str | None]) -> Mapping[str, VersionId]:
+        """Those of the versions in `tags` that are there and whose graph has another contract or chain than `own` has."""
+        others = {tag for tag in tags if tag is not None and tag != own}
+        if not others:
+            return {}
+
+        def job(connection: Connection) -> Mapping[str, VersionId]:
+            mine = graph_of(connection, own, graph)
+            known = {tag: graph_of(connection, tag, graph) for tag in others}
+            return {
+                tag: VersionId(tag)
+                for tag, entry in known.items()
+                if entry is not None
+                and (mine is None or (entry.contract_digest, entry.chain) != (mine.contract_digest, mine.chain))
+            }
+
+        return await self._database.read(job, small=True)
 
     async def search(
         self, wanted: ThreadFilter, sort_by: SortBy, descending: bool, limit: int, offset: int

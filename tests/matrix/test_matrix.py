@@ -1,0 +1,113 @@
+"""Every kind of change meets threads in every condition: none goes wrong in silence, and most of them simply work.
+
+A cell is right if the thread ends, two turns later, with what the new version would have made of the whole conversation,
+to the last value and with nothing done outside too often or too seldom; or it is refused, and then the thread is
+exactly as it was and goes on where it is. What is refused although a step covers it is listed in docs/limits.md.
+`-s` prints a line for each kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from matrix_cells import Bench, Cell, Outcome, Verdict, cells_of
+from matrix_conditions import Condition
+from matrix_kinds import KINDS, Kind
+
+LIMITS = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
+MARKS = "<!-- refusals -->"
+RIGHT_OF_ALL, RIGHT_OF_EACH = 0.95, 0.80
+LETTERS = {Verdict.RIGHT: ".", Verdict.REFUSED: "r", Verdict.RAISED: "E", Verdict.WRONG: "W"}
+
+Refusals = set[tuple[str, str]]
+
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def listed_refusals() -> Refusals:
+    """Kind and condition of each row of the table in docs/limits.md."""
+    text = LIMITS.read_text(encoding="utf-8")
+    table = text.split(MARKS)[1] if text.count(MARKS) == 2 else ""
+    return set(_rows(table))
+
+
+def _rows(table: str) -> Iterator[tuple[str, str]]:
+    for kinds, conditions in re.findall(r"^\| (`[^|]*) \| (`[^|]*) \|", table, re.MULTILINE):
+        for kind in re.findall(r"`(\w+)`", kinds):
+            for condition in re.findall(r"`(\w+)`", conditions):
+                yield kind, condition
+
+
+def covered_cells() -> list[Cell]:
+    return [cell for kind in KINDS for cell in cells_of(kind) if cell.covered]
+
+
+def _say(kind: Kind, found: list[tuple[Cell, Outcome]]) -> None:
+    def row(covered: bool) -> str:
+        return "".join(LETTERS[outcome.verdict] for cell, outcome in found if cell.covered is covered) or "-"
+
+    print(f"{kind.name:36} with its step {row(True):14} without {row(False)}")
+
+
+def _all(found: list[tuple[Cell, Outcome]], *verdicts: Verdict) -> list[str]:
+    return [f"{cell}: {outcome.detail}" for cell, outcome in found if outcome.verdict in verdicts]
+
+
+async def _plain(bench: Bench, kind: Kind, condition: Condition) -> Outcome:
+    return await bench.plainly(kind, condition, await bench.expected(kind, condition))
+
+
+@each_kind
+async def test_no_cell_is_silently_wrong_and_what_is_refused_is_listed(bench: Bench, kind: Kind) -> None:
+    await bench.register(kind)
+    wants = {condition.name: await bench.expected(kind, condition) for condition in kind.conditions}
+    cells = cells_of(kind)
+    outcomes = await asyncio.gather(*(bench.moved(cell, wants[cell.condition.name]) for cell in cells))
+    found = list(zip(cells, outcomes, strict=True))
+    _say(kind, found)
+    assert _all(found, Verdict.WRONG, Verdict.RAISED) == []
+    refused = {cell.condition.name for cell, outcome in found if cell.covered and outcome.verdict is Verdict.REFUSED}
+    listed = {condition for of, condition in listed_refusals() if of == kind.name}
+    assert refused == listed, _all([one for one in found if one[0].covered], Verdict.REFUSED)
+    without = {cell.condition: outcome for cell, outcome in found if not cell.covered and not kind.meaning}
+    stopped = {condition: outcome for condition, outcome in without.items() if outcome.verdict is Verdict.REFUSED}
+    for condition, outcome in stopped.items():
+        plain = await bench.plainly(kind, condition, wants[condition.name])
+        assert plain.verdict is not Verdict.RIGHT, f"{condition.name} is right in plain LangGraph: {outcome.detail}"
+
+
+@each_kind
+async def test_there_and_back_a_thread_is_what_it_was_and_keeps_what_was_said(bench: Bench, kind: Kind) -> None:
+    listed = {*listed_refusals(), *((kind.name, condition) for condition in kind.no_way_back)}
+    telling = [one for one in kind.telling_conditions if (kind.name, one.name) not in listed]
+    if not kind.chain or kind.one_way or not telling:
+        pytest.skip("there is no way back, or no way there")
+    await bench.register(kind)
+    cells = [Cell(kind, condition, True) for condition in telling]
+    outcomes = await asyncio.gather(*(bench.there_and_back(cell) for cell in cells))
+    found = list(zip(cells, outcomes, strict=True))
+    assert _all(found, Verdict.WRONG, Verdict.RAISED, Verdict.REFUSED) == []
+
+
+async def test_with_its_step_nearly_every_cell_is_right() -> None:
+    refusals, cells = listed_refusals(), covered_cells()
+    assert {(kind, condition) for kind, condition in refusals} <= {
+        (cell.kind.name, cell.condition.name) for cell in cells
+    }
+    assert len(refusals) <= (1 - RIGHT_OF_ALL) * len(cells)
+    for of in ("kind", "condition"):
+        tried = Counter(getattr(cell, of).name for cell in cells)
+        refused = Counter(refusal[0 if of == "kind" else 1] for refusal in refusals)
+        too_many = {name: times for name, times in refused.items() if times > (1 - RIGHT_OF_EACH) * tried[name]}
+        assert too_many == {}, of
+
+
+async def test_the_matrix_is_large_enough_to_mean_something() -> None:
+    assert len({kind.name for kind in KINDS}) == len(KINDS) >= 55
+    assert sum(len(cells_of(kind)) for kind in KINDS) >= 500
