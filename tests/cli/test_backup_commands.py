@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import stat
@@ -15,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from changeover import GraphVersionManager
 from changeover.store.backup import examined
 
 DEADLINE_S = 30.0
@@ -29,13 +31,15 @@ def address_of(process: Any) -> str:
 
 
 @pytest.fixture
-def used(call: Callable[..., Any], sample: Path) -> Path:
+def used(sample: Path) -> Path:
     """The sample after one conversation."""
-    ran = call("run", "support", "--project", str(sample), "--thread", "t", "-i", "hello")
-    if ran.status:  # nothing is current yet
-        assert call("build", "--project", str(sample)).status == 0
-        assert call("switch", "v1", "--project", str(sample)).status == 0
-        assert call("run", "support", "--project", str(sample), "--thread", "t", "-i", "hello").status == 0
+
+    async def talk() -> None:
+        async with GraphVersionManager.open(sample) as manager:
+            await manager.serve_folder()
+            await manager.invoke("support", {"messages": [{"role": "user", "content": "hello"}]}, thread_id="t")
+
+    asyncio.run(talk())
     return sample
 
 

@@ -107,7 +107,8 @@ def test_check_takes_values_from_the_environment_file(call, project) -> None:
 
 
 def test_schema_is_one_document_or_files_for_an_editor(call, tmp_path: Path) -> None:
-    assert set(json.loads(call("schema").out)) == {"agents.yaml", "tools.yaml", "graph", "prompt", "changeover.yaml"}
+    kinds = {"agents.yaml", "tools.yaml", "graph", "prompt", "changeover.yaml", "migration"}
+    assert set(json.loads(call("schema").out)) == kinds
     assert "agents" in json.loads(call("schema", "agents").out)["properties"]
     assert call("schema", "agent").status == 4
     written = call("schema", "--write", str(tmp_path / "schemas"))

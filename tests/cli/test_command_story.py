@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+
+from changeover import GraphVersionManager
 
 DEADLINE_S = 60.0
 SLOW = """\
@@ -68,15 +72,28 @@ def test_from_nothing_to_an_answer_and_back_without_a_server(call, tmp_path: Pat
     assert "too cheerful" in call("history").out
 
 
-@pytest.fixture
-def switched(call, project) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with v1, which is current, and v2."""
-    folder = project({"agents.yaml": "agents: {support: {model: 'demo:rules', prompt: {text: One.}}}\n"})
-    assert call("build", "--project", str(folder)).status == 0
-    assert call("switch", "v1", "--project", str(folder)).status == 0
-    project({"agents.yaml": "agents: {support: {model: 'demo:rules', prompt: {text: Two.}}}\n"})
-    assert call("build", "--project", str(folder)).status == 0
+    folder = tmp_path_factory.mktemp("story") / "project"
+    folder.mkdir()
+
+    async def build() -> None:
+        async with GraphVersionManager.open(folder) as manager:
+            for word in ("One", "Two"):
+                prompt = f"agents: {{support: {{model: 'demo:rules', prompt: {{text: {word}.}}}}}}\n"
+                (folder / "agents.yaml").write_text(prompt)
+                await manager.build()
+            await manager.switch("v1")
+
+    asyncio.run(build())
     return folder
+
+
+@pytest.fixture
+def switched(template: Path, tmp_path: Path) -> Path:
+    shutil.copytree(template, tmp_path / "project")
+    return tmp_path / "project"
 
 
 def test_every_verb_that_answers_prints_one_document(call, switched: Path) -> None:

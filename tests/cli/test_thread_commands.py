@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
+
+from changeover import GraphVersionManager
 
 ASKS = """\
     from typing import TypedDict
@@ -44,22 +49,32 @@ BOTH = ASKS.replace(
 )
 
 
-@pytest.fixture
-def here(call, project) -> tuple[str, str]:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with v1, which is current, and v2; thread `t` ran on v1, `asks` and `both` wait on it."""
+    folder = tmp_path_factory.mktemp("threads") / "project"
     agents = "agents: {support: {model: 'demo:rules', prompt: {text: One.}}}\n"
-    folder = project({"agents.yaml": agents, "graphs/asks.py": ASKS, "graphs/both.py": BOTH})
-    here = ("--project", str(folder))
-    for verb in (["build"], ["switch", "v1"]):
-        done = call(*verb, *here)
-        assert done.status == 0, done
-    assert call("run", "support", "-i", "hi", "--thread", "t", *here).status == 0
-    for graph in ("asks", "both"):
-        done = call("run", graph, "-i", "{}", "--thread", graph, *here)
-        assert done.status == 0, done
-    project({"agents.yaml": agents.replace("One", "Two")})
-    assert call("build", *here).status == 0
-    return here
+    (folder / "graphs").mkdir(parents=True)
+    for name, text in (("agents.yaml", agents), ("graphs/asks.py", ASKS), ("graphs/both.py", BOTH)):
+        (folder / name).write_text(textwrap.dedent(text))
+
+    async def fill() -> None:
+        async with GraphVersionManager.open(folder) as manager:
+            await manager.serve_folder()
+            await manager.invoke("support", {"messages": [{"role": "user", "content": "hi"}]}, thread_id="t")
+            for graph in ("asks", "both"):
+                await manager.invoke(graph, {}, thread_id=graph)
+            (folder / "agents.yaml").write_text(agents.replace("One", "Two"))
+            assert (await manager.build()).id == "v2"
+
+    asyncio.run(fill())
+    return folder
+
+
+@pytest.fixture
+def here(template: Path, tmp_path: Path) -> tuple[str, str]:
+    shutil.copytree(template, tmp_path / "project")
+    return ("--project", str(tmp_path / "project"))
 
 
 def document(ended) -> dict:

@@ -1,4 +1,4 @@
-"""What becomes of a thread is decided by what it waits for; when in doubt it stays, with a reason and the step to write."""
+"""A thread's fate depends on what it waits for; when in doubt it stays, with a reason and the step to write."""
 
 from __future__ import annotations
 

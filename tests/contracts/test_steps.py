@@ -80,6 +80,8 @@ def test_a_way_back_can_be_written_later() -> None:
     later = python(UP + "\n\ndef down(state):\n    return state\n")
     assert python(UP).digest == later.digest
     assert (python(UP).one_way, later.one_way) == (True, False)
+    said_so = UP.replace('"desk"', '"desk", one_way=True')
+    assert (python(said_so).digest, python(said_so).one_way) == (later.digest, True)
     one_way = declared("desk", 1, "a", {"state": {"convert": {"t": "graphs.conv:up"}}})
     back = declared("desk", 1, "a", {"state": {"convert": {"t": {"up": "graphs.conv:up", "down": "graphs.conv:down"}}}})
     assert one_way.digest == back.digest

@@ -1,4 +1,4 @@
-"""A draft of a step holds what two contracts suggest, is valid as it stands, and leaves to the author what only they know."""
+"""A draft of a step holds what two contracts suggest, is valid as it stands, and leaves claims to its author."""
 
 from __future__ import annotations
 

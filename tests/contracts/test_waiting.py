@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import time
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -44,8 +45,19 @@ def plain(state: State) -> State:
     return {"log": ["plain"]}
 
 
-def fail(state: State) -> State:
-    raise ValueError("broken")
+def failing_after_the_others(saver: InMemorySaver) -> Any:
+    """A node that fails once what ran beside it has been saved."""
+
+    def fail(state: State) -> State:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            head = saver.get_tuple(CONFIG)
+            if head is not None and any(channel == "log" for _, channel, _ in head.pending_writes or []):
+                break
+            time.sleep(0.001)
+        raise ValueError("broken")
+
+    return fail
 
 
 def graph_of(*nodes: tuple[str, Any], **compiled: Any) -> Any:
@@ -83,7 +95,8 @@ def test_questions_are_counted_with_those_that_were_answered() -> None:
 
 
 def test_a_failure_keeps_what_finished_beside_it() -> None:
-    graph = started(graph_of(("fail", fail), ("plain", plain), checkpointer=InMemorySaver()))
+    saver = InMemorySaver()
+    graph = started(graph_of(("fail", failing_after_the_others(saver)), ("plain", plain), checkpointer=saver))
     assert {(path, each.state) for path, each in waits(graph)} == {("fail", "failed"), ("plain", "finished")}
 
 

@@ -137,8 +137,6 @@ def _agent(
     )
 
 
-
-
 def _tools(agent: Agent, world: World) -> list[Any]:
     tools = [_look(world)]
     if "no_refund" not in agent.has:

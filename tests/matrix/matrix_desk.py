@@ -89,6 +89,7 @@ class Nodes:
             key("memo"): f"memo {do}",
             key("log"): [f"intake {do}"],
             key("count"): self._counted(state.get(key("count"))),
+            key("results"): ["0" if "result_words" in self.has else 0],
         }
         if "tmp" in self.has:
             wrote["tmp"] = f"tmp {do}"

@@ -20,21 +20,56 @@ Values = Any
 
 # conditions in which a thread waits for what is changed; those of TELLING are asked of every kind
 TOUCHED = {
-    "keys_of_finished_branches_renamed": ("sends_half_done", "failed"),
-    "every_key_renamed": ("failed", "sends_half_done", "in_subgraph", "in_nested_subgraph"),
+    "keys_of_finished_branches_renamed": (
+        "sends_half_done",
+        "failed",
+    ),
+    "every_key_renamed": (
+        "failed",
+        "sends_half_done",
+        "in_subgraph",
+        "in_nested_subgraph",
+    ),
     "key_dropped": ("breakpoint_after",),
     "reducer_key_converted": ("sends_half_done",),
     "inner_key_renamed": ("in_subgraph",),
     "nested_keys_renamed": ("in_nested_subgraph",),
-    "node_renamed": ("breakpoint_after", "sends_half_done"),
+    "node_renamed": (
+        "breakpoint_after",
+        "sends_half_done",
+    ),
     "asking_twice_node_renamed": ("asked_twice",),
-    "every_node_renamed": ("asked_twice", "asked_in_parallel", "breakpoint_after", "failed", "sends_half_done",
-                           "in_subgraph", "in_nested_subgraph"),
-    "branch_renamed": ("asked_in_parallel", "failed"),
-    "finished_branch_renamed": ("asked_in_parallel", "failed"),
-    "branches_exchanged": ("asked_in_parallel", "failed"),
-    "joined_node_renamed": ("asked_in_parallel", "failed"),
-    "goto_target_renamed": ("asked_in_parallel", "failed"),
+    "every_node_renamed": (
+        "asked_twice",
+        "asked_in_parallel",
+        "breakpoint_after",
+        "failed",
+        "sends_half_done",
+        "in_subgraph",
+        "in_nested_subgraph",
+        "forked",
+    ),
+    "branch_renamed": (
+        "asked_in_parallel",
+        "failed",
+    ),
+    "finished_branch_renamed": (
+        "asked_in_parallel",
+        "failed",
+    ),
+    "branches_exchanged": (
+        "asked_in_parallel",
+        "failed",
+    ),
+    "joined_node_renamed": (
+        "asked_in_parallel",
+        "failed",
+    ),
+    "goto_target_renamed": (
+        "asked_in_parallel",
+        "failed",
+        "forked",
+    ),
     "send_target_renamed": ("sends_half_done",),
     "send_argument_changed": ("sends_half_done",),
     "subgraph_renamed": ("in_subgraph",),
@@ -42,14 +77,67 @@ TOUCHED = {
     "nested_subgraph_renamed": ("in_nested_subgraph",),
     "inner_node_renamed": ("in_subgraph",),
     "nested_node_renamed": ("in_nested_subgraph",),
-    "branch_removed": ("asked_in_parallel", "failed"),
-    "node_split": ("breakpoint_after", "sends_half_done"),
+    "branch_removed": (
+        "asked_in_parallel",
+        "failed",
+    ),
+    "node_split": (
+        "breakpoint_after",
+        "sends_half_done",
+    ),
     "node_moved_deeper": ("in_subgraph",),
     "subgraph_inlined": ("in_subgraph",),
     "node_and_keys_changed": ("breakpoint_after",),
     "inner_question_reworded": ("in_subgraph",),
+    "asking_node_renamed": ("forked",),
+    "asking_node_removed": ("forked",),
+    "node_moved_into_subgraph": ("forked",),
+    "node_becomes_subgraph": ("forked",),
+    "question_reworded": ("forked",),
+    "key_renamed": (
+        "forked",
+        "failed",
+    ),
+    "asking_node_split": ("forked",),
+    "entry_renamed": (
+        "forked",
+        "sends_half_done",
+    ),
+    "question_removed": ("forked",),
+    "words_changed": (
+        "breakpoint_after",
+        "sends_half_done",
+        "in_nested_subgraph",
+    ),
+    "questions_exchanged": ("asked_twice",),
+    "work_becomes_subgraph": (
+        "breakpoint_after",
+        "sends_half_done",
+    ),
+    "defer_removed": ("breakpoint_after",),
+    "joined_node_deferred": (
+        "asked_in_parallel",
+        "failed",
+    ),
+    "breakpoint_added": (
+        "breakpoint_after",
+        "failed",
+    ),
+    "context_added": ("in_subgraph",),
+    "retry_added": ("breakpoint_after",),
+    "key_converted_by_function": (
+        "sends_half_done",
+        "in_nested_subgraph",
+    ),
+    "input_key_renamed": (
+        "sends_half_done",
+        "in_subgraph",
+    ),
+    "key_renamed_twice": ("breakpoint_after",),
+    "reducer_added": ("breakpoint_after",),
+    "unreached_node_removed": ("failed",),
 }
-TELLING = ("finished", "asked", "half_answered", "breakpoint_before", "forked")
+TELLING = ("finished", "asked", "half_answered", "breakpoint_before")
 
 
 def as_is(value: Any) -> Any:
@@ -73,7 +161,8 @@ class Kind:
     change: Callable[[Any], Any]
     chain: tuple[Step, ...] = ()
     before: Callable[[Any], Any] = as_is
-    only: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()  # conditions that it is tried in, where it is not all of them
+    is_local: bool = False  # tried only in the conditions that tell something of it
     expect: Callable[[str, str, Values], Values] = same  # condition, `middle` or `end`, values
     unheard: tuple[str, ...] = ()
     scratch: Callable[[Any], Any] = as_is
@@ -86,7 +175,9 @@ class Kind:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        return tuple(one for one in self.family.conditions if not self.only or one.name in self.only)
+        if self.only:
+            return tuple(one for one in self.family.conditions if one.name in self.only)
+        return self.telling_conditions if self.is_local else self.family.conditions
 
     @property
     def bare_conditions(self) -> tuple[Condition, ...]:
@@ -98,8 +189,10 @@ class Kind:
     @property
     def telling_conditions(self) -> tuple[Condition, ...]:
         telling = {*TELLING, *TOUCHED.get(self.name, ())}
-        return tuple(one for one in self.conditions if self.family is not DESK or one.name in telling)
-
+        tried = self.family.conditions
+        if self.family is DESK:
+            tried = tuple(one for one in tried if one.name in telling)
+        return tuple(one for one in tried if not self.only or one.name in self.only)
 
     @property
     def old(self) -> Any:
@@ -167,17 +260,27 @@ KEY_KINDS = (
         "keys_exchanged",
         lambda a: a.keyed(note="memo", memo="note"),
         *state(rename={"note": "memo", "memo": "note"}),
+        bare=False,
     ),
-    desk("every_key_renamed", lambda a: a.keyed(**{k: again(k) for k in KEYS}),
-         *state(rename={**{k: again(k) for k in KEYS}, "sub/said": "said_again", "outer/said": "said_again",
-                        "outer/deep/said": "said_again"}),
-         ),
-    desk("input_key_renamed", lambda a: a.keyed(do="task"), *state(rename={"do": "task"})),
+    desk(
+        "every_key_renamed",
+        lambda a: a.keyed(**{k: again(k) for k in KEYS}),
+        *state(
+            rename={
+                **{k: again(k) for k in KEYS},
+                "sub/said": "said_again",
+                "outer/said": "said_again",
+                "outer/deep/said": "said_again",
+            }
+        ),
+    ),
+    desk("input_key_renamed", lambda a: a.keyed(do="task"), *state(rename={"do": "task"}), is_local=True),
     desk(
         "key_renamed_twice",
         lambda a: a.keyed(note="remark"),
         {"state": {"rename": {"note": "notes"}}},
         {"state": {"rename": {"notes": "remark"}}},
+        is_local=True,
     ),
     desk("key_dropped", lambda a: a.without("tmp"), *state(drop=["tmp"]), before=lambda a: a.having("tmp")),
     desk("key_added", lambda a: a.having("lang")),
@@ -194,57 +297,73 @@ KEY_KINDS = (
         "key_converted_by_function",
         lambda a: a.having("pairs"),
         *state(convert={"ticket": {"up": "matrix_conversions:to_pairs", "down": "matrix_conversions:from_pairs"}}),
+        is_local=True,
     ),
     desk(
         "reducer_key_converted",
         lambda a: a.having("result_words"),
         *state(convert={"results": {"up": "matrix_conversions:to_words", "down": "matrix_conversions:from_words"}}),
     ),
-    desk("reducer_added", lambda a: a.having("seen_adds"), *state(convert={"seen": "list"})),
-    desk("reducer_removed", lambda a: a.having("marks_last"), *state(convert={"marks": "list"})),
+    desk("reducer_added", lambda a: a.having("seen_adds"), *state(convert={"seen": "list"}), is_local=True),
+    desk("reducer_removed", lambda a: a.having("marks_last"), *state(convert={"marks": "list"}), meaning=True),
     desk("inner_key_renamed", lambda a: a.keyed(draft="text"), *state(rename={"sub/draft": "text"})),
     desk(
         "nested_keys_renamed",
         lambda a: a.keyed(plan="scheme", idea="thought"),
         *state(rename={"outer/plan": "scheme", "outer/deep/plan": "scheme", "outer/deep/idea": "thought"}),
+        is_local=True,
     ),
 )
 
 NODE_KINDS = (
     desk("node_renamed", lambda a: a.renamed(work="perform"), *nodes(rename={"work": "perform"})),
     desk("asking_node_renamed", lambda a: a.renamed(ask="approve"), *nodes(rename={"ask": "approve"})),
-    desk("asking_twice_node_renamed", lambda a: a.renamed(asks="poll"), *nodes(rename={"asks": "poll"})),
-    desk("entry_renamed", lambda a: a.renamed(intake="welcome"), *nodes(rename={"intake": "welcome"})),
+    desk("asking_twice_node_renamed", lambda a: a.renamed(asks="poll"), *nodes(rename={"asks": "poll"}), is_local=True),
+    desk("entry_renamed", lambda a: a.renamed(intake="welcome"), *nodes(rename={"intake": "welcome"}), is_local=True),
     desk(
         "every_node_renamed",
         lambda a: a.renamed(**{role: again(role) for role in (*ROLES, *INNER.values(), *DEEP.values())}),
         *nodes(rename={**{r: again(r) for r in ROLES}, **{p: again(r) for p, r in {**INNER, **DEEP}.items()}}),
     ),
-    desk("branch_renamed", lambda a: a.renamed(left="west"), *nodes(rename={"left": "west"})),
-    desk("finished_branch_renamed", lambda a: a.renamed(right="ahead"), *nodes(rename={"right": "ahead"})),
+    desk("branch_renamed", lambda a: a.renamed(left="lane"), *nodes(rename={"left": "lane"})),
+    desk("finished_branch_renamed", lambda a: a.renamed(right="side_way"), *nodes(rename={"right": "side_way"})),
     desk(
         "branches_exchanged",
         lambda a: a.renamed(left="right", right="left"),
         *nodes(rename={"left": "right", "right": "left"}),
+        bare=False,
+        own=("log",),
     ),
     desk("joined_node_renamed", lambda a: a.renamed(meet="gather"), *nodes(rename={"meet": "gather"})),
-    desk("goto_target_renamed", lambda a: a.renamed(extra="bonus"), *nodes(rename={"extra": "bonus"})),
+    desk("goto_target_renamed", lambda a: a.renamed(extra="bonus"), *nodes(rename={"extra": "bonus"}), is_local=True),
     desk("send_target_renamed", lambda a: a.renamed(worker="laborer"), *nodes(rename={"worker": "laborer"})),
     desk(
         "send_argument_changed",
         lambda a: a.having("part"),
-        {"sends": {"convert": {"worker": {"up": "matrix_conversions:to_part", "down": "matrix_conversions:from_part"}}}},
-        meaning=True,
+        {
+            "sends": {
+                "convert": {"worker": {"up": "matrix_conversions:to_part", "down": "matrix_conversions:from_part"}}
+            }
+        },
+        bare=False,
     ),
     desk(
         "send_argument_renamed",
         lambda a: a.having("part"),
         {"sends": {"convert": {"worker": {"rename": {"item": "part"}, "set": {"size": 1}}}}},
         bare=False,
+        is_local=True,
     ),
     desk("subgraph_renamed", lambda a: a.renamed(sub="drafting"), *nodes(rename={"sub": "drafting"})),
-    desk("outer_subgraph_renamed", lambda a: a.renamed(outer="frame"), *nodes(rename={"outer": "frame"})),
-    desk("nested_subgraph_renamed", lambda a: a.renamed(deep="depth"), *nodes(rename={"outer/deep": "depth"})),
+    desk(
+        "outer_subgraph_renamed", lambda a: a.renamed(outer="frame"), *nodes(rename={"outer": "frame"}), is_local=True
+    ),
+    desk(
+        "nested_subgraph_renamed",
+        lambda a: a.renamed(deep="depth"),
+        *nodes(rename={"outer/deep": "depth"}),
+        is_local=True,
+    ),
     desk("inner_node_renamed", lambda a: a.renamed(confirm="verify"), *nodes(rename={"sub/confirm": "verify"})),
     desk(
         "nested_node_renamed",
@@ -257,6 +376,8 @@ NODE_KINDS = (
         *nodes(remove={"ask": {"goto": "work"}}),
         unheard=("ask",),
         expect=asked_on_a,
+        own=("asked",),
+        no_way_back=("asked", "forked"),
     ),
     desk(
         "branch_removed",
@@ -264,8 +385,13 @@ NODE_KINDS = (
         *nodes(remove={"right": {"goto": "__end__"}}),
         only=("finished", "asked", "asked_in_parallel", "breakpoint_before", "sends_half_done", "in_subgraph"),
     ),
-    desk("unreached_node_removed", lambda a: a.without("idle"), *nodes(remove={"idle": {"goto": "__end__"}}),
-         before=lambda a: a.having("idle")),
+    desk(
+        "unreached_node_removed",
+        lambda a: a.without("idle"),
+        *nodes(remove={"idle": {"goto": "__end__"}}),
+        before=lambda a: a.having("idle"),
+        is_local=True,
+    ),
     desk(
         "node_split",
         lambda a: a.having("split_work"),
@@ -277,10 +403,13 @@ NODE_KINDS = (
         lambda a: a.having("split_ask"),
         *nodes(split={"ask": {"into": ["collect", "ask"], "at": "ask"}}),
         unheard=("passed",),
+        is_local=True,
     ),
     desk("node_moved_into_subgraph", lambda a: a.having("review"), *nodes(move={"ask": "review/ask"})),
     desk("node_becomes_subgraph", lambda a: a.having("ask_subgraph"), *nodes(move={"ask": "ask/question"})),
-    desk("node_moved_deeper", lambda a: a.having("gate"), *nodes(move={"sub/confirm": "sub/gate/confirm"})),
+    desk(
+        "node_moved_deeper", lambda a: a.having("gate"), *nodes(move={"sub/confirm": "sub/gate/confirm"}), is_local=True
+    ),
     desk(
         "subgraph_inlined",
         lambda a: a.having("inlined"),
@@ -288,19 +417,26 @@ NODE_KINDS = (
     ),
     desk("node_inserted_before", lambda a: a.having("check"), unheard=("passed",)),
     desk("node_added_after", lambda a: a.having("audit"), unheard=("passed",)),
-    desk("node_added_unreached", lambda a: a.having("idle")),
-    desk("branch_added", lambda a: a.having("middle"), only=("finished", "asked", "asked_in_parallel", "half_answered",
-                                                             "failed", "in_subgraph"), unheard=("middle",)),
+    desk("node_added_unreached", lambda a: a.having("idle"), is_local=True),
+    desk(
+        "branch_added",
+        lambda a: a.having("middle"),
+        only=("finished", "asked", "asked_in_parallel", "half_answered", "failed", "in_subgraph"),
+        unheard=("middle",),
+    ),
     desk("defer_added", lambda a: a.having("defer_close")),
-    desk("defer_removed", lambda a: a.without("defer_close"), before=lambda a: a.having("defer_close"))
-    ,desk("joined_node_deferred", lambda a: a.having("defer_meet")),
-    desk("retry_added", lambda a: a.having("retry")),
-    desk("work_becomes_subgraph", lambda a: a.having("work_subgraph")),
-    desk("words_changed", lambda a: a.having("warm"), expect=tone_of_a),
-    desk("context_added", lambda a: a.having("context")),
-    desk("breakpoint_added", lambda a: a.having("stop_at_close")),
-    desk("breakpoints_removed", lambda a: a.having("no_stops"), only=("finished", "breakpoint_before",
-                                                                      "breakpoint_after", "asked")),
+    desk("defer_removed", lambda a: a.without("defer_close"), before=lambda a: a.having("defer_close"), is_local=True),
+    desk("joined_node_deferred", lambda a: a.having("defer_meet"), is_local=True),
+    desk("retry_added", lambda a: a.having("retry"), is_local=True),
+    desk("work_becomes_subgraph", lambda a: a.having("work_subgraph"), is_local=True),
+    desk("words_changed", lambda a: a.having("warm"), expect=tone_of_a, is_local=True),
+    desk("context_added", lambda a: a.having("context"), is_local=True),
+    desk("breakpoint_added", lambda a: a.having("stop_at_close"), is_local=True),
+    desk(
+        "breakpoints_removed",
+        lambda a: a.having("no_stops"),
+        only=("finished", "breakpoint_before", "breakpoint_after", "asked"),
+    ),
     desk(
         "node_and_keys_changed",
         lambda a: a.renamed(ask="approve", work="perform").keyed(note="notes").having("words").without("tmp"),
@@ -312,15 +448,18 @@ NODE_KINDS = (
 
 QUESTION_KINDS = (
     desk("question_reworded", lambda a: a.having("ask_reworded"), {"interrupts": {"same": ["ask"]}}, meaning=True),
-    desk("inner_question_reworded", lambda a: a.having("confirm_reworded"),
-         {"interrupts": {"same": ["sub/confirm"]}}, meaning=True),
-    desk("question_inserted_before", lambda a: a.having("ask_after_another"), expect=asked_on_a,
-         meaning=True),
+    desk(
+        "inner_question_reworded",
+        lambda a: a.having("confirm_reworded"),
+        {"interrupts": {"same": ["sub/confirm"]}},
+        meaning=True,
+        is_local=True,
+    ),
+    desk("question_inserted_before", lambda a: a.having("ask_after_another"), expect=asked_on_a, meaning=True),
     desk("question_added_after", lambda a: a.having("third"), meaning=True),
-    desk("questions_exchanged", lambda a: a.having("swapped"), meaning=True),
-    desk("question_replaced", lambda a: a.having("ask_something_else"), expect=asked_on_a,
-         meaning=True),
-    desk("question_removed", lambda a: a.having("ask_nobody"), expect=asked_on_a, meaning=True),
+    desk("questions_exchanged", lambda a: a.having("swapped"), meaning=True, is_local=True),
+    desk("question_replaced", lambda a: a.having("ask_something_else"), expect=asked_on_a, meaning=True),
+    desk("question_removed", lambda a: a.having("ask_nobody"), expect=asked_on_a, meaning=True, is_local=True),
 )
 
 
@@ -330,24 +469,38 @@ def agent(name: str, change: Callable[[Any], Any], *chain: Step, **more: Any) ->
 
 APPROVAL = "HumanInTheLoopMiddleware.after_model"
 AGENT_KINDS = (
-    agent("tool_renamed", lambda a: replaced(a, pay="pay_back"), {"tools": {"rename": {"refund": "pay_back"}}}),
+    agent(
+        "tool_renamed",
+        lambda a: replaced(a, pay="pay_back"),
+        {"tools": {"rename": {"refund": "pay_back"}}},
+        own=("messages",),
+    ),
     agent(
         "tool_argument_renamed",
         lambda a: replaced(a, amount="amount"),
         {"tools": {"arguments": {"refund": {"rename": {"amt": "amount"}}}}},
+        own=("messages",),
     ),
     agent(
         "tool_and_argument_renamed",
         lambda a: replaced(a, pay="pay_back", amount="amount"),
         {"tools": {"rename": {"refund": "pay_back"}, "arguments": {"pay_back": {"rename": {"amt": "amount"}}}}},
+        own=("messages",),
     ),
     agent(
         "tool_argument_replaced",
         lambda a: a.having("desk"),
         {"tools": {"arguments": {"refund": {"drop": ["note"], "set": {"to": "desk"}}}}},
+        own=("messages",),
+        no_way_back=("agent_approval", "agent_two_approvals", "agent_calls_queued", "agent_inside_a_graph"),
     ),
     agent("tool_argument_retyped", lambda a: a.having("words")),
-    agent("tool_removed", lambda a: a.having("no_refund"), only=("agent_finished", "agent_approval", "agent_tool_asks")),
+    agent(
+        "tool_removed",
+        lambda a: a.having("no_refund"),
+        only=("agent_finished", "agent_approval", "agent_tool_asks"),
+        meaning=True,
+    ),
     agent("tool_added", lambda a: a.having("more")),
     agent("approval_removed", lambda a: a.having("trusting")),
     agent(
@@ -374,12 +527,11 @@ def script(name: str, text: str, *chain: Step, **more: Any) -> Kind:
 FUNCTIONAL_KINDS = (
     script("function_reworded", "reworded"),
     script("task_renamed", "task_renamed", {"tasks": {"rename": {"fetch": "load"}}}),
-    script("waiting_task_renamed", "waiting_renamed", {"tasks": {"rename": {"confirm": "approve"}}}),
+    script("waiting_task_renamed", "waiting_renamed", {"tasks": {"rename": {"confirm": "approve"}}}, meaning=True),
     script("call_inserted", "inserted", expect=on_a, unheard=("weigh",)),
     script("calls_exchanged", "swapped", expect=on_a),
-    script("call_added_after", "added_after", {"tasks": {"same": True}}, expect=on_a,
-           unheard=("weigh",)),
-    script("arguments_reworded", "reordered_text", {"tasks": {"same": True}}),
+    script("call_added_after", "added_after", {"tasks": {"same": True}}, expect=on_a, unheard=("weigh",), own=("*",)),
+    script("arguments_reworded", "reordered_text", {"tasks": {"same": True}}, meaning=True),
 )
 
 
@@ -405,14 +557,25 @@ MODEL_KINDS = (
     pydantic(
         "model_required_field_added",
         lambda a: a.of(types.FormWithRequired),
-        *state(set={"lang": "en"}),
+        *state(set={"lang": "en", "sub/lang": "en"}),
         scratch=lambda a: replaced(a, first={"lang": "en"}),
     ),
-    pydantic("model_field_renamed", lambda a: a.of(types.FormOfRemark, note="remark"),
-             *state(rename={"note": "remark"})),
-    pydantic("model_field_dropped", lambda a: a.of(types.FormWithoutNote), *state(drop=["note"]), before=lambda a: replaced(a, has=frozenset({"quiet"}))),
-    pydantic("model_field_retyped", lambda a: a.of(types.FormOfWords, has=frozenset({"words"})),
-             *state(convert={"turns": "str"})),
+    pydantic(
+        "model_field_renamed",
+        lambda a: a.of(types.FormOfRemark, note="remark"),
+        *state(rename={"note": "remark", "sub/note": "remark"}),
+    ),
+    pydantic(
+        "model_field_dropped",
+        lambda a: a.of(types.FormWithoutNote),
+        *state(drop=["note", "sub/note"]),
+        before=lambda a: replaced(a, has=frozenset({"quiet"})),
+    ),
+    pydantic(
+        "model_field_retyped",
+        lambda a: a.of(types.FormOfWords, has=frozenset({"words"})),
+        *state(convert={"turns": "str", "sub/turns": "str"}),
+    ),
     pydantic(
         "class_renamed",
         lambda a: a.of(types.FormOfCase, ticket=types.Case),
@@ -421,17 +584,20 @@ MODEL_KINDS = (
     pydantic(
         "class_converted",
         lambda a: a.of(types.FormOfOwner, ticket=types.TicketWithOwner, has=frozenset({"owner"})),
-        *state(convert={"ticket": OWNER}),
+        *state(convert={"ticket": OWNER, "sub/ticket": OWNER}),
     ),
     dataclass_("dataclass_optional_field_added", lambda a: a.of(types.CardWithOptional), defaulted=("lang",)),
     dataclass_(
         "dataclass_required_field_added",
         lambda a: a.of(types.CardWithRequired),
-        *state(set={"lang": "en"}),
+        *state(set={"lang": "en", "sub/lang": "en"}),
         scratch=lambda a: replaced(a, first={"lang": "en"}),
     ),
-    dataclass_("dataclass_field_renamed", lambda a: a.of(types.CardOfRemark, note="remark"),
-               *state(rename={"note": "remark"})),
+    dataclass_(
+        "dataclass_field_renamed",
+        lambda a: a.of(types.CardOfRemark, note="remark"),
+        *state(rename={"note": "remark", "sub/note": "remark"}),
+    ),
 )
 
 
@@ -452,5 +618,11 @@ MEMORY_KINDS = (
     memory("memory_words_changed", lambda a: a.having("warm"), expect=tone_of_a),
 )
 KINDS = (
-    *KEY_KINDS, *NODE_KINDS, *QUESTION_KINDS, *AGENT_KINDS, *FUNCTIONAL_KINDS, *MODEL_KINDS, *MEMORY_KINDS,
+    *KEY_KINDS,
+    *NODE_KINDS,
+    *QUESTION_KINDS,
+    *AGENT_KINDS,
+    *FUNCTIONAL_KINDS,
+    *MODEL_KINDS,
+    *MEMORY_KINDS,
 )

@@ -32,7 +32,10 @@ class Model:
 
 
 def graphs(model: Model, world: World) -> dict[str, Pregel[Any, Any, Any, Any]]:
-    return {"model": _builder(model, world).compile(), "stops": _builder(model, world).compile(interrupt_before=["work"])}
+    return {
+        "model": _builder(model, world).compile(),
+        "stops": _builder(model, world).compile(interrupt_before=["work"]),
+    }
 
 
 def _builder(model: Model, world: World) -> StateGraph[Any, Any, Any, Any]:
@@ -66,8 +69,8 @@ def _builder(model: Model, world: World) -> StateGraph[Any, Any, Any, Any]:
         assert isinstance(state, cls)
         world.did("work")
         about = getattr(state, model.note) if has_note and "quiet" not in model.has else "nothing"
-        owner = f" of {state.ticket.owner}" if "owner" in model.has else ""
-        return {"said": f"{state.said or 'quiet'} {state.ticket.number}{owner}, {about}"}
+        assert "owner" not in model.has or state.ticket.owner == "desk"
+        return {"said": f"{state.said or 'quiet'} {state.ticket.number}, {about}"}
 
     def route(state: Any) -> str:
         return {"ask": "ask", "inner": "sub"}.get(state.do, "work")

@@ -25,8 +25,8 @@ from langgraph.types import CachePolicy, Command, RetryPolicy, interrupt
 from changeover.build.agents import build_agent
 from changeover.build.blame import closest, own_code_problem
 from changeover.build.state import Schemas
+from changeover.contracts.asks import QUESTION, question_of
 from changeover.contracts.describing import EMBEDS
-from changeover.contracts.questions import QUESTION, question_of
 from changeover.errors import ProjectError
 from changeover.project.models import GraphFile, NodeSpec
 

@@ -23,6 +23,7 @@ _EDITOR_GLOBS = {
     "agents.yaml": "agents.yaml",
     "tools.yaml": "tools.yaml",
     "graph": "graphs/*.yaml",
+    "migration": "migrations/*.yaml",
     "changeover.yaml": "changeover.yaml",
 }
 
@@ -92,7 +93,7 @@ def schema(
     options: Options,
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND]", help="agents, tools, graph, prompt or changeover; all of them without it."),
+        typer.Argument(metavar="[KIND]", help="agents, tools, graph, prompt, changeover or migration; all without it."),
     ] = None,
     write: Annotated[
         Path | None,

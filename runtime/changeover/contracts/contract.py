@@ -13,9 +13,10 @@ from typing import Any
 from langgraph.channels.base import BaseChannel
 from langgraph.pregel import Pregel
 
+from changeover.contracts.asks import Ask, calls, tasks
 from changeover.contracts.code import Digests, LogicalName, Ownership, Sources
 from changeover.contracts.describing import NodeDescriber
-from changeover.contracts.questions import Ask, Questions, calls, tasks
+from changeover.contracts.questions import Questions
 from changeover.contracts.types import TypeDescriber
 
 FORMAT = 2

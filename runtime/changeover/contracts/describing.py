@@ -13,8 +13,9 @@ from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 from pydantic import BaseModel
 
+from changeover.contracts.asks import QUESTION, Ask, calls, questions
 from changeover.contracts.code import Ownership, plain_function, used_by
-from changeover.contracts.questions import QUESTION, Ask, Questions, calls, questions
+from changeover.contracts.questions import Questions
 from changeover.contracts.types import QuietSchema, Schema, plain_schema
 
 EMBEDS = "__embeds__"  # an attribute of a function that only carries values into a graph and out of it

@@ -15,11 +15,12 @@ from typing import Any, Literal
 from changeover.contracts.chain import Chain, Move, NoPath, path
 from changeover.contracts.comparing import compare
 from changeover.contracts.differences import Difference, Scope
-from changeover.contracts.flat import Flat, above
+from changeover.contracts.flat import Flat, above, leaf
 from changeover.contracts.names import Names
 from changeover.contracts.waiting import WaitingSet, WaitingTask
 
 INTERRUPT = "interrupt"
+REMEMBERED = 10_000  # waiting sets
 Verdict = Literal["compatible", "migrates", "stays"]
 
 
@@ -54,11 +55,15 @@ def grade_all(own: Level, other: Level) -> list[Difference]:
 
 
 class Grading:
-    """All that is known of a pair of versions, computed once. `blocked` is why there is no way at all."""
+    """All that is known of a pair of versions, computed once.
+
+    `blocked` is why there is no way at all; `rewrites`: whether saved state must be appended anew.
+    """
 
     def __init__(self, own: Level, other: Level) -> None:
         self.blocked: Grade | None = None
         self.moves: tuple[Move, ...] = ()
+        self.rewrites = False
         self.differences: list[Difference] = []
         self._graded: dict[tuple[str | None, bool], Grade] = {}
         self._is_same = own.digest == other.digest
@@ -75,21 +80,22 @@ class Grading:
             by_path = self._touched.setdefault(difference.touches.scope, {})
             by_path.setdefault(difference.touches.path, []).append(difference)
         unnoticed = not self._is_same and not self.differences
-        self._rewrites = bool(self.moves) or unnoticed or any(each.rewrites for each in self.differences)
+        self.rewrites = bool(self.moves) or unnoticed or any(each.rewrites for each in self.differences)
         self._moved = {each.where for each in self.differences if each.what == "node-renamed"}
+        self._removed = {
+            each.where for each in self.differences if each.what == "node-removed" and each.grade == "migrates"
+        }
         self._changed = {each.where for each in self.differences if each.rewrites or each.grade != "safe"}
-
-    @property
-    def rewrites(self) -> bool:
-        """Whether saved state has to be appended anew before the other version goes on with it."""
-        return self._rewrites
 
     def grade(self, waits: str | None, waiting: str | None) -> Grade:
         """What becomes of a thread with this waiting set; `waiting` says whether something waits at all."""
         key = (waits, waiting is not None)
-        if key not in self._graded:
-            self._graded[key] = self._grade(waits, waiting is not None)
-        return self._graded[key]
+        found = self._graded.get(key)
+        if found is None:
+            if len(self._graded) >= REMEMBERED:
+                self._graded.clear()
+            found = self._graded[key] = self._grade(waits, waiting is not None)
+        return found
 
     def _grade(self, waits: str | None, is_waiting: bool) -> Grade:
         if self.blocked is not None:
@@ -115,7 +121,7 @@ class Grading:
         if self.moves:
             titles = ", ".join(move.step.title if move.forward else f"{move.step.title} undone" for move in self.moves)
             return Grade("migrates", f"the thread is migrated by {titles}", None, True)
-        if self._rewrites:
+        if self.rewrites:
             return Grade("compatible", "no step is needed", None, True)
         return Grade("compatible", "nothing that was saved has changed", None, False)
 
@@ -133,7 +139,7 @@ class Grading:
             yield from self._of("task", where)
         yield from self._of("inside", level)
         if task.state == "finished":
-            yield from self._lost_targets(level, task)
+            yield from self._finished(where, level, task)
             return
         yield from (each for each in self._of("question", where) if _is_asked(each, task))
         yield from (each for each in self._of("tool", level) if _concerns(each, task))
@@ -146,14 +152,17 @@ class Grading:
         inner = task.inner.tasks if task.inner is not None else ()
         return bool(inner) and all(f"{where}/{each.node}" in self._moved for each in inner)
 
-    def _lost_targets(self, level: str, task: WaitingTask) -> Iterator[Difference]:
-        """A task that has finished may lead to a node that is gone, and what it wrote would lead nowhere."""
+    def _finished(self, where: str, level: str, task: WaitingTask) -> Iterator[Difference]:
+        """What a finished task has written must lead somewhere, and its node must be there."""
         for gone, differences in self._touched.get("task", {}).items():
-            if above(gone) == level and (task.leads is None or gone.rpartition("/")[2] in task.leads):
+            if above(gone) == level and (task.leads is None or leaf(gone) in task.leads):
                 yield differences[0]
+        if where in self._removed:
+            reason = f"node '{where}' is gone, and has finished beside others that still wait"
+            yield Difference("finished-removed", where, "breaks", reason, _ANSWER_FIRST)
 
     def _calls_inside(self, where: str, task: WaitingTask) -> Iterator[Difference]:
-        if not self._rewrites:
+        if not self.rewrites:
             return
         is_functional = self._flat.levels.get(above(where), {}).get("kind") == "functional"
         if task.calls and not is_functional:

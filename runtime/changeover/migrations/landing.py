@@ -35,7 +35,7 @@ from changeover.migrations.frames import (
     within,
 )
 from changeover.migrations.reading import NO_TASK, SAVER, Graph, NotMovable
-from changeover.migrations.renaming import drop_key, join_of
+from changeover.migrations.renaming import barrier, drop_key, join_of
 from changeover.migrations.situations import situation_of
 from changeover.migrations.values import Types
 from changeover.store.records import Waiting
@@ -347,7 +347,7 @@ def _fit_join(frame: Frame, name: str, joins: Mapping[tuple[frozenset[str], str]
     """A join is named by its sources: the one with the same ones is the same, whatever their order."""
     sources, target = join_of(name)
     same = joins.get((frozenset(sources), target))
-    has_arrived = bool(_arrived(frame.values.get(name))) or any(
+    has_arrived = bool(barrier(frame.values.get(name))) or any(
         channel == name for task in frame.tasks for channel, _ in task.writes
     )
     if same is None and has_arrived:
@@ -364,12 +364,6 @@ def _fit_join(frame: Frame, name: str, joins: Mapping[tuple[frozenset[str], str]
                 mapping[same] = mapping.pop(name)
         for task in frame.tasks:
             task.writes = [(same if channel == name else channel, value) for channel, value in task.writes]
-
-
-def _arrived(value: Any) -> Any:
-    if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[1], bool):
-        return value[0]
-    return value
 
 
 def _fit_deferred(frame: Frame, graph: Graph) -> None:

@@ -49,7 +49,7 @@ def _move_in(frame: Frame, node: str, into: tuple[str, ...]) -> None:
             hint="let the thread go on where it is; it moves when the step has ended",
         )
     around = into[0]
-    if waiting and any(task.node == around for task in frame.tasks):
+    if waiting and any(task.node == around for task in frame.tasks if task not in waiting):
         raise NotMovable(f"'{node}' moved into '{around}', which the thread waits in already")
     for task in waiting:
         inner = Frame(
@@ -66,8 +66,9 @@ def _move_in(frame: Frame, node: str, into: tuple[str, ...]) -> None:
         asked = [(channel, value) for channel, value in task.writes if channel == INTERRUPT]
         task.node, task.writes, task.inner, task.calls = around, asked, inner, []
         _move_in(inner, node, into[1:])
-    seen = frame.seen.pop(node, None)
-    if seen:
+    if around == node:  # the node has become a subgraph of its name: what leads to it stays
+        return
+    if frame.seen.pop(node, None):
         frame.seen.setdefault(around, {})
     is_due = BRANCH + node in frame.values
     drop_trigger(frame, node)
@@ -100,6 +101,8 @@ def _move_out(frame: Frame, out: tuple[str, ...], node: str) -> None:
         task.origin = moved.origin
         task.node, task.writes, task.calls = node, moved.writes, moved.calls
         task.inner = moved.inner
+        if around == node:
+            continue
         drop_trigger(frame, around)
         frame.values[BRANCH + node] = None
         frame.touched.add(BRANCH + node)

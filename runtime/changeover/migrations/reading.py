@@ -101,7 +101,10 @@ class _Reader:
             {node: dict(seen) for node, seen in saved.checkpoint["versions_seen"].items()},
         )
         frame.types = {name: about.get("type") for name, about in (contract.get("channels") or {}).items()}
-        _fill_in_deltas(frame, graph, snapshot)
+        _unwrap_snapshots(frame)
+        if missing := _missing_deltas(frame, graph):
+            as_it_was = (await self._ask(graph, own, saved.checkpoint["id"])).values  # without what tasks wrote since
+            frame.values |= {name: as_it_was[name] for name in missing if name in as_it_was}
         frame.tasks = [
             Task(task.id, task.name, _send_of(task.path), origin=frame.task_namespace(task.name, task.id))
             for task in snapshot.tasks
@@ -110,12 +113,14 @@ class _Reader:
         await self._read_inside(frame, graph, contract)
         return frame
 
-    async def _ask(self, graph: Graph, namespace: str) -> StateSnapshot:
+    async def _ask(self, graph: Graph, namespace: str, checkpoint_id: str | None = None) -> StateSnapshot:
         """What LangGraph says of a graph's head, as it does for a subgraph."""
         asked = copy.copy(graph)
         if asked.checkpointer is None or not namespace:
             asked.checkpointer = self._heads
         where = {"thread_id": self._thread_id, "checkpoint_ns": namespace, SAVER: self._heads}
+        if checkpoint_id is not None:
+            where["checkpoint_id"] = checkpoint_id
         try:
             return await asked.aget_state({"configurable": where})
         except ChangeoverError:
@@ -183,16 +188,21 @@ class _Reader:
                 frame.memories[name] = memory
 
 
-def _fill_in_deltas(frame: Frame, graph: Graph, snapshot: StateSnapshot) -> None:
-    """Keys that are kept as changes, with their full value: what a head says of them lies in older checkpoints."""
+def _unwrap_snapshots(frame: Frame) -> None:
+    """Keys that are kept as changes have their full value now and then, in an object of LangGraph's."""
     for name, value in list(frame.values.items()):
         if type(value).__name__ == SNAPSHOT:
             frame.values[name] = value.value
+
+
+def _missing_deltas(frame: Frame, graph: Graph) -> list[str]:
+    """Keys that are kept as changes: what the head says of them lies in older checkpoints."""
     channels = graph.channels
-    shown = snapshot.values if isinstance(snapshot.values, dict) else {}
-    for name in frame.versions:
-        if name not in frame.values and type(channels.get(name)).__name__ == "DeltaChannel" and name in shown:
-            frame.values[name] = shown[name]
+    return [
+        name
+        for name in frame.versions
+        if name not in frame.values and type(channels.get(name)).__name__ == "DeltaChannel"
+    ]
 
 
 def _send_of(path: tuple[Any, ...]) -> int | None:

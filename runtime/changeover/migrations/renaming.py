@@ -26,6 +26,21 @@ def rename_key(frame: Frame, old: str, new: str) -> None:
         frame.touched.add(new)
 
 
+def rename_channel(frame: Frame, old: str, new: str) -> None:
+    """A trigger or a join under another name."""
+    _rename_channels(frame, lambda name: new if name == old else name)
+
+
+def lead_elsewhere(write: Write, node: str, to: str) -> Write:
+    """A pending write that leads to a node, leading to another one."""
+    channel, value = write
+    if channel == BRANCH + node:
+        return BRANCH + to, value
+    if channel == SENDS and isinstance(value, Send) and value.node == node:
+        return channel, Send(to, value.arg, timeout=value.timeout)
+    return write
+
+
 def drop_key(frame: Frame, name: str) -> None:
     """A channel that the newer graph lacks; a version of it would hold the thread at a breakpoint for ever."""
     frame.values.pop(name, None)
@@ -84,6 +99,13 @@ def join_of(channel: str) -> tuple[list[str], str]:
 
 def join_channel(sources: Any, target: str) -> str:
     return f"{JOIN}{'+'.join(sources)}:{target}"
+
+
+def barrier(value: Any) -> set[str]:
+    """The sources that have arrived at a join; a deferred one keeps them with whether it may go."""
+    if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[1], bool):
+        value = value[0]
+    return set(value or ())
 
 
 def _rename_channels(frame: Frame, renamed: Rename) -> None:

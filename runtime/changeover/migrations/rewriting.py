@@ -16,10 +16,19 @@ from langgraph.types import Send
 from changeover.contracts.chain import Move
 from changeover.contracts.renaming import Renaming, key_renaming, node_renaming
 from changeover.contracts.steps import Step, down_of, is_builtin, up_of
-from changeover.migrations.frames import BRANCH, CONTROL, SENDS, Frame, Task, is_state
+from changeover.migrations.frames import BRANCH, CONTROL, JOIN, SENDS, Frame, Task, is_state
 from changeover.migrations.nesting import move_nodes
 from changeover.migrations.reading import NotMovable
-from changeover.migrations.renaming import drop_key, rename_key, rename_node
+from changeover.migrations.renaming import (
+    barrier,
+    drop_key,
+    join_channel,
+    join_of,
+    lead_elsewhere,
+    rename_channel,
+    rename_key,
+    rename_node,
+)
 from changeover.migrations.tool_calls import rename_tool_calls
 from changeover.project.migration_models import FieldParts
 
@@ -255,32 +264,74 @@ def _remove_node(frame: Frame, node: str, goto: str) -> None:
             code="finished-node-gone",
             hint="let the thread go on where it is; it moves when the step has ended",
         )
-    gone = {task.send for task in own if task.send is not None}
-    if gone:
-        left = [send for index, send in enumerate(frame.sends()) if index not in gone]
-        order = [index for index in range(len(frame.sends())) if index not in gone]
-        frame.values[SENDS] = left
-        if not left:
-            drop_key(frame, SENDS)
-        for task in frame.tasks:
-            if task.send is not None and task.send not in gone:
-                task.send = order.index(task.send)
+    _take_sends_back(frame, {task.send for task in own if task.send is not None})
     drop_key(frame, BRANCH + node)
     frame.seen.pop(node, None)
     frame.memories.pop(node, None)
     frame.tasks = [task for task in frame.tasks if task.node != node]
+    _leave_joins(frame, node)
     if own and goto != END and all(task.node != goto or task.send is not None for task in frame.tasks):
         frame.values[BRANCH + goto] = None
         frame.touched.add(BRANCH + goto)
         frame.tasks.append(Task("", goto))
 
 
+def _take_sends_back(frame: Frame, gone: set[int]) -> None:
+    """Queued Sends that are not to be done; the others move up."""
+    if not gone:
+        return
+    sends = frame.sends()
+    order = [index for index in range(len(sends)) if index not in gone]
+    frame.values[SENDS] = [sends[index] for index in order]
+    if not order:
+        drop_key(frame, SENDS)
+    for task in frame.tasks:
+        if task.send is not None and task.send not in gone:
+            task.send = order.index(task.send)
+
+
+def _leave_joins(frame: Frame, node: str) -> None:
+    """Joins wait for the node no more. With one source left a join is an edge; one that has all now lets go."""
+    written = {channel for task in frame.tasks for channel, _ in task.writes}
+    for channel in [
+        name for name in {**frame.versions, **frame.values, **dict.fromkeys(written)} if name.startswith(JOIN)
+    ]:
+        sources, target = join_of(channel)
+        if node not in sources or len(sources) < 2:
+            continue
+        left = [source for source in sources if source != node]
+        new = join_channel(left, target) if len(left) > 1 else BRANCH + target
+        arrived = set(barrier(frame.values.get(channel))) - {node}
+        is_full = bool(arrived) and arrived >= set(left)
+        rename_channel(frame, channel, new)
+        if len(left) > 1:
+            if new in frame.values:
+                frame.values[new] = arrived
+        elif is_full:
+            frame.values[new] = None
+            frame.touched.add(new)
+        else:
+            frame.values.pop(new, None)
+        if is_full:
+            frame.due_later.add(target)
+
+
 def _split_node(frame: Frame, node: str, into: Sequence[str], at: str) -> None:
-    """What waits in the node waits in the part `at`; what has finished it has finished the last part."""
+    """What waits in the node waits in the part `at`; what has finished it has finished the last part.
+
+    What leads to the node and has not begun leads to the first part.
+    """
     tasks = [task for task in frame.tasks if task.node == node]
     has_finished = bool(tasks) and all(task.is_finished for task in tasks)
     if any(task.is_finished for task in tasks) and not has_finished:
-        raise NotMovable(f"node '{node}' has finished for some of its Sends and waits for others")
+        raise NotMovable(
+            f"node '{node}' was split, and has finished for some of its Sends while it waits for others",
+            code="finished-node-gone",
+            hint="let the thread go on where it is; it moves when the step has ended",
+        )
+    for task in frame.tasks:
+        task.writes = [lead_elsewhere(write, node, into[0]) for write in task.writes]
+    frame.loose = [lead_elsewhere(write, node, into[0]) for write in frame.loose]
     seen = dict(frame.seen.get(node, {}))
     rename_node(frame, node, into[-1] if has_finished or not tasks else at)
     for part in into:

@@ -7,6 +7,7 @@ them is reported there, by the same rules as for YAML.
 from __future__ import annotations
 
 import ast
+import copy
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -59,9 +60,22 @@ def read_python(path: str, source: bytes) -> PythonStep:
 def meaning(tree: ast.Module) -> str:
     """The way forward that the code describes, as text: without `down`, comments, docstrings and positions.
 
-    It is the same for every release of Python, since fields that are empty are left out of it.
+    Nor does it have the arguments of `@migration`, whose meaning is that of the parts. It is the same for every release
+    of Python, since fields that are empty are left out of it.
     """
-    return "\n".join(_text(each) for each in tree.body if not (_is_function(each, "down") or _is_docstring(each)))
+    known = _decorator_names(tree)
+    said = [each for each in tree.body if not (_is_function(each, "down") or _is_docstring(each))]
+    return "\n".join(_text(_without_mark(each, known) if _is_function(each, "up") else each) for each in said)
+
+
+def _without_mark(up: Any, known: set[str]) -> Any:
+    bare = copy.copy(up)
+    bare.decorator_list = [each for each in up.decorator_list if ast.unparse(_called(each)) not in known]
+    return bare
+
+
+def _called(decorator: ast.expr) -> ast.expr:
+    return decorator.func if isinstance(decorator, ast.Call) else decorator
 
 
 def _text(value: Any) -> str:
@@ -109,8 +123,7 @@ def _decorator_names(tree: ast.Module) -> set[str]:
 
 def _arguments(step: PythonStep, up: Any, known: set[str]) -> dict[str, Any] | None:
     for decorator in up.decorator_list:
-        called = decorator.func if isinstance(decorator, ast.Call) else decorator
-        if ast.unparse(called) not in known:
+        if ast.unparse(_called(decorator)) not in known:
             continue
         if not isinstance(decorator, ast.Call):
             step.problems.append(_at(step, decorator, "@migration says no graph", _HINT))

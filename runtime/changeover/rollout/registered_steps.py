@@ -12,6 +12,7 @@ import textwrap
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class ProcessCode:
     """The process as the place where steps find their functions."""
 
     def __init__(self, folder: Path) -> None:
-        self.package = f"_changeover_registered_{abs(hash(folder)):x}"
+        self.package = f"_registered_{sha256(str(folder).encode()).hexdigest()[:20]}"
         self.folder = folder
 
     def resolve(self, ref: str) -> Any:

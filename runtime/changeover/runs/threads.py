@@ -106,15 +106,10 @@ class Threads:
         """The state of a thread; None if it has none yet. Raises `unknown-checkpoint`."""
         snapshot = None
         if thread.saved_version is not None and thread.graph is not None:
-            config = place.config(thread.id)
-            try:
-                snapshot = await self._read(thread, thread.saved_version, config, subgraphs)
-            except Conflict:
-                if place.checkpoint_id is None or await self._writer_at(thread, config) is None:
-                    raise
-            if place.checkpoint_id is not None:
-                writer = await self._writer_at(thread, config, snapshot)
-                snapshot = await self._read(thread, writer, config, subgraphs) if writer else snapshot
+            version, config = await self._writer(thread, place, thread.saved_version), place.config(thread.id)
+            async with self._opened(version, thread.graph, config, "threads.read") as (graph, _):
+                with _reading(thread.id, version):
+                    snapshot = await graph.aget_state(config, subgraphs=subgraphs)
         if place.checkpoint_id is not None and (snapshot is None or snapshot.metadata is None):
             raise _unknown_checkpoint(thread.id, place)
         return snapshot
@@ -215,12 +210,6 @@ class Threads:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _read(self, thread: Thread, version: VersionId, config: RunnableConfig, subgraphs: bool) -> StateSnapshot:
-        assert thread.graph is not None
-        async with self._opened(version, thread.graph, config, "threads.read") as (graph, _):
-            with _reading(thread.id, version):
-                return await graph.aget_state(config, subgraphs=subgraphs)
-
     async def _read_each(
         self,
         thread: Thread,
@@ -231,33 +220,21 @@ class Threads:
         """States by their places; those that the thread's own version wrote are known, if it could read all of them."""
         assert thread.graph is not None
         found: dict[int, StateSnapshot] = dict(enumerate(known))
-        for version in sorted({writer or str(thread.saved_version) for writer in writers}):
-            wanted = [
-                n
-                for n, writer in enumerate(writers)
-                if version == (writer or (None if known else thread.saved_version))
-            ]
-            if not wanted:
-                continue
+        by = [writer or (None if known else thread.saved_version) for writer in writers]
+        for version in sorted({version for version in by if version is not None}):
+            wanted = [n for n, writer in enumerate(by) if writer == version]
             async with self._opened(version, thread.graph, places[wanted[0]], "threads.read") as (graph, _):
-                for n in wanted:
-                    with _reading(thread.id, version):
-                        found[n] = await graph.aget_state(places[n])
+                with _reading(thread.id, version):
+                    found |= {n: await graph.aget_state(places[n]) for n in wanted}
         return [found[n] for n in sorted(found)]
 
-    async def _writer_at(
-        self, thread: Thread, config: RunnableConfig, snapshot: StateSnapshot | None = None
-    ) -> VersionId | None:
-        """The version that wrote a checkpoint, where it is of another contract than the thread's newest state."""
-        if snapshot is not None:
-            told: Mapping[str, Any] | None = snapshot.metadata
-        else:
-            saved = await self._saver.aget_tuple(config)
-            told = saved.metadata if saved else None
-        tag = _tag(told)
-        if tag is None or thread.graph is None or thread.saved_version is None:
-            return None
-        return (await self.rows.writers(thread.graph, thread.saved_version, {tag})).get(tag)
+    async def _writer(self, thread: Thread, place: Place, own: VersionId) -> VersionId:
+        """The version to read a place of a thread with: the one that saved the thread, or that wrote the checkpoint."""
+        if place.checkpoint_id is None or thread.graph is None:
+            return own
+        saved = await self._saver.aget_tuple(place.config(thread.id))
+        tag = _tag(saved.metadata if saved else None)
+        return (await self.rows.writers(thread.graph, own, {tag})).get(tag or "", own)
 
     async def _known(self, id_: str) -> ThreadRow | None:
         try:
@@ -288,9 +265,7 @@ class Threads:
         named = row.thread.metadata.get("graph_id")
         graph = await self._graph_of(str(named)) if row.thread.version is None and named else None
         seen = await self.rows.seen(thread_id, graph, decide)
-        writer = seen.writer
-        if place.checkpoint_id is not None:
-            writer = await self._writer_at(seen.row.thread, place.config(thread_id)) or writer
+        writer = seen.writer if place.checkpoint_id is None else await self._writer(seen.row.thread, place, seen.writer)
         state, change, config = await self._edited(thread_id, seen.graph, seen.decision, writer, supersteps, place)
         if whole.is_ours(self._saver):
             await self.rows.change(seen, state, decide, change.write)

@@ -37,6 +37,26 @@ class Plans:
             lambda connection: threads_for_plan(connection, targets, now, policy=policy, listed=listed)
         )
 
+    async def is_any_forced(self, policy: str | None) -> bool:
+        """Whether anything waits on a thread that has to move all the same, once a switch sets this policy."""
+        now = self._clock()
+        own = "policy = 'eager'"
+        of_graph = (
+            "EXISTS (SELECT 1 FROM version_graphs g WHERE g.version = threads.version AND g.graph = threads.graph"
+            " AND g.threads = 'eager')"
+        )
+        without_own = "(policy IS NULL OR (policy = 'pinned' AND pin_expires <= :now))"
+        forced = {"eager": f"({own} OR {without_own})", None: f"({own} OR ({without_own} AND {of_graph}))"}
+        condition = forced.get(policy, own)
+
+        def job(connection: Connection) -> bool:
+            found = connection.execute(
+                f"SELECT EXISTS (SELECT 1 FROM threads WHERE waiting IS NOT NULL AND {condition})", {"now": now}
+            )
+            return bool(found.fetchone()[0])
+
+        return await self._database.read(job)
+
 
 def threads_for_plan(
     connection: Connection,

@@ -40,7 +40,7 @@ class Threads:
         return await self._database.read(lambda connection: get(connection, id_), small=True)
 
     async def writers(self, graph: str, own: VersionId, tags: Collection[str | None]) -> Mapping[str, VersionId]:
-        """Those of the versions in `tags` that are there and whose graph has another contract or chain than `own` has."""
+        """Those of these versions that are there and have the graph with another contract or chain than `own`."""
         others = {tag for tag in tags if tag is not None and tag != own}
         if not others:
             return {}

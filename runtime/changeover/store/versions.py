@@ -129,6 +129,19 @@ class Versions:
 
         return await self._database.read(job)
 
+    async def contracts(self, digests: Collection[str]) -> dict[str, tuple[int, dict[str, Any]]]:
+        """Stored contracts by digest of the graph, each with the number of its format."""
+
+        def job(connection: Connection) -> dict[str, tuple[int, dict[str, Any]]]:
+            found = connection.execute(
+                "SELECT graph_digest, format, contract FROM contracts"
+                " WHERE graph_digest IN (SELECT value FROM json_each(?))",
+                (json.dumps(sorted(digests)),),
+            )
+            return {row["graph_digest"]: (row["format"], json.loads(row["contract"])) for row in found}
+
+        return await self._database.read(job)
+
     async def refresh_contracts(self, contracts: Mapping[str, dict[str, Any]], format_: int) -> bool:
         """Replace those of these contracts, by digest of the graph, that are stored in an older format.
 

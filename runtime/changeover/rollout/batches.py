@@ -1,0 +1,262 @@
+"""Moving threads in batches: an operation of the journal that goes page by page through the threads of a version.
+
+```
+operation = await batches.begin(target, from_=v7)     # at once; it goes on by itself
+await batches.ended(operation)                        # or not: whoever asks the journal sees how far it is
+```
+Which threads may be moved, and how, is `migrations.moving`'s. Here: in which order, how many at once, what is written
+down of it. Runs come first: a thread that has one is tried again at the end, and then left to its next run.
+
+Invariant: what the journal says was done was done; a process that ends within a page leaves each of its threads moved
+or as it was, and whoever takes the operation over goes on from that page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, Unavailable
+from changeover.migrations.moving import Fated, Moving
+from changeover.rollout.batch_progress import BatchProgress
+from changeover.store.landings import Sight
+from changeover.store.opening import Store
+from changeover.store.plans import PlannedThreads
+from changeover.store.records import Operation, Routing, Version, VersionId, thread_policy
+
+log = logging.getLogger(__name__)
+
+KIND = "migration"
+PAGE = 200
+AT_ONCE = 8  # threads of a page that are prepared at the same time, in as many transactions
+RETRY_S = 0.5  # after the database was away
+
+
+class Batches:
+    """The batches of this process. `begin` returns once one is written down; `close` leaves it to be gone on with."""
+
+    def __init__(self, store: Store, moving: Moving) -> None:
+        self._store = store
+        self._moving = moving
+        self._turn = asyncio.Lock()  # one at a time: another would move the same threads
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.stops = False
+
+    async def begin(
+        self,
+        target: Version,
+        from_: Version | None = None,
+        *,
+        graphs: Sequence[str] | None = None,
+        threads: Sequence[str] | None = None,
+        dry_run: bool = False,
+    ) -> Operation:
+        """Write the operation down and start it. Raises what is wrong with the request; then nothing was begun."""
+        if self.stops:
+            raise Unavailable("the server stops", code="stopping")
+        await self._demand(target, from_, graphs, threads)
+        request = {
+            "to": target.id,
+            "from": from_.id if from_ else None,
+            "graphs": list(graphs) if graphs else None,
+            "threads": list(dict.fromkeys(threads)) if threads else None,
+            "dry_run": dry_run,
+        }
+        id_ = uuid.uuid4().hex
+        await self._store.journal.begin(id_, KIND, request)
+        operation = await self._store.journal.operation(id_)
+        self.go_on(operation)
+        return operation
+
+    def go_on(self, operation: Operation) -> None:
+        """Start an operation from where its progress says that it is."""
+        task = asyncio.create_task(self._whole(operation), name=f"migration-{operation.id}")
+        self._tasks[operation.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(operation.id, None))
+
+    async def ended(self, id_: str) -> Operation:
+        """Wait until an operation that this process works on has ended, or is left."""
+        task = self._tasks.get(id_)
+        if task is not None:
+            await asyncio.shield(task)
+        return await self._store.journal.operation(id_)
+
+    async def close(self) -> None:
+        """Stop between two pages; what is left is for whoever finds its row."""
+        self.stops = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    async def _demand(
+        self,
+        target: Version,
+        from_: Version | None,
+        graphs: Sequence[str] | None,
+        threads: Sequence[str] | None,
+    ) -> None:
+        if target.status == "rejected":
+            raise Conflict(f"{target.id} was rejected and cannot run", code="version-rejected")
+        if from_ is not None and from_.id == target.id:
+            raise InvalidRequest(f"threads of {target.id} are on {target.id} already", hint="name two versions")
+        for graph in graphs or ():
+            if graph not in target.graphs:
+                raise NotFound(f"{target.id} has no graph or agent '{graph}'", code="unknown-graph")
+        found = {sight.thread.id for sight in await self._store.landings.sights(threads)} if threads else set()
+        for id_ in threads or ():
+            if id_ not in found:
+                raise NotFound(
+                    f"there is no thread '{id_[:255]}'", code="unknown-thread", hint="see `changeover threads`"
+                )
+
+    async def _whole(self, operation: Operation) -> None:
+        progress = BatchProgress.of(operation.progress)
+        try:
+            async with self._turn:
+                await self._work(operation, progress)
+            await self._store.journal.end(operation.id, "done", _result(operation, progress))
+            told = {"operation": operation.id, "to": operation.request["to"], **progress.counts}
+            await self._store.journal.add_event("threads_migrated", dry_run=operation.request["dry_run"], **told)
+        except Unavailable:
+            log.info("operation_left", extra={"operation": operation.id, "reason": "the server stops"})
+        except ChangeoverError as error:
+            result = {**_result(operation, progress), "error": error.message}
+            await self._store.journal.end(operation.id, "failed", result)
+        except Exception as error:  # root of a task
+            log.exception("migration_failed", extra={"operation": operation.id})
+            result = {**_result(operation, progress), "error": f"{type(error).__name__}: {error}"[:2000]}
+            await self._store.journal.end(operation.id, "failed", result)
+
+    async def _work(self, operation: Operation, progress: BatchProgress) -> None:
+        request = operation.request
+        target = await self._store.versions.get(request["to"])
+        work = _Work(operation.id, target, request["from"], await self._store.routing.head(), request["dry_run"])
+        if request["threads"]:
+            await self._named(work, request["threads"], progress)
+        else:
+            graphs = request["graphs"] or sorted(target.graphs)
+            found = await self._store.plans.threads(dict.fromkeys(graphs, target.id), listed=1)
+            wanted = [one for one in found if work.concerns(one.group.version, one.group.saved_version)]
+            progress.total = progress.total or sum(one.group.count for one in wanted)
+            for graph in graphs:
+                if graph >= progress.graph:
+                    await self._graph(work, graph, [one for one in wanted if one.group.graph == graph], progress)
+        await self._once_more(work, progress)
+
+    async def _named(self, work: _Work, ids: Sequence[str], progress: BatchProgress) -> None:
+        """Threads that somebody named, in the order of their ids. A pin does not keep them."""
+        progress.total = len(ids)
+        left = sorted(id_ for id_ in ids if id_ > progress.after)
+        for start in range(0, len(left), PAGE):
+            page = left[start : start + PAGE]
+            sights = await self._patiently(lambda page=page: self._store.landings.sights(page))  # type: ignore[misc]
+            await self._page(work, sights, progress, put_off=True)
+            progress.after = page[-1]
+            await self._note(work, progress)
+
+    async def _graph(self, work: _Work, graph: str, found: Sequence[PlannedThreads], progress: BatchProgress) -> None:
+        saved_by = sorted({one.group.saved_version for one in found})
+        if progress.graph != graph:
+            progress.graph, progress.after = graph, ""
+        while saved_by:
+            after = progress.after
+            sights = await self._patiently(
+                lambda after=after: self._store.landings.page(graph, saved_by, limit=PAGE, after=after)  # type: ignore[misc]
+            )
+            if not sights:
+                return
+            await self._page(work, [sight for sight in sights if work.is_wanted(sight)], progress, put_off=True)
+            progress.after = sights[-1].thread.id
+            await self._note(work, progress)
+
+    async def _once_more(self, work: _Work, progress: BatchProgress) -> None:
+        """Threads that had a run when their turn came. Those that have one still follow by themselves."""
+        while progress.busy:
+            page = [id_ for _, id_ in progress.busy[:PAGE]]
+            sights = await self._patiently(lambda page=page: self._store.landings.sights(page))  # type: ignore[misc]
+            await self._page(work, [sight for sight in sights if work.is_wanted(sight)], progress, put_off=False)
+            del progress.busy[:PAGE]
+            await self._note(work, progress)
+
+    async def _page(self, work: _Work, sights: Sequence[Sight], progress: BatchProgress, *, put_off: bool) -> None:
+        ready: list[Sight] = []
+        for sight in sights:
+            fated = work.left_alone(sight)
+            if fated is None:
+                ready.append(sight)
+            else:
+                progress.note([fated])
+        parts = [ready[n::AT_ONCE] for n in range(AT_ONCE)]
+        moved = await asyncio.gather(*(self._some(work, part) for part in parts if part))
+        fates = [fated for part in moved for fated in part]
+        if put_off:
+            graphs = {sight.thread.id: sight.thread.graph or "" for sight in ready}
+            busy = {fated.thread_id for fated in fates if fated.fate == "busy"}
+            for graph in sorted({graphs[id_] for id_ in busy}):
+                left = progress.put_off(graph, sorted(id_ for id_ in busy if graphs[id_] == graph))
+                busy -= set(left)
+            fates = [fated for fated in fates if fated.thread_id not in busy]
+        progress.note([_told(fated) for fated in fates])
+
+    async def _some(self, work: _Work, sights: Sequence[Sight]) -> list[Fated]:
+        """Part of a page; after a loss of the database those that had moved are found where they are to be."""
+        moved: list[Fated] = []
+        waiting = list(sights)
+        while True:
+            try:
+                return moved + await self._moving.many(waiting, work.to, work.reason, dry_run=work.dry_run)
+            except Unavailable:
+                await self._pause()
+            ids = [sight.thread.id for sight in waiting]
+            again = await self._patiently(lambda ids=ids: self._store.landings.sights(ids))  # type: ignore[misc]
+            there = [sight.thread.id for sight in again if not work.is_wanted(sight)]
+            moved += [Fated(id_, "moved", work.reason) for id_ in there]
+            waiting = [sight for sight in again if sight.thread.id not in there]
+
+    async def _note(self, work: _Work, progress: BatchProgress) -> None:
+        if self.stops:
+            raise Unavailable("the server stops", code="stopping")
+        await self._patiently(lambda: self._store.journal.progress(work.operation, progress.to_json()))
+        await asyncio.sleep(0)
+
+    async def _patiently(self, ask: Any) -> Any:
+        """The answer of the database, however long it is away."""
+        while True:
+            try:
+                return await ask()
+            except Unavailable:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        if self.stops:
+            raise Unavailable("the server stops", code="stopping")
+        await asyncio.sleep(RETRY_S)
+
+
+class _Work:
+    """What one batch is to do, and which threads it is about."""
+
+    def __init__(
+        self, operation: str, target: Version, from_: str | None, routing: Routing | None, dry_run: bool
+    ) -> None:
+        self.operation = operation
+        self.to = target.id
+        self.dry_run = dry_run
+        self.reason = f"migrated to {target.id}{f' from {from_}' if from_ else ''} in a batch"
+        self._target = target
+        self._from = from_
+        self._routing = routing
+
+    def concerns(self, version: VersionId | None, saved_by: VersionId | None) -> bool:
+        return self._from is None or self._from in (version, saved_by)
+
+    def is_wanted(self, sight: Sight) -> bool:
+        thread = sight.thread
+        is_there = thread.version == self.to and thread.saved_by is None
+        return not is_there and self.concerns(thread.version, thread.saved_version)

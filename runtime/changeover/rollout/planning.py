@@ -1,0 +1,237 @@
+"""What a switch would do, before it is made: the contracts of each graph compared, the live threads graded.
+
+Reads rows and changes none. Contracts come from the database, so that no version has to be loaded for it; one that an
+earlier release wrote is described anew first, by loading its version. Threads are counted by the database in groups
+that are alike, and each group is graded once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from changeover.contracts.chain import chain_of
+from changeover.contracts.contract import FORMAT
+from changeover.contracts.differences import ALWAYS, Difference
+from changeover.contracts.grading import Grade, Grading, Level
+from changeover.errors import ChangeoverError, NotFound
+from changeover.rollout.forecast import Plan, PlannedGraph, Tally, Verdict, changed_files, changes_json, worst
+from changeover.store.opening import Store
+from changeover.store.plans import PlannedThreads
+from changeover.store.records import GraphEntry, Routing, Version, VersionId
+
+Contracts = Mapping[str, tuple[int, dict[str, Any]]]
+Versions = Mapping[VersionId, Version]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A graph on two versions. `blocked` is why nothing goes from one to the other, whatever a thread does."""
+
+    grading: Grading | None
+    differences: Sequence[Difference]
+    blocked: Grade | None = None
+
+    def grade(self, waits: str | None, waiting: str | None) -> Grade:
+        if self.blocked is not None or self.grading is None:
+            return self.blocked or Grade("stays")
+        return self.grading.grade(waits, waiting)
+
+    @property
+    def steps(self) -> list[str]:
+        moves = self.grading.moves if self.grading is not None else ()
+        return [move.step.title if move.forward else f"{move.step.title} undone" for move in moves]
+
+
+class Planning:
+    """`load` makes a version describe its graphs as this release does."""
+
+    def __init__(self, store: Store, load: Callable[[VersionId], Awaitable[object]]) -> None:
+        self._store = store
+        self._load = load
+
+    async def plan(
+        self,
+        target: Version,
+        routing: Routing | None,
+        graphs: Sequence[str] | None = None,
+        threads: str | None = None,
+        keep: Collection[str] = (),
+    ) -> Plan:
+        """What a switch to `target` would do. `threads` is the policy that it would set, `keep` as in `plan_switch`."""
+        scope = await self._scope(target, routing, graphs, keep)
+        found = await self._store.plans.threads(dict.fromkeys(scope, target.id), policy=threads)
+        named = {target.id, *(one.group.saved_version for one in found)} | set(scope.values()) - {None}
+        versions, contracts = await self._described({VersionId(id_) for id_ in named if id_})
+        target = versions.get(target.id, target)
+        return await asyncio.to_thread(_planned, target, routing, scope, found, versions, contracts)
+
+    async def refused(
+        self,
+        target: Version,
+        routing: Routing | None,
+        graphs: Sequence[str] | None,
+        threads: str | None,
+        keep: Collection[str] = (),
+    ) -> Plan | None:
+        """The plan of a switch that would break threads, else None. Cheap where no thread is forced to move."""
+        if not await self._store.plans.is_any_forced(threads):
+            return None
+        plan = await self.plan(target, routing, graphs, threads, keep)
+        return plan if plan.breaks else None
+
+    async def differences(self, old: Version, new: Version) -> dict[str, dict[str, Any]]:
+        """The graded changes of each graph that both versions have with another contract or chain."""
+        versions, contracts = await self._described({old.id, new.id})
+        told: dict[str, dict[str, Any]] = {}
+        for graph in sorted(old.graphs.keys() & new.graphs.keys()):
+            mine, theirs = versions[old.id].graphs[graph], versions[new.id].graphs[graph]
+            if (mine.contract_digest, mine.chain) == (theirs.contract_digest, theirs.chain):
+                continue
+            pair = _pair(graph, old.id, mine, new.id, theirs, contracts)
+            told[graph] = {
+                "grade": _grade(pair),
+                "changes": [each.to_json() for each in pair.differences],
+                "steps": pair.steps,
+            }
+        return told
+
+    async def grading(self, graph: str, old: Version, level: Level) -> Grading:
+        """A stored graph beside one that is no version yet. Raises `NotFound`."""
+        versions, contracts = await self._described({old.id})
+        entry = versions[old.id].graphs.get(graph)
+        if entry is None:
+            raise NotFound(f"{old.id} has no graph or agent '{graph}'", code="unknown-graph")
+        return Grading(_level(old.id, entry, contracts), level)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    async def _scope(
+        self, target: Version, routing: Routing | None, graphs: Sequence[str] | None, keep: Collection[str]
+    ) -> dict[str, VersionId | None]:
+        """The graphs that a switch concerns, each with the version that serves it now."""
+        if graphs:
+            for graph in graphs:
+                if graph not in target.graphs:
+                    raise NotFound(f"{target.id} has no graph or agent '{graph}'", code="unknown-graph")
+            return {graph: routing.version_for(graph) if routing else None for graph in graphs}
+        names = set(target.graphs)
+        if routing is not None:
+            served = await self._store.versions.known({routing.current, *routing.graphs.values()})
+            names |= set(served[routing.current].graphs) if routing.current in served else set()
+            names |= set(routing.graphs)
+        kept = {graph for graph in keep if routing is not None and graph in routing.graphs}
+        return {graph: routing.version_for(graph) if routing else None for graph in sorted(names - kept)}
+
+    async def _described(self, ids: Collection[VersionId]) -> tuple[Versions, Contracts]:
+        """Versions with the contracts of their graphs, those of earlier releases described anew where that can be."""
+        versions, contracts = await self._read(ids)
+        older = [version.id for version in versions.values() if _is_older(version, contracts)]
+        for id_ in older:
+            try:
+                await self._load(id_)
+            except ChangeoverError:
+                continue  # its threads stay, which `_pair` says
+        return await self._read(ids) if older else (versions, contracts)
+
+    async def _read(self, ids: Collection[VersionId]) -> tuple[Versions, Contracts]:
+        versions = await self._store.versions.known(ids)
+        digests = {entry.digest for version in versions.values() for entry in version.graphs.values()}
+        return versions, await self._store.versions.contracts(digests)
+
+
+def _planned(
+    target: Version,
+    routing: Routing | None,
+    scope: Mapping[str, VersionId | None],
+    found: Sequence[PlannedThreads],
+    versions: Versions,
+    contracts: Contracts,
+) -> Plan:
+    groups: dict[str, list[PlannedThreads]] = {}
+    for one in found:
+        groups.setdefault(one.group.graph, []).append(one)
+    planned: dict[str, PlannedGraph] = {}
+    steps: list[str] = []
+    for graph, served in scope.items():
+        own = [one.group.saved_version for one in groups.get(graph, [])]
+        pairs = dict(_pairs(graph, [*([served] if served else []), *own], target, versions, contracts))
+        if not pairs:
+            continue
+        tally = Tally()
+        for one in groups.get(graph, []):
+            if one.group.saved_version in pairs:
+                _count(tally, one, pairs[one.group.saved_version].grade(one.group.waits, one.group.waiting), target.id)
+        changes = changes_json((version, each) for version, pair in pairs.items() for each in pair.differences)
+        planned[graph] = PlannedGraph(tuple(pairs), worst(map(_grade, pairs.values())), changes, tally)
+        steps += [step for pair in pairs.values() for step in pair.steps]
+    before = versions.get(routing.current) if routing else None
+    files = changed_files(before.manifest, target.manifest) if before is not None else []
+    return Plan(target.id, routing.current if routing else None, planned, files, tuple(dict.fromkeys(steps)))
+
+
+def _pairs(
+    graph: str, own: Sequence[VersionId], target: Version, versions: Versions, contracts: Contracts
+) -> Iterator[tuple[VersionId, _Pair]]:
+    """Each version that has the graph in another form than the target."""
+    theirs = target.graphs.get(graph)
+    for id_ in dict.fromkeys(own):
+        mine = versions[id_].graphs.get(graph) if id_ in versions else None
+        if id_ == target.id or (mine is None and theirs is None):
+            continue
+        if mine is None:
+            reason = f"{id_} has no graph '{graph}', or is gone"
+            yield id_, _Pair(None, (), Grade("stays", reason))
+        elif theirs is None:
+            yield id_, _removed(graph, target.id)
+        elif (mine.digest, mine.chain) != (theirs.digest, theirs.chain):
+            yield id_, _pair(graph, id_, mine, target.id, theirs, contracts)
+
+
+def _pair(
+    graph: str, own: VersionId, mine: GraphEntry, other: VersionId, theirs: GraphEntry, contracts: Contracts
+) -> _Pair:
+    for id_, entry in ((own, mine), (other, theirs)):
+        if contracts[entry.digest][0] < FORMAT and mine.contract_digest != theirs.contract_digest:
+            reason = f"{id_} was described by an earlier release, and cannot be loaded here to be described anew"
+            hint = f"see what is wrong with it: `changeover show {id_}`"
+            difference = Difference("not-described", "", "breaks", reason, hint, None, ALWAYS)
+            return _Pair(None, (difference,), Grade("stays", reason, hint))
+    grading = Grading(_level(own, mine, contracts), _level(other, theirs, contracts))
+    if grading.blocked is None:
+        return _Pair(grading, grading.differences)
+    blocked = grading.blocked
+    difference = Difference("chain", "migrations/", "breaks", blocked.reason, blocked.hint, None, ALWAYS)
+    return _Pair(grading, (difference,), blocked)
+
+
+def _removed(graph: str, target: VersionId) -> _Pair:
+    reason = f"{target} has no graph '{graph}'"
+    hint = "its threads go on with the version they are on"
+    difference = Difference("graph-removed", "", "breaks", reason, hint, None, ALWAYS)
+    return _Pair(None, (difference,), Grade("stays", reason, hint))
+
+
+def _level(version: VersionId, entry: GraphEntry, contracts: Contracts) -> Level:
+    return Level(version, contracts[entry.digest][1], chain_of(entry.chain), entry.contract_digest)
+
+
+def _grade(pair: _Pair) -> Any:
+    return worst([*(each.grade for each in pair.differences), "migrates" if pair.steps else "safe"])
+
+
+def _count(tally: Tally, one: PlannedThreads, grade: Grade, target: VersionId) -> None:
+    group, verdict, reason, hint = one.group, grade.verdict, grade.reason, grade.hint
+    counted: Verdict = verdict
+    if one.policy == "pinned":
+        counted, reason = "stays", f"the thread is pinned to {group.version}"
+        hint = f"name it to move it: `changeover migrate THREAD --to {target}`"
+    elif verdict == "stays" and one.policy == "eager" and group.waiting is not None:
+        counted = "refused"
+    tally.add(counted, reason, hint, group.count, group.ids)
+
+
+def _is_older(version: Version, contracts: Contracts) -> bool:
+    return any(contracts[entry.digest][0] < FORMAT for entry in version.graphs.values())
