@@ -33,12 +33,15 @@ from changeover.build.own_folder import OwnFolder
 from changeover.checkpoints.opening import long_term_store, saver_for
 from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
+from changeover.migrations.adopting import Adoption, Progress, adopt
 from changeover.migrations.mover import Movers
 from changeover.migrations.moving import Fated, Moving
 from changeover.project.problems import Problem
+from changeover.rollout.drafting import Draft, draft
 from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.expiry import Expiry
 from changeover.rollout.folder import ProjectFolder, settings_file
+from changeover.rollout.forecast import Plan
 from changeover.rollout.live import LiveEdits
 from changeover.rollout.operations import Drain, Receipt, Rollout, Wishes
 from changeover.rollout.registration import registration
@@ -65,6 +68,7 @@ from changeover.store.opening import Store
 from changeover.store.pins import Pins, ThreadChange, ThreadReport, ThreadView
 from changeover.store.records import (
     Holder,
+    Operation,
     Outcome,
     Routing,
     Run,
@@ -200,6 +204,7 @@ class GraphVersionManager:
                 self.loader.load,
                 self._routing_moved,
                 self.pulse.give_turns,
+                self.moving,
             )
             stack.push_async_callback(self.rollout.close)
             self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader)
@@ -346,6 +351,40 @@ class GraphVersionManager:
         target = await self.store.versions.get(_id(to))
         return await self.moving.one(thread_id, target.id, reason or f"moved to {target.id} by hand")
 
+    async def migrate(
+        self,
+        to: Version | str,
+        from_: Version | str | None = None,
+        *,
+        graphs: Sequence[str] | None = None,
+        threads: Sequence[str] | None = None,
+        dry_run: bool = False,
+        wait: bool = True,
+    ) -> Operation:
+        """Move threads to a version in batches: those of `from_`, or of all others; of these `graphs`; or `threads`.
+
+        Each is checked by the version's own graph before it is stored. What stays is told with its reason in the
+        operation's `result`; a pinned thread moves only if it is named. With `dry_run` everything is done but the
+        storing. Without `wait` the operation goes on by itself: `store.journal.operation(id)` says how far it is. A
+        process that ends leaves it to the next one.
+        """
+        target = await self.store.versions.get(_id(to))
+        source = await self.store.versions.get(_id(from_)) if from_ is not None else None
+        batches = self.rollout.batches
+        begun = await batches.begin(target, source, graphs=graphs, threads=threads, dry_run=dry_run)
+        return await batches.ended(begun.id) if wait else begun
+
+    async def adopt(
+        self, as_: Version | str, graph: str | None = None, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> Adoption:
+        """Take over the threads that plain LangGraph wrote into this database, where they lie, as threads of a version.
+
+        Each is checked by the version first; what cannot be taken over is left as it is, with the reason. If there is
+        no version yet the folder is built. Threads that have a row are left alone: it may be called again.
+        """
+        found = await self._adopted_as(_id(as_), dry_run)
+        return await adopt(self.loader, self.store.database, self.saver, found, graph, progress)
+
     async def set_thread_policy(
         self, thread_id: str, policy: str | None, *, reason: str = "", actor: str = "library"
     ) -> ThreadView:
@@ -360,6 +399,26 @@ class GraphVersionManager:
 
     # --- routing ---------------------------------------------------------------------------------
 
+    async def plan(self, to: Version | str, *, graphs: Sequence[str] | None = None, threads: str | None = None) -> Plan:
+        """What a switch to a version would change, and what becomes of each live thread. Changes nothing.
+
+        `plan["graphs"]["support"]["threads"]` has them by verdict, counted and listed with the reason: `compatible`,
+        `migrates` (steps of `migrations/` lead there), `stays` (on the version it is on), `refused` (its policy, or the
+        policy that `threads` would set, demands that it moves, and it cannot: then a switch is refused).
+        """
+        target = await self.store.versions.get(_id(to))
+        return await self.rollout.planning.plan(target, await self.store.routing.head(), graphs, threads)
+
+    async def draft_step(self, graph: str, name: str | None = None, *, from_: Version | str | None = None) -> Draft:
+        """A step of migration for a graph, guessed from the version that serves it and the folder as it is now.
+
+        Nothing is built or written. Raises `ProjectError` where the folder has problems.
+        """
+        if from_ is None and self.routing is None:
+            raise Unavailable("no version is current yet", code="nothing-current", hint="name the version with from_")
+        own = _id(from_) if from_ is not None else self.routing.version_for(graph)  # type: ignore[union-attr]
+        return await draft(graph, name, await self.store.versions.get(own), self.folder, self.rollout.planning)
+
     async def switch(
         self,
         to: Version | str,
@@ -373,9 +432,14 @@ class GraphVersionManager:
         actor: str = "library",
         expected_revision: int | None = None,
         key: str | None = None,
+        force: bool = False,
     ) -> Receipt:
-        """Make a version current, or with `graphs` route these to it. Atomic; returns a receipt."""
-        wishes = self._wishes(drain, in_flight, timeout_s, reason, actor, expected_revision, threads, key)
+        """Make a version current, or with `graphs` route these to it. Atomic; returns a receipt.
+
+        Raises `Conflict` (`would-break-threads`, with the plan) where threads would have to move that cannot, unless
+        they are left on their version (`threads="auto"`) or `force` is given.
+        """
+        wishes = self._wishes(drain, in_flight, timeout_s, reason, actor, expected_revision, threads, key, force)
         return await self.rollout.switch(_id(to), graphs, wishes)
 
     async def ramp(
@@ -387,13 +451,15 @@ class GraphVersionManager:
         actor: str = "library",
         expected_revision: int | None = None,
         key: str | None = None,
+        force: bool = False,
     ) -> Receipt:
         """Give a version a share of the threads, in percent: 0 ends its ramp, 100 makes it current.
 
-        A thread that the share includes stays included while it grows. A switch and a rollback end the ramp.
+        A thread that the share includes stays included while it grows. A switch and a rollback end the ramp. It is
+        refused as a switch is, whatever the share.
         """
         in_flight: InFlightChoice | None = None if percent == 100 else "finish"
-        wishes = self._wishes("after", in_flight, None, reason, actor, expected_revision, None, key)
+        wishes = self._wishes("after", in_flight, None, reason, actor, expected_revision, None, key, force)
         return await self.rollout.ramp(_id(to), percent, wishes)
 
     async def rollback(
@@ -557,13 +623,22 @@ class GraphVersionManager:
     async def promote(self, version: Version) -> Receipt | None:
         """What the watcher does with a version it built: serve it, unless it serves already.
 
-        A graph that was rolled back alone stays rolled back until an edit changes it.
+        A graph that was rolled back alone stays rolled back until an edit changes it. A version that would break
+        threads is not promoted: it waits for a switch by hand, and an event says why.
         """
         keep = await self._rolled_back(version)
         if self.routing is not None and self.routing.current == version.id and keep == set(self.routing.graphs):
             return None
         wishes = self._wishes(None, None, None, "saved", "watcher", None)
-        return await self.rollout.switch(version.id, None, wishes, keep=keep)
+        try:
+            return await self.rollout.switch(version.id, None, wishes, keep=keep)
+        except Conflict as error:
+            if error.code != "would-break-threads":
+                raise
+            log.warning("edit_not_promoted", extra={"version": version.id, "reason": error.message})
+            told = {"reason": error.message, "hint": error.hint, "threads": error.extra["plan"]["threads"]}
+            await self.store.journal.add_event("promotion_refused", version=version.id, **told)
+            return None
 
     async def _rolled_back(self, version: Version) -> set[str]:
         """Graphs that are routed apart because the one that this version has was marked bad."""
@@ -605,6 +680,19 @@ class GraphVersionManager:
         }
 
     # --- inside ----------------------------------------------------------------------------------
+
+    async def _adopted_as(self, id_: str, dry_run: bool) -> Adoption:
+        """The version that threads are adopted as, built if it is to be the first."""
+        if any(version.status != "rejected" for version in await self.store.versions.list()):
+            return Adoption((await self.store.versions.get(id_)).id, dry_run)
+        built = await self.build("built to adopt threads")
+        if built.id != id_:
+            raise NotFound(
+                f"there is no version '{id_[:255]}': the folder was built as {built.id}",
+                code="unknown-version",
+                hint=f"adopt as {built.id}",
+            )
+        return Adoption(built.id, dry_run, built=True)
 
     @asynccontextmanager
     async def _running(self, request: RunRequest) -> AsyncIterator[LiveRun]:
@@ -712,6 +800,7 @@ class GraphVersionManager:
         expected_revision: int | None,
         threads: str | None = None,
         key: str | None = None,
+        force: bool = False,
     ) -> Wishes:
         return Wishes(
             drain or self.settings.rollout_drain,  # type: ignore[arg-type]
@@ -722,6 +811,7 @@ class GraphVersionManager:
             actor,
             expected_revision,
             key,
+            force,
         )
 
     def _request(

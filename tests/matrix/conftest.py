@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from matrix_cells import Bench
-from postgres_support import create_database, drop_database
 
 from changeover import GraphVersionManager
+from postgres_support import create_database, drop_database
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgres"])

@@ -21,7 +21,6 @@ from matrix_world import ManagedTalk, PlainTalk, Question, Talk, World, drive, r
 from changeover import GraphVersionManager
 from changeover.errors import ChangeoverError
 
-
 ALL = "*"  # in the place of keys: whatever the values are
 
 

@@ -259,7 +259,7 @@ def state_of(desk: Desk) -> Any:
     key, added = desk.key, Annotated[list, operator.add]
     fields: dict[str, Any] = {
         **{key(role): str for role in ("do", "note", "memo", "asked", "side", "said", "worked")},
-        **{"tone": str, "title": str},
+        "tone": str, "title": str,
         key("log"): added,
         key("count"): str if "words" in desk.has else int,
         key("ticket"): list if "pairs" in desk.has else dict,

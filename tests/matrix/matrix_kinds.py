@@ -7,7 +7,8 @@ kind says by hand what is: `expect` corrects the values, `unheard` names what is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace as replaced
+from dataclasses import dataclass
+from dataclasses import replace as replaced
 from typing import Any
 
 import matrix_types as types

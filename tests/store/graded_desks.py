@@ -7,7 +7,6 @@ the key and no step; v5 is v1 again, under another digest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import Any, TypedDict
 
@@ -136,6 +135,3 @@ def landing(write: Callable[[Connection], None] = nothing, **more: Any) -> Landi
 
 def resting(sight: Sight, to: VersionId, landed: Landing) -> RestingLanding:
     return RestingLanding(sight, to, landed, f"migrated to {to}")
-
-
-__all__ = ["ThreadId", "decide", "replace"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import graded_desks as desk
@@ -11,10 +12,11 @@ import pytest
 from graded_desks import ASKED, V1, V2, V4, begin, events, landing, put_versions, rest, resting, switch, waits
 
 from changeover.errors import ChangeoverError, Conflict, RunLost
+from changeover.runs.routing import decide
 from changeover.store.connection import Connection
 from changeover.store.opening import Store
 from changeover.store.pins import Pins, ThreadChange
-from changeover.store.records import Outcome, Run
+from changeover.store.records import Outcome, Run, ThreadId
 
 Sql = Callable[..., Any]
 
@@ -85,7 +87,7 @@ async def test_a_question_is_found_by_every_id_it_had(store: Store) -> None:
     find = store.landings.current_interrupts
     assert await find("t", ["a", "b", "c", "x", "same"]) == {"a": "c", "b": "c", "x": "y"}
     assert [await find("t", []), await find("other", ["a"])] == [{}, {}]
-    await store.threads.copy("t", desk.ThreadId("u"), lambda _: None)
+    await store.threads.copy("t", ThreadId("u"), lambda _: None)
     assert await find("u", ["a"]) == {"a": "c"}
     await store.threads.delete({"t": lambda _: None})
     assert [await find("t", ["a"]), await find("u", ["a"])] == [{}, {"a": "c"}]
@@ -114,7 +116,7 @@ async def test_many_land_at_once_and_each_by_itself(store: Store) -> None:
     assert [sight.thread.id for sight in page] == ["asked", "busy", "gone", "idle", "moved", "queued"]
     assert await store.landings.page("desk", [V2]) == await store.landings.page("side", [V1]) == []
     await begin(store, "10", "busy")
-    await store.runs.accept(desk.new("11", "queued"), desk.decide, at_once=False)
+    await store.runs.accept(desk.new("11", "queued"), decide, at_once=False)
     await store.threads.delete({"gone": lambda _: None})
     await store.threads.patch("moved", {"mood": "good"})
     where = {"asked": landing(waits=ASKED, waiting="interrupt", steps=["0001_notes"])}
@@ -123,7 +125,7 @@ async def test_many_land_at_once_and_each_by_itself(store: Store) -> None:
     asked, idle = await store.runs.thread("asked"), await store.runs.thread("idle")
     assert (asked.version, asked.saved_by, asked.holds, asked.status) == (V2, None, "interrupt", "interrupted")
     assert (idle.version, idle.holds, idle.status, idle.reason) == (V2, None, "idle", "migrated to v2")
-    assert [event["thread_id"] for event in await events(store, "thread_migrated")] == ["idle", "asked"]
+    assert [event["thread_id"] for event in await events(store, "thread_migrated")] == ["asked", "idle"]
     again = await store.landings.land([resting(s, V2, landing()) for s in page if s.thread.id in ("asked", "idle")])
     assert again == ["moved", "moved"]
     assert [sight.is_busy for sight in await store.landings.sights(["queued", "asked", "unknown"])] == [False, True]
@@ -195,7 +197,7 @@ async def test_undoing_a_run_that_was_not_migrated_puts_all_back(store: Store) -
     run = await begun(store)
     before = (await store.landings.sights(["t"]))[0].thread
     assert before.saved_by == V1
-    accepted_before = desk.replace(before, version=V1, saved_by=None, reason="current")
+    accepted_before = replace(before, version=V1, saved_by=None, reason="current")
     undone = Outcome("interrupted", "undone", "interrupt", undone=True, before=accepted_before)
     await store.runs.finish(run, undone)
     thread = await store.runs.thread("t")

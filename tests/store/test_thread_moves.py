@@ -16,7 +16,7 @@ from changeover.store.connection import ConstraintViolated
 from changeover.store.fates import move_back
 from changeover.store.opening import Store
 from changeover.store.pins import Pins, ThreadChange
-from changeover.store.records import Outcome
+from changeover.store.records import Outcome, ThreadId
 
 
 async def saved(store: Store, thread: str = "t") -> tuple[Any, ...]:
@@ -120,7 +120,7 @@ async def test_a_copy_is_saved_by_whom_the_thread_was_and_waits_for_the_same(sto
     await put_versions(store)
     await rest(store, "1", outcome=waits())
     await Pins(store.database, time.time).change("t", ThreadChange(version=V2))
-    await store.threads.copy("t", desk.ThreadId("u"), lambda _: None)
+    await store.threads.copy("t", ThreadId("u"), lambda _: None)
     copied = await store.runs.thread("u")
     assert (copied.version, copied.saved_by, copied.waits) == (V2, V1, ASKED)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from changeover import __version__
-from changeover.cli import answering, backup, doctor, look, output, project, rollout, serve, threads, use
+from changeover.cli import adopt, answering, backup, doctor, look, output, project, rollout, serve, threads, use
 from changeover.cli.options import Database, Output, Project, Token, Url, shared, with_shared
 from changeover.errors import ChangeoverError, ProjectError
 
@@ -61,7 +61,7 @@ for panel, verbs in {
         *(rollout.build, rollout.switch, rollout.ramp, rollout.rollback, rollout.drain, rollout.retire, rollout.gc),
     ),
     LOOK: (look.status, look.versions, look.show, look.diff, look.history, look.events, look.holders),
-    THREADS: (threads.threads, threads.thread, threads.pin),
+    THREADS: (threads.threads, threads.thread, threads.pin, adopt.adopt),
     USE: (use.run, use.chat, answering.approve),
     KEEP: (backup.backup, backup.restore),
 }.items():

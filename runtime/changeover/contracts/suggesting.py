@@ -7,7 +7,7 @@ finished calls are the same ones, where threads go on whose node is gone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -40,11 +40,14 @@ EMPTY = """# Nothing in the two contracts suggests a step. What one may say:
 """
 
 
-def suggested_step(old: Json, new: Json) -> Parts | None:
-    """The parts of a step that would lead from the old contract to the new one, as far as they can be guessed."""
+def suggested_step(old: Json, new: Json, done: Sequence[Move] = ()) -> Parts | None:
+    """The parts of a step that would lead from the old contract to the new one, as far as they can be guessed.
+
+    `done` are the moves that the new one has steps for already; the step comes after them.
+    """
     parts: Parts = {}
     for _ in range(GUESSES_LIMIT):  # each guess may answer others, or show what differs in a subgraph that was renamed
-        found = _suggestions(old, new, parts)
+        found = _suggestions(old, new, parts, done)
         if not found:
             break
         _merge(parts, found[0])
@@ -61,9 +64,9 @@ def step_file(graph: str, parts: Parts | None) -> str:
     return head + "".join(f"\n{_comment(name)}{_dumped({name: part})}" for name, part in parts.items())
 
 
-def _suggestions(old: Json, new: Json, parts: Parts) -> list[Parts]:
+def _suggestions(old: Json, new: Json, parts: Parts, done: Sequence[Move]) -> list[Parts]:
     """What is still suggested once a step with these parts is there."""
-    moves = (Move(declared("graph", 1, "draft", parts), True),) if parts else ()
+    moves = (*done, Move(declared("graph", 1, "draft", parts), True)) if parts else tuple(done)
     found = [each.suggestion for each in compare(old, new, Names.of(moves)) if each.grade == "breaks"]
     guessed = [each for each in found if each and not CLAIMS & each.keys() and not _is_said(each, parts)]
     return sorted(guessed, key=_likeness, reverse=True)

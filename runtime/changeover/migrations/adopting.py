@@ -27,7 +27,7 @@ from langgraph.pregel import Pregel
 from langgraph.pregel._checkpoint import LATEST_VERSION
 from langgraph.types import Send
 
-from changeover.build.loaded import LoadedGraph, LoadedVersion
+from changeover.build.loaded import LoadedVersion
 from changeover.checkpoints.saver import OwnSaver
 from changeover.errors import ChangeoverError, InvalidRequest, NotFound
 from changeover.migrations.frames import BRANCH, JOIN, SENDS, Frame, is_state
@@ -127,6 +127,8 @@ async def adopt(
             hint="open the manager without `checkpointer`, on the database that LangGraph wrote",
         )
     version = await loader.load(found.version)
+    if not version.graphs:
+        raise InvalidRequest(f"{found.version} has no graphs", code="no-graph", hint="write one, and build it")
     if graph is not None and graph not in version.graphs:
         raise NotFound(
             f"{found.version} has no graph '{graph}'",
@@ -233,8 +235,8 @@ class _Adopting:
 
     async def _head(self, thread_id: str) -> CheckpointTuple:
         """Of the newest checkpoint, what tells who wrote it."""
-        saver = next((graph.runnable.checkpointer for graph in self._version.graphs.values()), None)
-        assert isinstance(saver, BaseCheckpointSaver), "a version has a graph at least"
+        saver = next(iter(self._version.graphs.values())).runnable.checkpointer
+        assert isinstance(saver, BaseCheckpointSaver)
         head = await saver.aget_tuple({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
         if head is None:
             raise NotMovable("it has no state of its own", code="no-state")
@@ -298,9 +300,8 @@ def _graph_for(version: LoadedVersion, head: CheckpointTuple) -> str:
 def _frames(root: Frame, graph: Graph, contract: Mapping[str, Any]) -> Iterator[tuple[Frame, Graph, Mapping[str, Any]]]:
     """Each frame with the graph that it is of, and that graph's contract."""
     yield root, graph, contract
-    inner = {task.node: task.inner for task in root.tasks if task.inner is not None}
     inside = [*((task.node, task.inner) for task in root.tasks if task.inner is not None), *root.memories.items()]
-    if not inner and not root.memories:
+    if not inside:
         return
     graphs: dict[str, Any] = dict(graph.get_subgraphs())
     nodes: Mapping[str, Any] = contract.get("nodes") or {}
@@ -342,19 +343,27 @@ def _unknown_keys(checkpoint: Checkpoint, graph: Graph) -> list[str]:
         checkpoint = copy.deepcopy(checkpoint)
         graph._migrate_checkpoint(checkpoint)
     return sorted(
-        name for name in checkpoint["channel_versions"] if is_state(name) and name not in {*graph.channels, *graph.nodes}
+        name
+        for name in checkpoint["channel_versions"]
+        if is_state(name) and name not in {*graph.channels, *graph.nodes}
     )
 
 
 def _due_nodes(frame: Frame, graph: Graph) -> Iterator[str]:
     """Where it goes on by edges that the graph does not have."""
-    for channel in frame.values:
+    for channel, value in frame.values.items():
         if channel in graph.channels:
             continue
         if channel.startswith(BRANCH):
             yield channel.removeprefix(BRANCH)
-        elif channel.startswith(JOIN):
-            yield channel.removeprefix(JOIN).rpartition(":")[2] + " (joined)"
+        elif channel.startswith(JOIN) and _is_begun(value):
+            sources, _, node = channel.removeprefix(JOIN).rpartition(":")
+            yield f"{node} (once {sources} have run)"
+
+
+def _is_begun(value: Any) -> bool:
+    """Whether a join has seen one of those that it waits for. A deferred one has said more beside that."""
+    return bool(value[0] if isinstance(value, (list, tuple)) and len(value) == 2 else value)
 
 
 def _sent_to(sends: Any) -> set[str]:
@@ -397,6 +406,3 @@ def _busy(id_: str) -> Refused:
 def _listed(names: Sequence[str], shown: int = 8) -> str:
     told = ", ".join(f"'{name}'" for name in names[:shown])
     return f"{told} and {len(names) - shown} more" if len(names) > shown else told or "none"
-
-
-__all__ = ["Adoption", "LoadedGraph", "Refused", "adopt"]

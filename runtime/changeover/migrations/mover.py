@@ -88,8 +88,11 @@ class Mover:
         """The names of the steps that are done or undone, in order."""
         return [directed.step.title for directed in self.moves]
 
-    async def move(self, thread_id: str) -> Landed | None:
-        """The thread's newest state as the newer version has it; None if it has none. Raises `NotMovable`."""
+    async def move(self, thread_id: str, checkpoint_id: str | None = None) -> Landed | None:
+        """The thread's newest state, or an older one to go on from, as the newer version has it; None if it has none.
+
+        Raises `NotMovable`.
+        """
         if self.grading.blocked is not None:
             raise NotMovable(self.grading.blocked.reason, hint=self.grading.blocked.hint)
         async with AsyncExitStack() as stack:
@@ -98,7 +101,7 @@ class Mover:
             newer = await stack.enter_async_context(self.newer.graph.opened(where, "threads.read"))
             saver = older.checkpointer
             assert isinstance(saver, BaseCheckpointSaver)
-            root = await read_thread(older, saver, thread_id, self.older.contract)
+            root = await read_thread(older, saver, thread_id, self.older.contract, checkpoint_id)
             if root is None or self._has_landed(root):
                 return None
             await self._rewrite(root)

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from changeover.checkpoints import whole
 from changeover.contracts.grading import Grade
 from changeover.errors import ChangeoverError, Conflict, NotFound
-from changeover.migrations.landing import Landed
+from changeover.migrations.landing import TAG, Landed
 from changeover.migrations.mover import Mover, Movers
 from changeover.migrations.reading import NotMovable
 from changeover.migrations.situations import situation
@@ -58,6 +59,29 @@ class Moving:
         assert run.thread_id is not None
         async with self._movers.between(run.graph, writer, to) as mover:
             return await self._landing(mover, run.thread_id)
+
+    async def for_fork(self, run: Run, checkpoint_id: str) -> Landing | None:
+        """The landing of an older state that the run goes on from; None where the run's version can read it as it is.
+
+        Raises `NotMovable`.
+        """
+        assert run.thread_id is not None
+        where: Any = {"thread_id": run.thread_id, "checkpoint_ns": "", "checkpoint_id": checkpoint_id}
+        tag = await self._tag({"configurable": where})
+        if tag is None or tag == run.version:
+            return None
+        async with self._movers.between(run.graph, VersionId(tag), run.version) as mover:
+            if tag in mover.alike:
+                return None
+            landed = await mover.move(run.thread_id, checkpoint_id)
+            return await self._stored(landed, mover) if landed is not None else None
+
+    async def _tag(self, where: RunnableConfig) -> str | None:
+        """The version that saved a checkpoint."""
+        async for saved in self._saver.alist(where, limit=1):
+            tag: Any = saved.metadata.get(TAG)
+            return tag
+        return None
 
     async def one(self, thread_id: str, to: VersionId, reason: str) -> Fated:
         """Move a thread that no run has, and bind it to the version. Raises what keeps it from that."""
@@ -143,8 +167,9 @@ class Moving:
         if grading.blocked is None and not mover.moves and not grading.rewrites:
             return Landing(_nothing)
         landed = await mover.move(thread_id)
-        if landed is None:
-            return Landing(_nothing)
+        return await self._stored(landed, mover) if landed is not None else Landing(_nothing)
+
+    async def _stored(self, landed: Landed, mover: Mover) -> Landing:
         change = whole.update(self._saver, landed.staged)
         await change.follow()  # state that is kept elsewhere; who reads it then sees by its tag who wrote it
         return _landing_of(landed, change.write, mover.steps)

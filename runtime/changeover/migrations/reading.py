@@ -70,11 +70,20 @@ def _copied(checkpoint: Checkpoint) -> Checkpoint:
 
 
 async def read_thread(
-    graph: Graph, saver: BaseCheckpointSaver[Any], thread_id: str, contract: Mapping[str, Any]
+    graph: Graph,
+    saver: BaseCheckpointSaver[Any],
+    thread_id: str,
+    contract: Mapping[str, Any],
+    checkpoint_id: str | None = None,
 ) -> Frame | None:
-    """The newest state of a thread; None if it has none. Raises `NotMovable`."""
+    """The newest state of a thread, or an older one to go on from; None if there is none. Raises `NotMovable`.
+
+    Whoever goes on from an older state runs its step again: nothing that was written on it is taken along.
+    """
     reader = _Reader(HeadsOf(saver), thread_id)
-    return await reader.frame(graph, contract, (), "")
+    if checkpoint_id is None:
+        return await reader.frame(graph, contract, (), "")
+    return await reader.older_frame(graph, contract, checkpoint_id)
 
 
 class _Reader:
@@ -92,6 +101,28 @@ class _Reader:
         saved = await self._head(own)
         if saved is None:
             return None
+        frame = await self._frame(graph, contract, path, own, saved, snapshot)
+        self._give_writes(frame, contract)
+        await self._read_inside(frame, graph, contract)
+        return frame
+
+    async def older_frame(self, graph: Graph, contract: Mapping[str, Any], checkpoint_id: str) -> Frame | None:
+        """A state of the root as it was when its step began."""
+        snapshot = await self._ask(graph, "", checkpoint_id)
+        saved = await self._head("", checkpoint_id)
+        if saved is None:
+            return None
+        return await self._frame(graph, contract, (), "", saved, snapshot)
+
+    async def _frame(
+        self,
+        graph: Graph,
+        contract: Mapping[str, Any],
+        path: tuple[str, ...],
+        own: str,
+        saved: CheckpointTuple,
+        snapshot: StateSnapshot,
+    ) -> Frame:
         frame = Frame(
             path,
             own,
@@ -109,8 +140,6 @@ class _Reader:
             Task(task.id, task.name, _send_of(task.path), origin=frame.task_namespace(task.name, task.id))
             for task in snapshot.tasks
         ]
-        self._give_writes(frame, contract)
-        await self._read_inside(frame, graph, contract)
         return frame
 
     async def _ask(self, graph: Graph, namespace: str, checkpoint_id: str | None = None) -> StateSnapshot:
@@ -130,10 +159,11 @@ class _Reader:
                 f"its state cannot be read by the version that saved it: {type(error).__name__}: {error}"[:2000]
             ) from error
 
-    async def _head(self, namespace: str) -> CheckpointTuple | None:
-        return await self._heads.aget_tuple(
-            {"configurable": {"thread_id": self._thread_id, "checkpoint_ns": namespace}}
-        )
+    async def _head(self, namespace: str, checkpoint_id: str | None = None) -> CheckpointTuple | None:
+        where = {"thread_id": self._thread_id, "checkpoint_ns": namespace}
+        if checkpoint_id is not None:
+            where["checkpoint_id"] = checkpoint_id
+        return await self._heads.aget_tuple({"configurable": where})
 
     def _give_writes(self, frame: Frame, contract: Mapping[str, Any]) -> None:
         """Each pending write to its task. Raises where there is one of which nobody can say whose it is."""

@@ -13,38 +13,34 @@ from typing import Any
 from changeover.migrations.moving import Fate, Fated
 from changeover.rollout.forecast import LISTED, Tally
 
-COUNTED: tuple[Fate, ...] = ("moved", "stays", "busy", "failed")
+COUNTED: tuple[Fate, ...] = ("moved", "current", "stays", "busy", "failed")
 BUSY_REMEMBERED = 10_000
 
 
 @dataclass
 class BatchProgress:
-    """`graph` and `after` are where to go on; `busy` are threads to try once more, graph and id."""
+    """`graph` and `after` are where to go on; `busy` are threads to try once more."""
 
     total: int = 0
     graph: str = ""
     after: str = ""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
-    busy: list[tuple[str, str]] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
 
     @property
     def done(self) -> int:
         return sum(self.counts.values())
 
-    def note(self, fates: Sequence[Fated]) -> None:
+    def note(self, fates: Sequence[Fated], *, puts_off: bool = False) -> None:
+        """Count what became of threads. With `puts_off` those that are busy are tried again, where there is room."""
         for fated in fates:
-            if fated.fate not in COUNTED:  # it was there already
+            if puts_off and fated.fate == "busy" and len(self.busy) < BUSY_REMEMBERED:
+                self.busy.append(fated.thread_id)
                 continue
             self.counts[fated.fate] += 1
-            if fated.fate != "moved":
+            if fated.fate not in ("moved", "current"):
                 self.tally.add(fated.fate, _reason(fated), fated.hint, 1, [fated.thread_id])
-
-    def put_off(self, graph: str, ids: Sequence[str]) -> Sequence[str]:
-        """Remember threads that are busy now. Returns those that there is no room for."""
-        room = max(0, BUSY_REMEMBERED - len(self.busy))
-        self.busy += [(graph, id_) for id_ in ids[:room]]
-        return ids[room:]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -52,7 +48,7 @@ class BatchProgress:
             "done": self.done,
             **self.counts,
             "cursor": {"graph": self.graph, "after": self.after},
-            "put_off": [list(one) for one in self.busy],
+            "put_off": list(self.busy),
             "threads": self.tally.to_json(),
         }
 
@@ -63,7 +59,7 @@ class BatchProgress:
             return cls()
         progress = cls(told["total"], told["cursor"]["graph"], told["cursor"]["after"])
         progress.counts = {fate: told[fate] for fate in COUNTED}
-        progress.busy = [(graph, id_) for graph, id_ in told["put_off"]]
+        progress.busy = list(told["put_off"])
         for fate, counted in told["threads"].items():
             for each in counted["reasons"]:
                 progress.tally.add(fate, each["reason"], each["hint"], each["count"], each["ids"][:LISTED])

@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, Unavailable
 from changeover.migrations.moving import Fated, Moving
@@ -25,9 +28,11 @@ from changeover.rollout.batch_progress import BatchProgress
 from changeover.store.landings import Sight
 from changeover.store.opening import Store
 from changeover.store.plans import PlannedThreads
-from changeover.store.records import Operation, Routing, Version, VersionId, thread_policy
+from changeover.store.records import Operation, Routing, Thread, Version, VersionId, thread_policy
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 KIND = "migration"
 PAGE = 200
@@ -136,96 +141,90 @@ class Batches:
     async def _work(self, operation: Operation, progress: BatchProgress) -> None:
         request = operation.request
         target = await self._store.versions.get(request["to"])
-        work = _Work(operation.id, target, request["from"], await self._store.routing.head(), request["dry_run"])
         if request["threads"]:
+            work = await self._about(operation, target, [])
             await self._named(work, request["threads"], progress)
         else:
-            graphs = request["graphs"] or sorted(target.graphs)
+            graphs = sorted(request["graphs"] or target.graphs)
             found = await self._store.plans.threads(dict.fromkeys(graphs, target.id), listed=1)
-            wanted = [one for one in found if work.concerns(one.group.version, one.group.saved_version)]
-            progress.total = progress.total or sum(one.group.count for one in wanted)
+            work = await self._about(operation, target, found)
+            found = [one for one in found if work.concerns(one.group.version, one.group.saved_version)]
+            progress.total = progress.total or sum(one.group.count for one in found)
             for graph in graphs:
                 if graph >= progress.graph:
-                    await self._graph(work, graph, [one for one in wanted if one.group.graph == graph], progress)
+                    saved_by = sorted({one.group.saved_version for one in found if one.group.graph == graph})
+                    await self._graph(work, graph, saved_by, progress)
         await self._once_more(work, progress)
 
+    async def _about(self, operation: Operation, target: Version, found: Sequence[PlannedThreads]) -> _Work:
+        request = operation.request
+        reason = f"migrated to {target.id}{' by name' if request['threads'] else ' in a batch'}"
+        versions = await self._store.versions.known({one.group.version for one in found})
+        routing = await self._store.routing.head()
+        is_named = bool(request["threads"])
+        return _Work(operation.id, target.id, request["from"], reason, request["dry_run"], is_named, routing, versions)
+
     async def _named(self, work: _Work, ids: Sequence[str], progress: BatchProgress) -> None:
-        """Threads that somebody named, in the order of their ids. A pin does not keep them."""
+        """Threads that somebody named, in the order of their ids."""
         progress.total = len(ids)
         left = sorted(id_ for id_ in ids if id_ > progress.after)
         for start in range(0, len(left), PAGE):
             page = left[start : start + PAGE]
-            sights = await self._patiently(lambda page=page: self._store.landings.sights(page))  # type: ignore[misc]
-            await self._page(work, sights, progress, put_off=True)
+            await self._page(work, await self._sights(page), progress, puts_off=True)
             progress.after = page[-1]
             await self._note(work, progress)
 
-    async def _graph(self, work: _Work, graph: str, found: Sequence[PlannedThreads], progress: BatchProgress) -> None:
-        saved_by = sorted({one.group.saved_version for one in found})
+    async def _graph(self, work: _Work, graph: str, saved_by: Sequence[str], progress: BatchProgress) -> None:
         if progress.graph != graph:
             progress.graph, progress.after = graph, ""
         while saved_by:
-            after = progress.after
-            sights = await self._patiently(
-                lambda after=after: self._store.landings.page(graph, saved_by, limit=PAGE, after=after)  # type: ignore[misc]
-            )
+            read = partial(self._store.landings.page, graph, saved_by, limit=PAGE, after=progress.after)
+            sights = await self._patiently(read)
             if not sights:
                 return
-            await self._page(work, [sight for sight in sights if work.is_wanted(sight)], progress, put_off=True)
+            await self._page(work, [sight for sight in sights if work.is_wanted(sight)], progress, puts_off=True)
             progress.after = sights[-1].thread.id
             await self._note(work, progress)
 
     async def _once_more(self, work: _Work, progress: BatchProgress) -> None:
         """Threads that had a run when their turn came. Those that have one still follow by themselves."""
         while progress.busy:
-            page = [id_ for _, id_ in progress.busy[:PAGE]]
-            sights = await self._patiently(lambda page=page: self._store.landings.sights(page))  # type: ignore[misc]
-            await self._page(work, [sight for sight in sights if work.is_wanted(sight)], progress, put_off=False)
+            page = progress.busy[:PAGE]
+            await self._page(work, await self._sights(page), progress, puts_off=False)
             del progress.busy[:PAGE]
             await self._note(work, progress)
 
-    async def _page(self, work: _Work, sights: Sequence[Sight], progress: BatchProgress, *, put_off: bool) -> None:
-        ready: list[Sight] = []
-        for sight in sights:
-            fated = work.left_alone(sight)
-            if fated is None:
-                ready.append(sight)
-            else:
-                progress.note([fated])
+    async def _page(self, work: _Work, sights: Sequence[Sight], progress: BatchProgress, *, puts_off: bool) -> None:
+        now = time.time()
+        left = [fated for sight in sights if (fated := work.left_alone(sight, now)) is not None]
+        alone = {fated.thread_id for fated in left}
+        ready = [sight for sight in sights if sight.thread.id not in alone]
         parts = [ready[n::AT_ONCE] for n in range(AT_ONCE)]
         moved = await asyncio.gather(*(self._some(work, part) for part in parts if part))
-        fates = [fated for part in moved for fated in part]
-        if put_off:
-            graphs = {sight.thread.id: sight.thread.graph or "" for sight in ready}
-            busy = {fated.thread_id for fated in fates if fated.fate == "busy"}
-            for graph in sorted({graphs[id_] for id_ in busy}):
-                left = progress.put_off(graph, sorted(id_ for id_ in busy if graphs[id_] == graph))
-                busy -= set(left)
-            fates = [fated for fated in fates if fated.thread_id not in busy]
-        progress.note([_told(fated) for fated in fates])
+        fates = sorted([*left, *(fated for part in moved for fated in part)], key=lambda fated: fated.thread_id)
+        progress.note(fates, puts_off=puts_off)
 
     async def _some(self, work: _Work, sights: Sequence[Sight]) -> list[Fated]:
-        """Part of a page; after a loss of the database those that had moved are found where they are to be."""
+        """Part of a page. After a loss of the database, threads that had moved are found where they were to go."""
         moved: list[Fated] = []
-        waiting = list(sights)
         while True:
             try:
-                return moved + await self._moving.many(waiting, work.to, work.reason, dry_run=work.dry_run)
+                return moved + await self._moving.many(sights, work.to, work.reason, dry_run=work.dry_run)
             except Unavailable:
                 await self._pause()
-            ids = [sight.thread.id for sight in waiting]
-            again = await self._patiently(lambda ids=ids: self._store.landings.sights(ids))  # type: ignore[misc]
-            there = [sight.thread.id for sight in again if not work.is_wanted(sight)]
-            moved += [Fated(id_, "moved", work.reason) for id_ in there]
-            waiting = [sight for sight in again if sight.thread.id not in there]
+            again = await self._sights([sight.thread.id for sight in sights])
+            sights = [sight for sight in again if work.is_wanted(sight)]
+            moved += [Fated(sight.thread.id, "moved", work.reason) for sight in again if not work.is_wanted(sight)]
+
+    async def _sights(self, ids: Sequence[str]) -> Sequence[Sight]:
+        return await self._patiently(partial(self._store.landings.sights, ids))
 
     async def _note(self, work: _Work, progress: BatchProgress) -> None:
         if self.stops:
             raise Unavailable("the server stops", code="stopping")
-        await self._patiently(lambda: self._store.journal.progress(work.operation, progress.to_json()))
-        await asyncio.sleep(0)
+        await self._patiently(partial(self._store.journal.progress, work.operation, progress.to_json()))
 
-    async def _patiently(self, ask: Any) -> Any:
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """The answer of the database, however long it is away."""
         while True:
             try:
@@ -239,24 +238,47 @@ class Batches:
         await asyncio.sleep(RETRY_S)
 
 
+@dataclass(frozen=True)
 class _Work:
-    """What one batch is to do, and which threads it is about."""
+    """What one batch is to do, and which threads it is about. `versions` are those that threads come from."""
 
-    def __init__(
-        self, operation: str, target: Version, from_: str | None, routing: Routing | None, dry_run: bool
-    ) -> None:
-        self.operation = operation
-        self.to = target.id
-        self.dry_run = dry_run
-        self.reason = f"migrated to {target.id}{f' from {from_}' if from_ else ''} in a batch"
-        self._target = target
-        self._from = from_
-        self._routing = routing
+    operation: str
+    to: VersionId
+    from_: str | None
+    reason: str
+    dry_run: bool
+    is_named: bool
+    routing: Routing | None
+    versions: Mapping[VersionId, Version]
 
     def concerns(self, version: VersionId | None, saved_by: VersionId | None) -> bool:
-        return self._from is None or self._from in (version, saved_by)
+        return self.from_ is None or self.from_ in (version, saved_by)
 
     def is_wanted(self, sight: Sight) -> bool:
         thread = sight.thread
-        is_there = thread.version == self.to and thread.saved_by is None
-        return not is_there and self.concerns(thread.version, thread.saved_version)
+        return not self._is_there(thread) and self.concerns(thread.version, thread.saved_version)
+
+    def left_alone(self, sight: Sight, now: float) -> Fated | None:
+        """What becomes of a thread that is not to be moved; None of the others."""
+        thread = sight.thread
+        if thread.graph is None or thread.version is None:
+            return Fated(thread.id, "stays", "the thread is on no version yet", "run a graph on it")
+        if self._is_there(thread):
+            return Fated(thread.id, "current", f"it is on {self.to} already")
+        if self.is_named:
+            return None
+        version = self.versions.get(thread.version)
+        policy = thread_policy(thread, self.routing, version.graphs.get(thread.graph) if version else None, now)
+        if policy != "pinned":
+            return None
+        hint = f"name it to move it: `changeover migrate THREAD --to {self.to}`"
+        return Fated(thread.id, "stays", f"the thread is pinned to {thread.version}", hint)
+
+    def _is_there(self, thread: Thread) -> bool:
+        return thread.version == self.to and thread.saved_by is None
+
+
+def _result(operation: Operation, progress: BatchProgress) -> dict[str, Any]:
+    request = operation.request
+    told = {name: request[name] for name in ("to", "from", "dry_run")}
+    return {"operation": operation.id, **told, **progress.result()}

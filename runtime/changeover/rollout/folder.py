@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ log = logging.getLogger(__name__)
 
 LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
 SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
+
+
+@dataclass(frozen=True)
+class FolderGraphs:
+    """The contracts and chains of a folder that is no version, by graph; `last_number` is of its newest step."""
+
+    contracts: Mapping[str, Mapping[str, Any]]
+    chains: Mapping[str, Chain]
+    last_number: int
 
 
 class ProjectFolder:
@@ -82,6 +92,20 @@ class ProjectFolder:
             version = await self._build_seen(snapshot, message)
             await self.seen(snapshot.digest)
             return version
+
+    async def described(self) -> FolderGraphs:
+        """The graphs of the folder as it is now, compiled to be looked at; nothing is kept. Raises `ProjectError`."""
+        await self._follow_environment()
+        async with self._building:
+            candidate = await self._compile(await self._snapshot(None))
+            try:
+                migrations = candidate.project.migrations
+                contracts = {name: dict(compiled.contract) for name, compiled in candidate.graphs.items()}
+                return FolderGraphs(
+                    contracts, chains_of(migrations), max((one.number for one in migrations), default=0)
+                )
+            finally:
+                self._loader.discard(candidate)
 
     async def build_if_changed(self) -> Version | None:
         """A version of the folder if its bytes differ from those seen last, else None.

@@ -19,14 +19,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, PreconditionFailed, TimedOut, Unavailable
+from changeover.migrations.moving import Moving
+from changeover.rollout.batches import KIND as MIGRATION
+from changeover.rollout.batches import Batches
 from changeover.rollout.draining import CANCELLED, Draining, InFlightChoice, Step, steps
+from changeover.rollout.forecast import Plan
 from changeover.rollout.plan import plan_ramp, plan_rollback, plan_switch
+from changeover.rollout.planning import Planning
 from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
 from changeover.runs.routing import decide
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import Operation, Routing, RoutingChange, VersionId, timestamp
+from changeover.store.records import Operation, Routing, RoutingChange, Version, VersionId, timestamp
 from changeover.store.routing import Moved
 
 log = logging.getLogger(__name__)
@@ -41,7 +46,10 @@ Drain = Literal["after", "before"]
 
 @dataclass(frozen=True)
 class Wishes:
-    """How a change of routing is to be made. `timeout_s` bounds the wait of `before` and of a drain."""
+    """How a change of routing is to be made. `timeout_s` bounds the wait of `before` and of a drain.
+
+    `force` makes one that would break threads all the same.
+    """
 
     drain: Drain = "after"
     in_flight: InFlightChoice = "finish"
@@ -51,6 +59,7 @@ class Wishes:
     actor: str = "library"
     expected_revision: int | None = None
     key: str | None = None  # the same one with the same request is the same operation
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,10 @@ class Rollout:
         load: Callable[[VersionId], Awaitable[object]],
         moved: Callable[[Routing], None],
         give_turns: Callable[[], Awaitable[None]],
+        moving: Moving,
     ) -> None:
+        self.planning = Planning(store, load)
+        self.batches = Batches(store, moving)
         self._store = store
         self._settings = settings
         self._load = load
@@ -140,17 +152,22 @@ class Rollout:
     def stop(self) -> None:
         """The process stops: who waits for an operation is told so, and others go on with what has moved."""
         self._draining.stops = True
+        self.batches.stops = True
 
     async def close(self) -> None:
         """Stop following what drains; its row in the journal says how far it came."""
         for task in self._following:
             task.cancel()
         await asyncio.gather(*self._following, return_exceptions=True)
+        await self.batches.close()
 
     async def adopt(self) -> None:
         """Carry on what servers that are dead had begun; what had moved nothing has failed."""
         for operation in await self._store.journal.adopt():
             log.info("operation_adopted", extra={"operation": operation.id, "kind": operation.kind})
+            if operation.kind == MIGRATION:
+                self.batches.go_on(operation)
+                continue
             left = [VersionId(id_) for id_ in operation.progress.get("left", [])]
             plan = [Step(step["does"], step["until_s"]) for step in operation.progress.get("steps", [])]
             if plan:  # its runs are taken up now, however long nobody was there
@@ -163,7 +180,8 @@ class Rollout:
     ) -> Receipt:
         """Make a version current, or route some graphs to it. Nothing has moved if it raises.
 
-        Graphs to `keep` that are routed apart stay where they are.
+        Graphs to `keep` that are routed apart stay where they are. Raises `Conflict` (`would-break-threads`, with the
+        plan) where threads would have to move that cannot, unless it is forced.
         """
         asked = {"to": to, "graphs": graphs}
         if (done := await self._done("switch", wishes, asked)) is not None:
@@ -189,6 +207,7 @@ class Rollout:
                 threads=wishes.threads,
                 keep=keep,
             )
+            await self._demand_unbroken(target, routing, graphs, wishes.threads, wishes, keep)
             return entry.done(await self._make(change, routing, wishes, entry))
 
     async def ramp(self, to: str, percent: float, wishes: Wishes) -> Receipt:
@@ -204,6 +223,7 @@ class Rollout:
                 raise Conflict(f"{target.id} was rejected and cannot serve", code="version-rejected")
             if percent > 0:
                 await self._load(target.id)
+                await self._demand_unbroken(target, routing, None, change.threads, wishes)
             return entry.done(await self._make(change, routing, wishes, entry))
 
     async def rollback(self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes) -> Receipt:
@@ -270,6 +290,21 @@ class Rollout:
             )
 
     # --- steps -----------------------------------------------------------------------------------
+
+    async def _demand_unbroken(
+        self,
+        target: Version,
+        routing: Routing | None,
+        graphs: Sequence[str] | None,
+        threads: str | None,
+        wishes: Wishes,
+        keep: Collection[str] = (),
+    ) -> None:
+        if wishes.force:
+            return
+        plan = await self.planning.refused(target, routing, graphs, threads, keep)
+        if plan is not None:
+            raise would_break(plan)
 
     async def _make(self, change: RoutingChange, routing: Routing | None, wishes: Wishes, entry: _Entry) -> Receipt:
         change = replace(change, in_flight=wishes.in_flight, reason_for_runs=CANCELLED)
@@ -492,6 +527,19 @@ class Rollout:
             raise
         if not entry.follows:
             await self._store.journal.end(entry.id, entry.status, entry.result)
+
+
+def would_break(plan: Plan) -> Conflict:
+    count = plan.count("refused")
+    reason, hint = plan.first_refusal()
+    whom = "a thread that waits and has" if count == 1 else f"{count} threads that wait and have"
+    return Conflict(
+        f"{plan.to} would break {whom} to move before going on: {reason}",
+        code="would-break-threads",
+        hint=f"{hint + '; ' if hint else ''}`changeover plan {plan.to}` shows them, --threads auto leaves them where"
+        " they are, --force switches all the same",
+        plan=plan.to_json(),
+    )
 
 
 def _id(kind: str, wishes: Wishes, request: dict[str, Any]) -> str:

@@ -98,13 +98,13 @@ class Planning:
             }
         return told
 
-    async def grading(self, graph: str, old: Version, level: Level) -> Grading:
-        """A stored graph beside one that is no version yet. Raises `NotFound`."""
-        versions, contracts = await self._described({old.id})
-        entry = versions[old.id].graphs.get(graph)
+    async def level(self, graph: str, version: Version) -> Level:
+        """A graph as a version has it. Raises `NotFound`."""
+        versions, contracts = await self._described({version.id})
+        entry = versions[version.id].graphs.get(graph)
         if entry is None:
-            raise NotFound(f"{old.id} has no graph or agent '{graph}'", code="unknown-graph")
-        return Grading(_level(old.id, entry, contracts), level)
+            raise NotFound(f"{version.id} has no graph or agent '{graph}'", code="unknown-graph")
+        return _level(version.id, entry, contracts)
 
     # --- inside ----------------------------------------------------------------------------------
 

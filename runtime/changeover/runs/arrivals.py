@@ -60,6 +60,25 @@ class Arrivals:
         """Of a run that stands at a boundary, on the version that it is handed over to. Raises `NotMovable`."""
         return await self._moving.for_run(run, run.version, to)
 
+    async def forked(self, run: Run, request: RunRequest) -> RunRequest:
+        """The request with an older state to go on from that another version saved brought to the run's version."""
+        checkpoint_id = (request.checkpoint or {}).get("checkpoint_id")
+        if checkpoint_id is None or run.thread_id is None or (request.checkpoint or {}).get("checkpoint_ns"):
+            return request
+        try:
+            landing = await self._moving.for_fork(run, str(checkpoint_id))
+        except NotMovable as error:
+            raise Conflict(
+                f"checkpoint {checkpoint_id} of thread {run.thread_id} cannot be gone on from by {run.version}:"
+                f" {error.message}",
+                code="contract-differs",
+                hint=error.hint or "go on from a newer state",
+            ) from error
+        if landing is None:
+            return request
+        await self._rows.land(run, landing)
+        return replace(request, checkpoint=None)
+
     async def heard(self, request: RunRequest) -> RunRequest:
         """The request with its answers given to the questions as they are called now: a move has changed their ids."""
         command = request.input

@@ -283,6 +283,7 @@ class Engine:
             arrived = await self._arrivals.arrive(flight.run, flight.writer)
             self._in_flight.moved(flight, arrived)
             flight.writer = None
+        request = await self._arrivals.forked(flight.run, request)
         return await self._arrivals.heard(request)
 
     async def _accept(self, request: RunRequest, has_slot: bool) -> Accepted:

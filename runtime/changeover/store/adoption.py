@@ -1,6 +1,6 @@
 """Rows of threads for conversations that plain LangGraph wrote: found beside ours, bound to a version, one by one.
 
-The checkpoints stay as they are. Whether a version can read them is found out elsewhere (`migrations.adopting`), outside
+The checkpoints stay as they are. Whether a version can read them is found out in `migrations.adopting`, outside
 of any transaction; a row is written only if the thread still is as it was looked at.
 
 Invariant: a thread that has a row is left alone, whoever made that.
@@ -105,15 +105,12 @@ class AdoptionRows:
         if newest is None:
             return Stray(id_, None, None, 0)
         (writes,) = connection.execute(
-            f"SELECT count(*) FROM {self._writes}"
-            " WHERE thread_id = ? AND checkpoint_ns = '' AND checkpoint_id = ?",
+            f"SELECT count(*) FROM {self._writes} WHERE thread_id = ? AND checkpoint_ns = '' AND checkpoint_id = ?",
             (id_, newest),
         ).fetchone()
         return Stray(id_, first, newest, int(writes))
 
-    def _adopt(
-        self, connection: Connection, version: VersionId, new: Sequence[NewRow], now: float
-    ) -> Sequence[Became]:
+    def _adopt(self, connection: Connection, version: VersionId, new: Sequence[NewRow], now: float) -> Sequence[Became]:
         status = connection.execute("SELECT status FROM versions WHERE id = ?", (version,)).fetchone()
         if status is None or status[0] == "rejected":
             raise Conflict(f"{version} is there no longer", code="version-gone", hint="build it again")

@@ -14,6 +14,7 @@ from changeover.store.records import Event, Operation
 from changeover.store.servers import ABANDONED, LIVING
 
 IDEMPOTENCY_KEPT_S = 24 * 3600
+GO_ON = ("drain", "migration")  # what moves no routing, and is gone on with from wherever it was
 CUT_OFF = {"note": "the process ended before this had moved anything"}
 
 
@@ -120,7 +121,7 @@ class Journal:
     async def adopt(self) -> list[Operation]:
         """Take over the operations whose server is dead, oldest first; nothing if this one's own lease has run out.
 
-        One that had not moved the routing, and is no drain, moved nothing: it has failed, and is not among them.
+        A change of routing that had not moved it moved nothing: it has failed, and is not among them.
         """
         now = self._clock()
 
@@ -178,7 +179,7 @@ class Journal:
 def _has_failed(connection: Connection, operation: Operation, now: float) -> bool:
     """End an operation that was cut off before it changed anything."""
     moved = connection.execute("SELECT 1 FROM routing WHERE operation = ?", (operation.id,)).fetchone()
-    if moved is not None or operation.kind == "drain":
+    if moved is not None or operation.kind in GO_ON:
         return False
     connection.execute("DELETE FROM gate WHERE operation = ?", (operation.id,))
     connection.execute(
