@@ -160,7 +160,8 @@ class GraphVersionManager:
                 in_use=self._in_use,
             )
             stack.callback(self.loader.close)
-            self.moving = Moving(Movers(self.loader, self.store.versions), self.store.landings, saver)
+            movers = Movers(self.loader, self.store.versions, self.settings.limit_step_s)
+            self.moving = Moving(movers, self.store.landings, saver)
             self.engine = Engine(
                 self.store.runs,
                 self.in_flight,

@@ -170,6 +170,7 @@ class Settings:
     limit_version_bytes: int = _knob(100_000_000, size, "limits.version", "largest version")
     limit_body_bytes: int = _knob(10_000_000, size, "limits.body", "largest request body")
     limit_build_s: float = _knob(60.0, duration, "limits.build", "an import that takes longer is given up")
+    limit_step_s: float = _knob(10.0, duration, "limits.step", "steps of migration that take longer are given up")
 
     runs_concurrency: int = _knob(64, whole(1), "runs.concurrency", "runs at work at once; more wait for their turn")
     runs_lease_s: float = _knob(

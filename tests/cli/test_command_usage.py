@@ -22,9 +22,9 @@ GROUP = typer.main.get_command(app)
 VERBS = {name: GROUP.get_command(None, name) for name in GROUP.list_commands(None)}
 RELEASE = [
     *("init", "check", "schema", "doctor", "serve"),
-    *("build", "switch", "ramp", "rollback", "drain", "retire", "gc"),
+    *("build", "plan", "switch", "ramp", "rollback", "drain", "retire", "gc"),
     *("status", "versions", "show", "diff", "history", "events", "holders"),
-    *("threads", "thread", "pin"),
+    *("threads", "thread", "pin", "migrate"),
     *("run", "chat", "approve"),
     *("backup", "restore"),
 ]
@@ -53,6 +53,9 @@ def test_every_verb_has_help_and_is_documented(call, verb: str) -> None:
         ["build", "--nothing"],
         ["status", "-o", "xml"],
         ["switch", "v1", "--timeout", "soon"],
+        ["migrate", "t"],
+        ["migrate", "new"],
+        ["migrate", "t", "--from", "v1", "--to", "v2"],
         ["serve", "--workers", "0"],
         ["chat", "-o", "json"],
         ["status", "--url", "127.0.0.1:2024"],

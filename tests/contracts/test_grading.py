@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -107,11 +108,59 @@ def test_a_changed_question_moves_when_the_author_says_that_it_is_the_same() -> 
     assert verdict(graph(ask=ask), graph(ask=ask_other), asked("ask"), interrupts={"same": ["ask"]}) == "migrates"
 
 
-def test_a_join_with_another_source_keeps_those_who_are_under_way() -> None:
-    old = graph(a=plain, b=ask, c=plain, joins=[(["a", "b"], "c")])
-    new = graph(a=plain, b=ask, d=plain, c=plain, joins=[(["a", "b", "d"], "c")])
+def at_join(*tasks: WaitingTask, gathered: Sequence[str] = ()) -> Any:
+    return WaitingSet.of(tasks, {"join:a+b:c": gathered}).format()
+
+
+JOINED = graph(a=plain, b=ask, c=plain, up=ask, joins=[(["a", "b"], "c")])
+
+
+@pytest.mark.parametrize(
+    ("new", "sources_matter"),
+    [
+        (graph(a=plain, b=ask, d=plain, c=plain, up=ask, joins=[(["a", "b", "d"], "c")]), True),
+        (graph(x=plain, b=ask, c=plain, up=ask, joins=[(["x", "b"], "c")]), True),
+        (graph(a=plain, b=ask, e=plain, up=ask, joins=[(["a", "b"], "e")]), False),
+        (graph(b=ask, c=plain, up=ask, joins=[(["b"], "c")]), False),
+    ],
+)
+def test_a_join_that_is_another_one_keeps_those_for_whom_it_has_gathered(new: Any, sources_matter: bool) -> None:
+    own, other = level("v1", contract(JOINED)), level("v2", contract(new))
+    assert verdict(JOINED, new) == "compatible"
+    assert grade(own, other, at_join(asked("up")), "interrupt").verdict == "compatible"
+    assert grade(own, other, at_join(asked("b"), gathered=["a"]), "interrupt").verdict == "stays"
+    assert (
+        grade(own, other, at_join(asked("b"), WaitingTask("a", "finished", leads=())), "interrupt").verdict == "stays"
+    )
+    beside = grade(own, other, at_join(asked("b")), "interrupt").verdict
+    assert beside == ("stays" if sources_matter else "compatible")
+
+
+def test_a_join_of_nodes_that_there_were_may_be_too_late() -> None:
+    old, new = graph(a=plain, b=ask, c=plain), graph(a=plain, b=ask, c=plain, joins=[(["a", "b"], "c")])
     assert verdict(old, new) == "compatible"
     assert verdict(old, new, asked("b")) == "stays"
+
+
+def test_sends_that_have_not_finished_lead_on_by_the_new_edges() -> None:
+    old, new = graph(ask=ask, work=plain), graph(ask=ask, perform=plain)
+    done = WaitingTask("ask", "finished", send=True, leads=("work",))
+    assert verdict(old, new, done, asked("ask", send=True)) == "compatible"
+    assert verdict(old, new, done) == "stays"
+
+
+def test_a_function_that_became_a_graph_with_the_same_question_gets_the_first_answer() -> None:
+    old = graph(ask=ask)
+    assert verdict(old, graph(ask=graph(question=ask).compile()), asked("ask")) == "compatible"
+    assert verdict(old, graph(ask=graph(question=ask).compile()), asked("ask", 2)) == "stays"
+    assert verdict(old, graph(ask=graph(question=ask_other).compile()), asked("ask")) == "stays"
+
+
+def test_a_node_that_a_step_removes_may_not_have_finished_beside_others() -> None:
+    old, new = graph(ask=ask, work=plain, more=plain), graph(work=plain, more=plain)
+    parts: Any = {"nodes": {"remove": {"ask": {"goto": "work"}}}}
+    assert verdict(old, new, asked("ask"), **parts) == "migrates"
+    assert verdict(old, new, WaitingTask("ask", "finished", leads=()), asked("work"), **parts) == "stays"
 
 
 def test_a_deferred_node_and_a_removed_key_need_only_a_new_head() -> None:

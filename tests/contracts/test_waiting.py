@@ -26,6 +26,7 @@ from changeover.contracts.waiting import (
     WaitingTask,
     answered,
     finished_calls,
+    gathered,
     leads_to,
     waiting_set,
 )
@@ -136,6 +137,21 @@ def test_sends_that_are_alike_are_written_once() -> None:
     found = waits(fan_out(InMemorySaver()))
     assert found.tasks == (WaitingTask("worker", "interrupt", send=True, asked=1),)
     assert found.has_send
+
+
+def test_what_a_join_has_gathered_is_known() -> None:
+    builder: Any = StateGraph(State)
+    for name, action in (("first", plain), ("ask", ask), ("meet", plain)):
+        builder.add_node(name, action)
+    builder.add_edge(START, "first")
+    builder.add_edge("first", "ask")
+    builder.add_edge(["first", "ask"], "meet")
+    graph = started(builder.compile(checkpointer=InMemorySaver()))
+    values = graph.checkpointer.get_tuple(CONFIG).checkpoint["channel_values"]
+    found = waits(graph, joined={"": gathered(values)})
+    assert found.joined == {"join:first+ask:meet": ("first",)}
+    assert WaitingSet.parse(found.format()) == found
+    assert waits(graph).joined is None
 
 
 def test_a_finished_task_says_where_it_leads() -> None:

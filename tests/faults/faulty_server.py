@@ -15,6 +15,7 @@ Every connection counts, whoever opened it: ours, LangGraph's saver and its stor
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -199,6 +200,8 @@ def nursery() -> None:
         import changeover.checkpoints.postgres_memory
         import changeover.store.postgres_database  # noqa: F401
 
+    gc.collect()
+    gc.freeze()  # no server looks through what all of them have in common
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system buries them
     for line in sys.stdin:
         pid = os.fork()

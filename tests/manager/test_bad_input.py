@@ -191,7 +191,7 @@ async def test_files_that_come_and_go_during_the_snapshot(project: Write) -> Non
         thread = threading.Thread(target=flicker)
         thread.start()
         try:
-            for _ in range(5):
+            for _ in range(3):
                 try:
                     version = await manager.build()
                 except Conflict as error:

@@ -21,6 +21,7 @@ from matrix_world import ManagedTalk, PlainTalk, Question, Talk, World, drive, r
 from changeover import GraphVersionManager
 from changeover.errors import ChangeoverError
 
+MISSING = object()
 ALL = "*"  # in the place of keys: whatever the values are
 
 
@@ -75,6 +76,7 @@ class Bench:
         self._manager = manager
         self._graphs: dict[tuple[str, Any], Graphs] = {}
         self._versions: dict[tuple[str, Any], str] = {}
+        self._homes: dict[tuple[str, str, str], Expected] = {}
         self._threads = 0
 
     @property
@@ -100,7 +102,7 @@ class Bench:
     async def expected(self, kind: Kind, condition: Condition) -> Expected:
         """The whole conversation on B, in plain LangGraph, corrected by hand where the kind says so."""
         spec = kind.scratch(kind.new)
-        found = await self._held(kind, condition, spec)
+        found = await self._held(condition, kind, spec)
         return Expected(
             kind.expect(condition.name, "middle", found.middle),
             kind.expect(condition.name, "end", found.end),
@@ -108,14 +110,17 @@ class Bench:
         )
 
     async def at_home(self, kind: Kind, condition: Condition) -> Expected:
-        """The whole conversation on A."""
-        return await self._held(kind, condition, kind.old)
+        """The whole conversation on A, which many kinds share."""
+        key = (kind.family.name, repr(kind.old), condition.name)
+        if key not in self._homes:
+            self._homes[key] = await self._held(condition, kind, kind.old)
+        return self._homes[key]
 
-    async def _held(self, kind: Kind, condition: Condition, spec: Any) -> Expected:
+    async def _held(self, condition: Condition, kind: Kind, spec: Any) -> Expected:
         talk = self.plain(kind, condition, spec)
         await condition.bring(talk, spec)
         middle, end = await condition.go_on(talk, spec)
-        return Expected(middle.values, end.values, heard(kind, talk))
+        return Expected(middle.values, end.values, Counter(self.world.journal[talk.thread_id]))
 
     async def plainly(self, kind: Kind, condition: Condition, want: Expected) -> Outcome:
         """What LangGraph alone makes of it: B invoked on the thread that A left."""
@@ -199,7 +204,7 @@ class Bench:
         except Exception:
             return Outcome(Verdict.RAISED, tail())
         want = await self.at_home(kind, condition)
-        differs = difference(want, middle.values, end.values, heard(kind, talk), but=kind.own)
+        differs = difference(kind, want, middle.values, end.values, talk, kind.own)
         return Outcome(Verdict.WRONG, differs) if differs else Outcome(Verdict.RIGHT)
 
 
@@ -222,27 +227,28 @@ async def ended(
         return Outcome(Verdict.WRONG, str(error))
     except Exception:
         return Outcome(Verdict.RAISED, tail())
-    differs = difference(want, middle.values, end.values, heard(kind, talk), but=kind.defaulted)
+    differs = difference(kind, want, middle.values, end.values, talk, kind.defaulted)
     return Outcome(Verdict.WRONG, differs) if differs else Outcome(Verdict.RIGHT)
 
 
-def heard(kind: Kind, talk: Talk) -> Counter[str]:
-    done = talk.world.journal[talk.thread_id]
-    return Counter({what: times for what, times in done.items() if what not in kind.unheard})
-
-
-def difference(want: Expected, middle: Any, end: Any, did: Counter[str], *, but: Sequence[str] = ()) -> str:
+def difference(kind: Kind, want: Expected, middle: Any, end: Any, talk: Talk, but: Sequence[str]) -> str:
+    """What is not as expected, in words; nothing where all is."""
     found = []
     for when, wanted, got in (("after the pause", want.middle, middle), ("at the end", want.end, end)):
         if isinstance(wanted, dict) and isinstance(got, dict):
             for key in sorted((wanted.keys() | got.keys()) - set(but)):
-                if wanted.get(key) != got.get(key):
+                if wanted.get(key, MISSING) != got.get(key, MISSING):
                     found.append(f"{when} '{key}' is {got.get(key)!r} and should be {wanted.get(key)!r}")
         elif wanted != got and ALL not in but:
             found.append(f"{when} {got!r} and should be {wanted!r}")
-    if did != want.did:
-        found.append(f"done outside: {dict(did - want.did)} too often, {dict(want.did - did)} too seldom")
+    done, due = (_heard(kind, did) for did in (talk.world.journal[talk.thread_id], want.did))
+    if done != due:
+        found.append(f"done outside: {dict(done - due)} too often, {dict(due - done)} too seldom")
     return "; ".join(found)
+
+
+def _heard(kind: Kind, did: Counter[str]) -> Counter[str]:
+    return Counter({what: times for what, times in did.items() if what not in kind.unheard})
 
 
 def tail() -> str:

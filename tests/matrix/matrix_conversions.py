@@ -12,7 +12,7 @@ def to_pairs(ticket: dict[str, Any]) -> list[list[Any]]:
 
 
 def from_pairs(pairs: list[list[Any]]) -> dict[str, Any]:
-    return {key: value for key, value in pairs}
+    return {str(key): value for key, value in pairs}
 
 
 def to_words(results: list[int]) -> list[str]:

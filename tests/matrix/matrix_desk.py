@@ -257,16 +257,18 @@ class Nodes:
 
 def state_of(desk: Desk) -> Any:
     key, added = desk.key, Annotated[list, operator.add]
+    results: Any = list[str] if desk.has & {"result_words"} else list[int]
     fields: dict[str, Any] = {
         **{key(role): str for role in ("do", "note", "memo", "asked", "side", "said", "worked")},
-        "tone": str, "title": str,
+        "tone": str,
+        "title": str,
         key("log"): added,
         key("count"): str if "words" in desk.has else int,
         key("ticket"): list if "pairs" in desk.has else dict,
         key("told"): list[str],
         key("seen"): added if "seen_adds" in desk.has else list,
         key("marks"): list if "marks_last" in desk.has else added,
-        key("results"): Annotated[list[str] if "result_words" in desk.has else list[int], operator.add],
+        key("results"): Annotated[results, operator.add],
     }
     for flag, name in (("tmp", "tmp"), ("lang", "lang"), ("inlined", key("draft"))):
         if flag in desk.has:

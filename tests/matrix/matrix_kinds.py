@@ -163,6 +163,7 @@ class Kind:
     chain: tuple[Step, ...] = ()
     before: Callable[[Any], Any] = as_is
     only: tuple[str, ...] = ()  # conditions that it is tried in, where it is not all of them
+    lucky: tuple[str, ...] = ()  # conditions in which plain LangGraph is right by chance, and the thread stays
     is_local: bool = False  # tried only in the conditions that tell something of it
     expect: Callable[[str, str, Values], Values] = same  # condition, `middle` or `end`, values
     unheard: tuple[str, ...] = ()
@@ -194,6 +195,13 @@ class Kind:
         if self.family is DESK:
             tried = tuple(one for one in tried if one.name in telling)
         return tuple(one for one in tried if not self.only or one.name in self.only)
+
+    @property
+    def returning_conditions(self) -> tuple[Condition, ...]:
+        """Those from which there is a way back."""
+        telling = {"finished", "asked", *TOUCHED.get(self.name, ())} - set(self.no_way_back)
+        tried = (one for one in self.telling_conditions if self.family is not DESK or one.name in telling)
+        return tuple(one for one in tried if one.name not in self.no_way_back)
 
     @property
     def old(self) -> Any:
@@ -317,7 +325,12 @@ KEY_KINDS = (
 )
 
 NODE_KINDS = (
-    desk("node_renamed", lambda a: a.renamed(work="perform"), *nodes(rename={"work": "perform"})),
+    desk(
+        "node_renamed",
+        lambda a: a.renamed(work="perform"),
+        *nodes(rename={"work": "perform"}),
+        lucky=("sends_half_done",),
+    ),
     desk("asking_node_renamed", lambda a: a.renamed(ask="approve"), *nodes(rename={"ask": "approve"})),
     desk("asking_twice_node_renamed", lambda a: a.renamed(asks="poll"), *nodes(rename={"asks": "poll"}), is_local=True),
     desk("entry_renamed", lambda a: a.renamed(intake="welcome"), *nodes(rename={"intake": "welcome"}), is_local=True),

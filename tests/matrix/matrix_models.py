@@ -79,7 +79,8 @@ def _builder(model: Model, world: World) -> StateGraph[Any, Any, Any, Any]:
     sub.add_edge(START, "inner_ask")
     sub.add_edge("inner_ask", END)
     graph = StateGraph(cls)
-    for name, node in {"intake": intake, "ask": ask, "sub": sub.compile(), "work": work}.items():
+    nodes: dict[str, Any] = {"intake": intake, "ask": ask, "sub": sub.compile(), "work": work}
+    for name, node in nodes.items():
         graph.add_node(name, node)
     graph.add_edge(START, "intake")
     graph.add_conditional_edges("intake", route)

@@ -115,20 +115,20 @@ class PlainTalk:
     saver: BaseCheckpointSaver[Any]
     world: World
     thread_id: str
-    place: dict[str, Any] = field(init=False)
+    place: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.graph = self.graph.copy({"checkpointer": self.saver})
         self.place = {"configurable": {"thread_id": self.thread_id}}
 
     async def run(self, given: Any) -> None:
-        await self.graph.ainvoke(given, self.place)  # type: ignore[arg-type]
+        await self.graph.ainvoke(given, self.place)
 
     async def seen(self) -> Seen:
-        return told(await self.graph.aget_state(self.place))  # type: ignore[arg-type]
+        return told(await self.graph.aget_state(self.place))
 
     async def fork(self, node: str, values: Mapping[str, Any], as_node: str) -> None:
-        async for past in self.graph.aget_state_history(self.place):  # type: ignore[arg-type]
+        async for past in self.graph.aget_state_history(self.place):
             if past.next == (node,):
                 await self.graph.aupdate_state(past.config, dict(values), as_node)
                 return
@@ -152,7 +152,7 @@ class ManagedTalk:
         return told(await self.manager.state(self.thread_id))
 
     async def fork(self, node: str, values: Mapping[str, Any], as_node: str) -> None:
-        thread = (await self.manager.store.threads.get(self.thread_id)).thread  # type: ignore[arg-type]
+        thread = (await self.manager.store.threads.get(self.thread_id)).thread
         for past in await self.manager.threads.history(thread, limit=100):
             if past.next == (node,):
                 place = Place(past.config["configurable"]["checkpoint_id"])

@@ -154,7 +154,7 @@ async def test_a_rollback_rebinds_threads_and_names_those_that_cannot_go_back(st
         await rest(store, f"{n + 2}", thread, outcome=waits() if thread == "asked" else None)
     busy = (await begin(store, "5", "busy")).run
     await switch(store, V1, action="rollback")
-    assert await store.runs.move_back(V2, 10, "rolled back from v2") == (2, ["asked", "idle"])
+    assert await store.runs.move_back(V2, 10, "rolled back from v2") == (2, ["idle", "asked"])
     assert await store.runs.move_back(V2, 10, "rolled back from v2") == (0, [])
     assert await store.runs.move_back(V3, 10, "rolled back from v3") == (0, [])
     assert [await saved(store, thread) for thread in ("idle", "asked", "busy")] == [(V1, V2), (V1, V2), (V2, None)]

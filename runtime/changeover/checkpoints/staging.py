@@ -36,7 +36,7 @@ Typed = tuple[str, bytes]
 class _Checkpoint:
     thread_id: str
     parent: str | None
-    value: Typed
+    value: Checkpoint  # as who reads it gets it
     metadata: CheckpointMetadata
 
 
@@ -83,7 +83,7 @@ class StagedSaver(BaseCheckpointSaver[Any]):
             return self._with_writes(await self._base.aget_tuple(config))
         return CheckpointTuple(
             place_config(staged.thread_id, namespace, wanted),
-            self.serde.loads_typed(staged.value),
+            copied(staged.value),
             staged.metadata,
             place_config(staged.thread_id, namespace, staged.parent) if staged.parent else None,
             [(write.task, write.channel, self._loaded(write)) for write in self._staged_writes((namespace, wanted))],
@@ -98,16 +98,16 @@ class StagedSaver(BaseCheckpointSaver[Any]):
     ) -> RunnableConfig:
         where = config["configurable"]
         thread_id, namespace, id_ = str(where["thread_id"]), where["checkpoint_ns"], checkpoint["id"]
-        value = self.serde.dumps_typed(checkpoint)
+        once = _Once(self.serde)
+        as_it_is = self.serde.loads_typed(once.dumps_typed(checkpoint))  # the graph goes on to change the one it gave
         described = get_checkpoint_metadata(config, metadata)
-        self._checkpoints[namespace, id_] = _Checkpoint(thread_id, where.get("checkpoint_id"), value, described)
+        self._checkpoints[namespace, id_] = _Checkpoint(thread_id, where.get("checkpoint_id"), as_it_is, described)
         if isinstance(self._base, OwnSaver):
             jobs = self._jobs if namespace else self._last_jobs
-            jobs.append(self._base.putting(config, checkpoint, metadata, new_versions))
+            jobs.append(bound_to(self._base, once).putting(config, checkpoint, metadata, new_versions))
         else:
-            as_it_is = self.serde.loads_typed(value)  # the graph goes on to change the one it gave
             calls = self._calls if namespace else self._last_calls
-            calls.append(partial(self._base.aput, config, as_it_is, metadata, new_versions))
+            calls.append(partial(self._base.aput, config, copied(as_it_is), metadata, new_versions))
         return place_config(thread_id, namespace, id_)
 
     async def aput_writes(

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from changeover import __version__
-from changeover.cli import adopt, answering, backup, doctor, look, output, project, rollout, serve, threads, use
+from changeover.cli import (
+    adopt,
+    answering,
+    backup,
+    doctor,
+    look,
+    migrate,
+    output,
+    project,
+    rollout,
+    serve,
+    threads,
+    use,
+)
 from changeover.cli.options import Database, Output, Project, Token, Url, shared, with_shared
 from changeover.errors import ChangeoverError, ProjectError
 
@@ -58,10 +71,19 @@ def everywhere(
 for panel, verbs in {
     START: (project.init, project.check, project.schema, doctor.doctor, serve.serve),
     ROLLOUT: (
-        *(rollout.build, rollout.switch, rollout.ramp, rollout.rollback, rollout.drain, rollout.retire, rollout.gc),
+        *(
+            rollout.build,
+            migrate.plan,
+            rollout.switch,
+            rollout.ramp,
+            rollout.rollback,
+            rollout.drain,
+            rollout.retire,
+            rollout.gc,
+        ),
     ),
     LOOK: (look.status, look.versions, look.show, look.diff, look.history, look.events, look.holders),
-    THREADS: (threads.threads, threads.thread, threads.pin, adopt.adopt),
+    THREADS: (threads.threads, threads.thread, threads.pin, migrate.migrate, adopt.adopt),
     USE: (use.run, use.chat, answering.approve),
     KEEP: (backup.backup, backup.restore),
 }.items():

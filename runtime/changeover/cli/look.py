@@ -268,14 +268,25 @@ def _show_diff(found: Mapping[str, Any]) -> None:
     """First what kinds of things differ, then the text of the files."""
     files = found.get("files") or []
     for kind, value in found.items():
-        if kind not in ("files", "from", "to") and value:
+        if kind not in ("files", "from", "to", "contract_changes") and value:
             output.line(f"{kind}: {_differences(value)}")
+    _show_contract_changes(found.get("contract_changes") or {})
     if not files:
         output.line(f"no file differs between {found.get('from')} and {found.get('to')}")
     for file in files:
         output.line(f"{file['change']} {file['path']}{_why_no_text(file)}")
         if file.get("diff"):
             _show_text(file["diff"])
+
+
+def _show_contract_changes(contracts: Mapping[str, Any]) -> None:
+    rows = [
+        (graph, change["what"], change["where"], change["grade"], change["reason"])
+        for graph, told in contracts.items()
+        for change in told["changes"]
+    ]
+    if rows:
+        output.table(("graph", "change", "where", "grade", "reason"), rows)
 
 
 def _differences(changes: Mapping[str, str]) -> str:

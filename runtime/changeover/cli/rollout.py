@@ -42,6 +42,7 @@ Reason = Annotated[str | None, typer.Option("--reason", help="Why; kept in the h
 InFlightOption = Annotated[
     InFlight | None, typer.Option("--in-flight", help="What becomes of runs in flight.", show_default=False)
 ]
+Force = Annotated[bool, typer.Option("--force", help="Also if threads would have to move that cannot.")]
 Timeout = Annotated[
     str | None,
     typer.Option("--timeout", metavar="DURATION", help="How long to wait, such as 60s or 15m.", show_default=False),
@@ -94,9 +95,13 @@ def switch(
             show_default=False,
         ),
     ] = None,
+    force: Force = False,
     reason: Reason = None,
 ) -> None:
-    """Send new work to a version: all of it, or that for some graphs."""
+    """Send new work to a version: all of it, or that for some graphs.
+
+    Refused where it would break threads: `changeover plan` shows which.
+    """
     body = _given(
         to=version,
         graphs=graphs,
@@ -104,6 +109,7 @@ def switch(
         in_flight=in_flight,
         timeout_s=seconds(timeout),
         threads=threads,
+        force=force or None,
         reason=reason,
     )
 
@@ -119,10 +125,11 @@ def ramp(
     percent: Annotated[
         float, typer.Argument(metavar="PERCENT", min=0, max=100, help="0 ends the ramp, 100 makes it current.")
     ],
+    force: Force = False,
     reason: Reason = None,
 ) -> None:
     """Give a version a share of the threads, beside what is current."""
-    body = _given(to=version, percent=percent, reason=reason)
+    body = _given(to=version, percent=percent, force=force or None, reason=reason)
 
     async def work(client: Client) -> Any:
         return await client.post("/admin/ramp", body, patient=True)

@@ -75,12 +75,14 @@ class _GraphDescriber:
     def _described_nodes(self, graph: Pregel[Any, Any, Any, Any], builder: Any) -> dict[str, Any]:
         inner = dict(graph.get_subgraphs())
         specs, branches = getattr(builder, "nodes", {}), getattr(builder, "branches", {})
+        leads = _leads(builder)
         described: dict[str, Any] = {}
         for name, node in sorted(graph.nodes.items()):
             if name != "__start__":
                 paths = [branch.path for branch in branches.get(name, {}).values()]
                 defer = bool(getattr(specs.get(name), "defer", False))
                 described[name] = self._nodes.node(name, node, inner.get(name), defer, paths)
+                described[name]["leads"] = leads.get(name, [])
         return described
 
     def _functional(self, graph: Pregel[Any, Any, Any, Any]) -> Contract:
@@ -89,6 +91,14 @@ class _GraphDescriber:
         for _, node in sorted(graph.nodes.items()):
             asks += self._nodes.asks(node.bound)
         return {"calls": calls(asks, always=True), "tasks": sorted(tasks(asks))}
+
+
+def _leads(builder: Any) -> dict[str, list[str]]:
+    """Where the plain edges of each node lead: what a finished task has sent on is written by them."""
+    found: dict[str, set[str]] = {}
+    for source, target in getattr(builder, "edges", ()):
+        found.setdefault(source, set()).add(target)
+    return {source: sorted(targets) for source, targets in found.items()}
 
 
 def _empty(kind: str) -> Contract:

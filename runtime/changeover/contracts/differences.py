@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Severity = Literal["safe", "migrates", "breaks"]
-Scope = Literal["always", "never", "task", "inside", "question", "tool", "calls"]
+Scope = Literal["always", "never", "task", "inside", "sources", "finished", "question", "tool", "calls"]
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,12 @@ class Touches:
 
     `always`: whatever the thread does. `never`: no thread. `task`: a task waits, or has finished, in the node at
     `path`. `inside`: something waits in the graph that runs in the node at `path` (the empty path: in the graph
-    itself). `question`: the node at `path` has asked more than `after` questions. `tool`: a call of `tool` waits in the
-    graph at `path`, and has the `argument` or (`with_argument` false) does not have it. `calls`: a functional graph is
-    under way; up to `after` entries of its source are the same.
+    itself). `sources`: the `join` of that graph has gathered something, or one of its `sources` has finished, or waits
+    without all of the `nodes` that the newer join waits for. `finished`: the node at `path` has finished beside others
+    that wait, and the `nodes` are still there that its edges no longer lead to. `question`: the node at `path` has
+    asked more than `after` questions. `tool`: a call of `tool` waits in the graph at `path`, and has the `argument` or
+    (`with_argument` false) does not have it. `calls`: a functional graph is under way; up to `after` entries of its
+    source are the same.
     """
 
     scope: Scope
@@ -26,6 +29,9 @@ class Touches:
     tool: str = ""
     argument: str | None = None
     with_argument: bool = True
+    join: str = ""
+    sources: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         inside = f"threads that wait inside of '{self.path}'" if self.path else "threads that wait"
@@ -34,6 +40,8 @@ class Touches:
             "never": "no thread",
             "task": f"threads that wait in '{self.path}'",
             "inside": inside,
+            "sources": f"threads that wait in the middle of {', '.join(self.sources)}",
+            "finished": f"threads in which '{self.path}' has finished beside others that wait",
             "question": f"threads that '{self.path}' has asked a question",
             "tool": f"threads in which a call of '{self.tool}' waits",
             "calls": inside,

@@ -8,14 +8,14 @@ Invariant: when in doubt a thread stays. Whatever is not known of it counts as w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from changeover.contracts.chain import Chain, Move, NoPath, path
 from changeover.contracts.comparing import compare
-from changeover.contracts.differences import Difference, Scope
-from changeover.contracts.flat import Flat, above, leaf
+from changeover.contracts.differences import Difference, Scope, Touches
+from changeover.contracts.flat import Flat, above, below, leaf
 from changeover.contracts.names import Names
 from changeover.contracts.waiting import WaitingSet, WaitingTask
 
@@ -105,8 +105,12 @@ class Grading:
         known = _parsed(waits)
         if known is None or (waits is None and is_waiting):
             return self._unknown()
+        if not known.is_empty:
+            for difference in self._of_joins("", known):
+                return _stays(difference)
+        unfinished = {where for where, task in known if task.state != "finished"}
         for where, task in known:
-            for difference in self._against(where, task):
+            for difference in self._against(where, task, unfinished):
                 return _stays(difference)
         return self._goes_on()
 
@@ -127,19 +131,23 @@ class Grading:
 
     def _deciding(self) -> Iterator[Difference]:
         """What can keep a thread where it is."""
-        return (each for each in self.differences if each.grade == "breaks" and each.touches.scope != "never")
+        return (
+            each
+            for each in self.differences
+            if each.touches.scope == "finished" or (each.grade == "breaks" and each.touches.scope != "never")
+        )
 
     def _of(self, scope: Scope, where: str) -> list[Difference]:
         return self._touched.get(scope, {}).get(where, [])
 
-    def _against(self, where: str, task: WaitingTask) -> Iterator[Difference]:
+    def _against(self, where: str, task: WaitingTask, unfinished: Collection[str]) -> Iterator[Difference]:
         """What keeps this task from going on with the other version."""
         level = above(where)
         if not self._has_moved_out(where, task):
             yield from self._of("task", where)
         yield from self._of("inside", level)
         if task.state == "finished":
-            yield from self._finished(where, level, task)
+            yield from self._finished(where, task, where in unfinished)
             return
         yield from (each for each in self._of("question", where) if _is_asked(each, task))
         yield from (each for each in self._of("tool", level) if _concerns(each, task))
@@ -147,16 +155,33 @@ class Grading:
             yield from (each for each in self._of("calls", place) if self._position(place, task) > each.touches.after)
         yield from self._calls_inside(where, task)
 
+    def _of_joins(self, level: str, waiting: WaitingSet) -> Iterator[Difference]:
+        """What is lost of that which joins have gathered, here and in the graphs inside."""
+        for difference in self._of("sources", level):
+            if _is_at_join(difference.touches, waiting):
+                yield difference
+        for task in waiting.tasks:
+            if task.inner is not None:
+                yield from self._of_joins(below(level, task.node), task.inner)
+
     def _has_moved_out(self, where: str, task: WaitingTask) -> bool:
         """Whether steps say where everything is that waits inside of this node, so that the node itself may be gone."""
         inner = task.inner.tasks if task.inner is not None else ()
         return bool(inner) and all(f"{where}/{each.node}" in self._moved for each in inner)
 
-    def _finished(self, where: str, level: str, task: WaitingTask) -> Iterator[Difference]:
-        """What a finished task has written must lead somewhere, and its node must be there."""
+    def _finished(self, where: str, task: WaitingTask, has_siblings: bool) -> Iterator[Difference]:
+        """What a finished task has written must lead where the newer edges lead, and its node must be there.
+
+        Others of the same node that have not finished (Sends) lead on by the newer edges: with them, what leads nowhere
+        is no loss.
+        """
         for gone, differences in self._touched.get("task", {}).items():
-            if above(gone) == level and (task.leads is None or leaf(gone) in task.leads):
+            is_target = above(gone) == above(where) and (task.leads is None or leaf(gone) in task.leads)
+            if is_target and not has_siblings:
                 yield differences[0]
+        for difference in self._of("finished", where):
+            if not has_siblings or difference.touches.nodes:
+                yield difference
         if where in self._removed:
             reason = f"node '{where}' is gone, and has finished beside others that still wait"
             yield Difference("finished-removed", where, "breaks", reason, _ANSWER_FIRST)
@@ -204,6 +229,18 @@ def _parsed(waits: str | None) -> WaitingSet | None:
         return WaitingSet.parse(waits)
     except ValueError:
         return None
+
+
+def _is_at_join(touches: Touches, waiting: WaitingSet) -> bool:
+    """Whether a thread is in the middle of what is joined."""
+    here = [task for task in waiting.tasks if task.node in touches.sources]
+    if any(task.state == "finished" for task in here):
+        return True
+    is_known = waiting.joined is not None and bool(touches.join)
+    if is_known and waiting.joined and waiting.joined.get(touches.join):
+        return True
+    waits_alone = bool(here) and not set(touches.nodes) <= {task.node for task in here}
+    return waits_alone and (not is_known or not set(touches.nodes) <= set(touches.sources))
 
 
 def _is_asked(difference: Difference, task: WaitingTask) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from changeover.contracts.comparison import Comparison
 from changeover.contracts.differences import Difference, Touches
@@ -18,29 +18,48 @@ def joins_differ(comparison: Comparison) -> Iterator[Difference]:
             continue
         mine = {join: _carried(comparison, level, join) for join in old.get("joins") or []}
         theirs = {_key(join): join for join in comparison.new.levels[target].get("joins") or []}
+        left = {key: join for key, join in theirs.items() if key not in mine.values()}
         for join, carried in mine.items():
             if carried not in theirs:
-                yield _changed(level, join, carried, list(theirs))
+                became = _counterpart(carried, left)
+                if became is not None:
+                    del left[became]
+                yield _changed(comparison, level, join, carried, became)
             elif theirs[carried] != join:
                 reason = f"the join {_told(_key(join))} has other names; what it has gathered is renamed"
                 yield Difference("join-renamed", below(level, join), "migrates", reason)
-        known = list(mine.values())
-        for key, join in theirs.items():
-            if key not in known and not _replaces(key, known):
-                yield from _added(comparison, level, target, join, key)
+        for key, join in left.items():
+            yield from _added(comparison, level, target, join, key)
 
 
 Key = tuple[frozenset[str], str]
 
 
-def _changed(level: str, join: str, carried: Key, theirs: list[Key]) -> Difference:
-    touches = Touches("inside", level)
+def _counterpart(carried: Key, theirs: Iterable[Key]) -> Key | None:
+    """What a join became: the one before the same node, or of the same sources."""
+    ranked = sorted(theirs, key=lambda each: (each[1] == carried[1], len(each[0] & carried[0])), reverse=True)
+    return next((each for each in ranked if each[1] == carried[1] or each[0] == carried[0]), None)
+
+
+def _changed(comparison: Comparison, level: str, join: str, carried: Key, became: Key | None) -> Difference:
     hint = "write a step that renames its sources (nodes.rename), or let the thread finish this turn first"
-    now = next((each for each in theirs if each[1] == carried[1]), None)
-    if now is None:
+    more = became[0] - carried[0] if became is not None else frozenset()
+    touches = Touches(
+        "sources",
+        level,
+        join=join,
+        sources=_told_sources(_key(join)),
+        nodes=_older(comparison, level, became if became is not None else carried),
+    )
+    if became is None:
         reason = f"the join {_told(carried)} is gone; what it has gathered would be lost, and '{carried[1]}' never run"
+    elif became[1] != carried[1]:
+        reason = f"'{became[1]}' is joined instead of '{carried[1]}'; what was gathered would be lost, and it never run"
     else:
-        reason = f"'{carried[1]}' waited for {_names(carried)} and waits for {_names(now)} now; it would never run"
+        reason = f"'{carried[1]}' waited for {_names(carried)} and waits for {_names(became)} now; it would never run"
+        new_level = comparison.level(level) or ""
+        if any(below(new_level, name) not in comparison.new_nodes for name in more):
+            touches = Touches("inside", level)  # a node that there was may have finished without anybody noticing
     return Difference("join-changed", below(level, join), "breaks", reason, hint, touches=touches)
 
 
@@ -53,17 +72,32 @@ def _added(comparison: Comparison, level: str, target: str, join: str, key: Key)
         return
     reason = f"the join {_told(key)} is new; where one of its sources has finished before, '{key[1]}' would never run"
     hint = "let the thread finish this turn first"
-    yield Difference("join-added", where, "breaks", reason, hint, touches=Touches("inside", level))
+    nodes = _older(comparison, level, key)
+    touches = Touches("sources", level, sources=nodes, nodes=nodes)
+    yield Difference("join-added", where, "breaks", reason, hint, touches=touches)
 
 
-def _replaces(key: Key, known: list[Key]) -> bool:
-    return any(each[1] == key[1] for each in known)
+def _told_sources(key: Key) -> tuple[str, ...]:
+    return tuple(sorted(key[0]))
+
+
+def _older(comparison: Comparison, level: str, key: Key) -> tuple[str, ...]:
+    """The sources of a newer join under the names that they have in a waiting set; a new node keeps its own."""
+    target = comparison.level(level) or ""
+    found = {name: comparison.names.node_from(below(target, name)) for name in key[0]}
+    return tuple(sorted(leaf(older) if older is not None else name for name, older in found.items()))
 
 
 def _carried(comparison: Comparison, level: str, join: str) -> Key:
     """A join of the old graph, in the names of the new one."""
     sources, target = _key(join)
-    return frozenset(_renamed(comparison, level, name) for name in sources), _renamed(comparison, level, target)
+    kept = [name for name in sources if not _is_removed(comparison, level, name)]
+    return frozenset(_renamed(comparison, level, name) for name in kept), _renamed(comparison, level, target)
+
+
+def _is_removed(comparison: Comparison, level: str, name: str) -> bool:
+    place = comparison.names.node(below(level, name))
+    return place is not None and place.kind == "removed"
 
 
 def _renamed(comparison: Comparison, level: str, name: str) -> str:

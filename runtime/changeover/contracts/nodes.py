@@ -108,13 +108,71 @@ def _same_inside(old: Json, new: Json) -> bool:
 
 
 def _pair(comparison: Comparison, path: str, place: Place, old: Json, new: Json) -> Iterator[Difference]:
+    if _asks_inside(old, new):
+        yield from _question_moved_inside(path)
+        return
     yield from _form_differs(path, old, new)
     yield from _deferred(path, old, new)
+    yield from _leads_differ(comparison, path, old, new)
     yield from questions_differ(comparison, path, place.path, old, new)
     yield from node_calls_differ(comparison, path, old, new)
     if bool(old.get("handler")) != bool(new.get("handler")):
         reason = f"node '{path}' handles errors in another way from now on"
         yield Difference("handler-changed", path, "safe", reason, rewrites=False)
+
+
+def _leads_differ(comparison: Comparison, path: str, old: Json, new: Json) -> Iterator[Difference]:
+    """Where a finished task leads to is written: it would not go where the newer edges lead."""
+    was, now = old.get("leads"), new.get("leads")
+    if was is None or now is None or _led(comparison, above(path), was, now) == set(now):
+        return
+    reason = f"'{path}' leads to {_targets(now)} now and not to {_targets(was)}"
+    hint = "let the thread finish this turn first"
+    left = _led(comparison, above(path), was, now) - set(now)
+    target = comparison.level(above(path)) or ""
+    touches = Touches(
+        "finished", path, nodes=tuple(sorted(n for n in left if below(target, n) in comparison.new.nodes))
+    )
+    yield Difference("edges-changed", path, "safe", reason, hint, touches=touches, rewrites=False)
+
+
+def _led(comparison: Comparison, level: str, was: list[str], now: list[str]) -> set[str]:
+    """Where the older edges lead by the newer names; to the first part of a node that was split."""
+    found: set[str] = set()
+    for target in was:
+        place = comparison.names.node(below(level, target))
+        if place is None or place.kind == "same":
+            found.add(target)
+        elif place.kind == "split":
+            found.update(leaf(part) for part in place.into if leaf(part) in now)
+        elif place.kind == "removed":
+            found.update(name for name in (leaf(place.path),) if name in now)
+        else:
+            found.add(leaf(place.path) if above(place.path) == level else place.path.split("/")[-2])
+    return found
+
+
+def _targets(nodes: list[str]) -> str:
+    return " and ".join(f"'{node}'" for node in nodes) or "nothing"
+
+
+def _asks_inside(old: Json, new: Json) -> bool:
+    """Whether a function became a graph in which one node alone asks, and asks the same."""
+    inner = new.get("subgraph")
+    if old.get("subgraph") is not None or inner is None or not old.get("interrupts"):
+        return False
+    nodes = (inner.get("nodes") or {}).values()
+    asking = [node["interrupts"] for node in nodes if node.get("interrupts")]
+    return asking == [old["interrupts"]] and all(node.get("subgraph") is None for node in nodes)
+
+
+def _question_moved_inside(path: str) -> Iterator[Difference]:
+    """LangGraph hands the first answer on to what runs inside, and none that was given before."""
+    reason = f"node '{path}' is a graph now that asks the same question"
+    yield Difference("node-kind", path, "safe", reason)
+    reason = f"node '{path}' is a graph now; answers that were given in it would be lost"
+    hint = f"write a step that moves the node into it: nodes.move {{{path}: {path}/<node>}}"
+    yield Difference("node-kind", path, "breaks", reason, hint, touches=Touches("question", path, 1))
 
 
 def _form_differs(path: str, old: Json, new: Json) -> Iterator[Difference]:

@@ -26,6 +26,7 @@ Tools = Mapping[str, tuple[str, ...]]
 NOTHING = "[]"
 PUSH = "__pregel_push"
 BRANCH = "branch:to:"
+JOIN = "join:"
 NULL_TASK = "00000000-0000-0000-0000-000000000000"
 
 
@@ -81,15 +82,22 @@ class WaitingTask:
 
 @dataclass(frozen=True)
 class WaitingSet:
-    """The tasks that wait, in canonical order. Empty: the thread rests, its next run starts anew."""
+    """The tasks that wait, in canonical order. Empty: the thread rests, its next run starts anew.
+
+    `joined` is what the joins of this graph have gathered so far, by the name of their channel; None: not known.
+    """
 
     tasks: tuple[WaitingTask, ...] = ()
+    joined: Mapping[str, tuple[str, ...]] | None = None
 
     @classmethod
-    def of(cls, tasks: Iterable[WaitingTask]) -> WaitingSet:
+    def of(cls, tasks: Iterable[WaitingTask], joined: Mapping[str, Sequence[str]] | None = None) -> WaitingSet:
         """Sorted, and each kind of task once."""
         once = {(task.node, _text(task.to_json())): task for task in tasks}
-        return cls(tuple(once[key] for key in sorted(once)))
+        gathered = (
+            {join: tuple(sorted(names)) for join, names in joined.items() if names} if joined is not None else None
+        )
+        return cls(tuple(once[key] for key in sorted(once)), gathered if once else None)
 
     @classmethod
     def parse(cls, text: str | None) -> WaitingSet:
@@ -101,10 +109,13 @@ class WaitingSet:
 
     @classmethod
     def from_json(cls, told: Any) -> WaitingSet:
-        return cls.of(WaitingTask.from_json(task) for task in told["tasks"]) if told else cls()
+        return cls.of(map(WaitingTask.from_json, told["tasks"]), told.get("joined")) if told else cls()
 
     def to_json(self) -> dict[str, Any]:
-        return {"tasks": [task.to_json() for task in self.tasks]}
+        told: dict[str, Any] = {"tasks": [task.to_json() for task in self.tasks]}
+        if self.joined is not None:
+            told["joined"] = {join: list(names) for join, names in self.joined.items()}
+        return told
 
     def format(self) -> str:
         return _text(self.to_json()) if self.tasks else NOTHING
@@ -143,15 +154,16 @@ def waiting_set(
     sends: Mapping[str, Sequence[Any]] | None = None,
     calls: Mapping[str, int] | None = None,
     leads: Mapping[str, Sequence[str]] | None = None,
+    joined: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> WaitingSet:
     """What a head waits for. `snapshot` was read with `subgraphs=True`; `resumes` has the answers per task id.
 
     `contract` tells a breakpoint from a task that has not begun yet; without it, a superstep of which nothing has begun
     stands at a breakpoint. `sends` are the queued Sends and `calls` the finished calls of tasks, both per checkpoint
     namespace: a snapshot shows neither. Without `sends`, the calls of tools are those the last message asks for.
-    `leads` are the nodes that finished tasks lead to, per task id.
+    `leads` are the nodes that finished tasks lead to, per task id; `joined` what joins have gathered, per namespace.
     """
-    return _Reader(resumes, sends or {}, calls or {}, leads or {}).level(snapshot, contract)
+    return _Reader(resumes, sends or {}, calls or {}, leads or {}, joined or {}).level(snapshot, contract)
 
 
 def answered(pending_writes: Iterable[tuple[str, str, Any]]) -> dict[str, int]:
@@ -183,12 +195,23 @@ def leads_to(pending_writes: Iterable[tuple[str, str, Any]]) -> dict[str, tuple[
     return {task: tuple(sorted(targets)) for task, targets in found.items()}
 
 
+def gathered(channel_values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What the joins of one graph hold in a checkpoint: its part of `joined` of `waiting_set`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for channel, value in channel_values.items():
+        if channel.startswith(JOIN):
+            names = value[0] if isinstance(value, (tuple, list)) and value else value  # with a mark, if it is deferred
+            found[channel] = tuple(sorted(map(str, names or ())))
+    return found
+
+
 @dataclass(frozen=True)
 class _Reader:
     resumes: Mapping[str, int]
     sends: Mapping[str, Sequence[Any]]
     calls: Mapping[str, int]
     leads: Mapping[str, Sequence[str]]
+    joined: Mapping[str, Mapping[str, Sequence[str]]]
 
     def level(self, snapshot: StateSnapshot, contract: Mapping[str, Any] | None) -> WaitingSet:
         namespace = str(snapshot.config.get("configurable", {}).get("checkpoint_ns", ""))
@@ -216,7 +239,7 @@ class _Reader:
                     inner=inner,
                 )
             )
-        return WaitingSet.of(tasks)
+        return WaitingSet.of(tasks, self.joined.get(namespace))
 
     def _inner(self, task: PregelTask, contract: Mapping[str, Any] | None) -> WaitingSet | None:
         if not isinstance(task.state, StateSnapshot):

@@ -39,7 +39,6 @@ from changeover.store.versions import Versions
 
 log = logging.getLogger(__name__)
 
-STEP_TIMEOUT_S = 10.0
 KNOWN = 32
 
 
@@ -82,6 +81,7 @@ class Mover:
     grading: Grading
     moves: Sequence[Directed]
     alike: Sequence[str]  # versions whose saved state is as that of `newer`
+    timeout_s: float  # of the steps' code, for one thread
 
     @property
     def steps(self) -> list[str]:
@@ -124,10 +124,10 @@ class Mover:
             work()
             return
         try:
-            await run_in_thread(work, STEP_TIMEOUT_S)
+            await run_in_thread(work, self.timeout_s)
         except DeadlinePassed:
             raise NotMovable(
-                f"the steps {', '.join(self.steps)} did not end within {STEP_TIMEOUT_S:g} s",
+                f"the steps {', '.join(self.steps)} did not end within {self.timeout_s:g} s",
                 code="step-timeout",
                 hint="look for a loop or a wait in their code; the thread is as it was",
             ) from None
@@ -144,9 +144,10 @@ class Mover:
 class Movers:
     """The movers of a process, by graph and pair of versions: what a pair has in common is found out once."""
 
-    def __init__(self, loader: Loader, versions: Versions) -> None:
+    def __init__(self, loader: Loader, versions: Versions, step_timeout_s: float) -> None:
         self._loader = loader
         self._versions = versions
+        self._step_timeout_s = step_timeout_s
         self._known: OrderedDict[tuple[str, str, str], Mover] = OrderedDict()
 
     @asynccontextmanager
@@ -158,7 +159,7 @@ class Movers:
             known = self._known.get(key)
             if known is None or known.older.loaded is not older.loaded or known.newer.loaded is not newer.loaded:
                 alike = await self._versions.alike(graph, other)
-                known = self._known[key] = _mover(older, newer, alike)
+                known = self._known[key] = _mover(older, newer, alike, self._step_timeout_s)
             self._known.move_to_end(key)
             while len(self._known) > KNOWN:
                 self._known.popitem(last=False)
@@ -174,10 +175,10 @@ class Movers:
         return Side(version, loaded, loaded.graphs[graph], row.graphs[graph])
 
 
-def _mover(older: Side, newer: Side, alike: Sequence[str]) -> Mover:
+def _mover(older: Side, newer: Side, alike: Sequence[str], timeout_s: float) -> Mover:
     grading = Grading(older.level, newer.level)
     moves = [_directed(move, older, newer) for move in grading.moves]
-    return Mover(older, newer, grading, moves, alike)
+    return Mover(older, newer, grading, moves, alike, timeout_s)
 
 
 def _directed(move: Move, older: Side, newer: Side) -> Directed:

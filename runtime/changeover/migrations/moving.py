@@ -6,6 +6,7 @@ with the reason, and is exactly as it was.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from changeover.store.records import Run, Thread, VersionId
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 4  # threads that are prepared at the same time
 ATTEMPTS = 10  # moves that meet somebody who changes the thread; each time they are made again
 
 Fate = Literal["moved", "current", "stays", "busy", "failed"]
@@ -79,8 +81,8 @@ class Moving:
     async def _tag(self, where: RunnableConfig) -> str | None:
         """The version that saved a checkpoint."""
         async for saved in self._saver.alist(where, limit=1):
-            tag: Any = saved.metadata.get(TAG)
-            return tag
+            tag = saved.metadata.get(TAG)
+            return str(tag) if tag is not None else None
         return None
 
     async def one(self, thread_id: str, to: VersionId, reason: str) -> Fated:
@@ -106,8 +108,7 @@ class Moving:
         """Move threads of one graph whose state one version saved, and store them in one transaction."""
         fates: list[Fated] = []
         ready: list[RestingLanding] = []
-        for sight in sights:
-            found = await self._prepared(sight, to, reason)
+        for found in await self._all_prepared(sights, to, reason):
             if isinstance(found, Fated):
                 fates.append(found)
             else:
@@ -128,13 +129,34 @@ class Moving:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _prepared(self, sight: Sight, to: VersionId, reason: str) -> RestingLanding | Fated:
+    async def _all_prepared(
+        self, sights: Sequence[Sight], to: VersionId, reason: str
+    ) -> list[RestingLanding | Fated]:
+        """Several at a time: while one waits for the database another is worked on."""
+        found: list[RestingLanding | Fated] = []
+        alike: dict[tuple[str | None, VersionId], list[Sight]] = {}
+        for sight in sights:
+            alike.setdefault((sight.thread.graph, _writer(sight.thread)), []).append(sight)
+        for (graph, writer), own in alike.items():
+            assert graph is not None
+            try:
+                async with self._movers.between(graph, writer, to) as mover:
+                    slots = asyncio.Semaphore(AT_ONCE)
+                    found += await asyncio.gather(
+                        *(self._prepared(mover, sight, to, reason, slots) for sight in own)
+                    )
+            except ChangeoverError as error:
+                found += [Fated(sight.thread.id, "stays", error.message, error.hint, error.code) for sight in own]
+        return found
+
+    async def _prepared(
+        self, mover: Mover, sight: Sight, to: VersionId, reason: str, slots: asyncio.Semaphore
+    ) -> RestingLanding | Fated:
         thread = sight.thread
-        assert thread.graph is not None
         if sight.is_busy:
             return Fated(thread.id, "busy", "a run has it")
         try:
-            async with self._movers.between(thread.graph, _writer(thread), to) as mover:
+            async with slots:
                 await self._demand_movable(mover, thread)
                 return RestingLanding(sight, to, await self._landing(mover, thread.id), reason)
         except ChangeoverError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointTuple, DeltaChannelHistory
 from langgraph.pregel import Pregel
+from langgraph.pregel._checkpoint import LATEST_VERSION
 from langgraph.types import StateSnapshot
 
 from changeover.errors import ChangeoverError, Conflict
@@ -123,6 +124,7 @@ class _Reader:
         saved: CheckpointTuple,
         snapshot: StateSnapshot,
     ) -> Frame:
+        _demand_known_format(saved.checkpoint)
         frame = Frame(
             path,
             own,
@@ -216,6 +218,16 @@ class _Reader:
             memory = await self.frame(found, about.get("subgraph") or {}, (*frame.path, name), namespace)
             if memory is not None:
                 frame.memories[name] = memory
+
+
+def _demand_known_format(checkpoint: Checkpoint) -> None:
+    """What a newer LangGraph has saved may hold what this one does not know of, and would leave out."""
+    if checkpoint["v"] > LATEST_VERSION:
+        raise NotMovable(
+            f"its state was saved by a newer LangGraph (format {checkpoint['v']}; this one knows {LATEST_VERSION})",
+            code="newer-format",
+            hint="install the release of langgraph that saved it",
+        )
 
 
 def _unwrap_snapshots(frame: Frame) -> None:

@@ -125,9 +125,9 @@ class Batches:
         try:
             async with self._turn:
                 await self._work(operation, progress)
-            await self._store.journal.end(operation.id, "done", _result(operation, progress))
             told = {"operation": operation.id, "to": operation.request["to"], **progress.counts}
             await self._store.journal.add_event("threads_migrated", dry_run=operation.request["dry_run"], **told)
+            await self._store.journal.end(operation.id, "done", _result(operation, progress))
         except Unavailable:
             log.info("operation_left", extra={"operation": operation.id, "reason": "the server stops"})
         except ChangeoverError as error:

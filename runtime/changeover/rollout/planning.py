@@ -157,7 +157,9 @@ def _planned(
     steps: list[str] = []
     for graph, served in scope.items():
         own = [one.group.saved_version for one in groups.get(graph, [])]
-        pairs = dict(_pairs(graph, [*([served] if served else []), *own], target, versions, contracts))
+        if served in versions and graph in versions[served].graphs:
+            own = [served, *own]
+        pairs = dict(_pairs(graph, own, target, versions, contracts))
         if not pairs:
             continue
         tally = Tally()

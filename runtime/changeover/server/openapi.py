@@ -86,6 +86,7 @@ ANSWERED: dict[tuple[str, str], tuple[str, ...]] = {
     ("post", "/admin/switch"): ("ETag", "Idempotency-Replayed"),
     ("post", "/admin/ramp"): ("ETag", "Idempotency-Replayed"),
     ("post", "/admin/rollback"): ("ETag", "Idempotency-Replayed"),
+    ("post", "/admin/migrations"): ("Location", "Idempotency-Replayed"),
     ("post", "/runs/crons/search"): ("X-Pagination-Next",),
     ("post", "/assistants/search"): ("X-Pagination-Next",),
     ("post", "/threads/search"): ("X-Pagination-Next",),
@@ -142,7 +143,8 @@ SUCCESSES: dict[tuple[str, str], dict[str, Json]] = {
 NAMING_PATHS = frozenset(
     (
         "/runs", "/runs/batch", "/runs/wait", "/runs/stream", "/runs/cancel", "/runs/crons", "/threads", "/assistants",
-        "/admin/switch", "/admin/ramp", "/admin/rollback", "/admin/diff", "/admin/versions", "/admin/check",
+        "/admin/switch", "/admin/ramp", "/admin/rollback", "/admin/diff", "/admin/plan", "/admin/migrations",
+        "/admin/migrations/drafts", "/admin/versions", "/admin/check",
         "/admin/threads", "/admin/runs", "/threads/prune",
     )
 )  # fmt: skip

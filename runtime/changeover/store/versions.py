@@ -50,7 +50,8 @@ class Versions:
 
         def job(connection: Connection) -> Sequence[str]:
             found = connection.execute(
-                "SELECT other.version FROM version_graphs own JOIN contracts mine ON mine.graph_digest = own.graph_digest"
+                "SELECT other.version FROM version_graphs own"
+                " JOIN contracts mine ON mine.graph_digest = own.graph_digest"
                 " JOIN version_graphs other ON other.graph = own.graph AND other.chain = own.chain"
                 " JOIN contracts theirs ON theirs.graph_digest = other.graph_digest AND theirs.digest = mine.digest"
                 " WHERE own.version = ? AND own.graph = ? ORDER BY other.version",

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header
 from starlette.responses import PlainTextResponse, Response
 
+from changeover.contracts.chain import chain_of
 from changeover.errors import NotFound
 from changeover.manager import GraphVersionManager
 from changeover.server.encoding import JSON
@@ -53,6 +54,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
                 "graph": drawing.to_json(),
                 "mermaid": drawing.draw_mermaid(),
                 "contract": dict(loaded.compiled.contract),
+                "migrations": [step.to_json() for step in chain_of(entry.chain)],
             }
         )
 

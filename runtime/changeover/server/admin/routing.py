@@ -37,13 +37,14 @@ class Switch(Strict):
     in_flight: InFlight | None = None
     timeout_s: Seconds | None = None
     threads: Literal["auto", "pinned", "eager"] | None = None
-    force: bool | None = None  # nothing is refused yet that it could force
+    force: bool | None = None
     reason: Reason = ""
 
 
 class Ramp(Strict):
     to: Name
     percent: Annotated[float, Field(ge=0, le=100)]
+    force: bool | None = None
     reason: Reason = ""
 
 
@@ -85,6 +86,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
             actor=actor(who),
             expected_revision=expected_revision(if_match),
             key=key,
+            force=bool(wanted.force),
         )
         return _receipt(receipt)
 
@@ -97,6 +99,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
             actor=actor(who),
             expected_revision=expected_revision(if_match),
             key=key,
+            force=bool(wanted.force),
         )
         return _receipt(receipt)
 
