@@ -251,7 +251,7 @@ async def test_a_manager_closes_over_a_stream_that_its_reader_left_open(tmp_path
 
 async def test_a_run_without_a_thread_may_ask_and_leaves_nothing(manager: GraphVersionManager) -> None:
     answer = await manager.invoke("desk", do("ask"))
-    assert [question.value for question in answer["__interrupt__"]] == ["one asks"]
+    assert [question.value for question in answer["__interrupt__"]] == ["which?"]
     assert rows(manager, "SELECT status FROM runs") == [("interrupted",)]
     assert rows(manager, "SELECT count(*) FROM threads") == [(0,)]
     assert rows(manager, "SELECT count(*) FROM checkpoints") == [(0,)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from graded_desks import Counted, Noted, contract
 
 from changeover.errors import ChangeoverError
 from changeover.runs.routing import decide
@@ -16,9 +17,9 @@ from changeover.store.records import GraphEntry, NewRun, NewVersion, Outcome, Ro
 
 async def serve(store: Store) -> Pins:
     """Versions v1 and v2 with one contract, v3 with another, v4 rejected; v1 is current, thread t ran on it."""
-    for digest, contract in (("a", {}), ("b", {}), ("c", {"wider": True})):
+    for digest, state in (("a", Noted), ("b", Noted), ("c", Counted)):
         graphs = {"desk": GraphEntry(digest, "", "auto")}
-        await store.versions.put(NewVersion(digest, {}, graphs=graphs, contracts={digest: contract}), {})
+        await store.versions.put(NewVersion(digest, {}, graphs=graphs, contracts={digest: contract(state)}), {})
     await store.versions.put(NewVersion("d", {}, rejected=True), {})
     await switch(store, "v1", 0)
     run = (await store.runs.accept(NewRun(RunId("r"), "desk", ThreadId("t")), decide)).run

@@ -7,7 +7,7 @@ Then the rows go into one transaction together with what else must change with t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,8 +24,9 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
     writes_sort_key,
 )
+from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from changeover.checkpoints.saver import OwnSaver, place_config
+from changeover.checkpoints.saver import OwnSaver, bound_to, place_config
 from changeover.checkpoints.tables import Job, Place, replaces
 from changeover.store.connection import Connection
 
@@ -36,7 +37,8 @@ Typed = tuple[str, bytes]
 class _Checkpoint:
     thread_id: str
     parent: str | None
-    value: Checkpoint  # as who reads it gets it
+    value: Typed
+    read: Checkpoint  # what the value is read as
     metadata: CheckpointMetadata
 
 
@@ -47,6 +49,22 @@ class _Write:
     index: int
     channel: str
     value: Typed
+
+
+class _Once:
+    """A serializer that writes an object down once, however often it is asked to."""
+
+    def __init__(self, serde: SerializerProtocol) -> None:
+        self._serde = serde
+        self._known: dict[int, tuple[Any, Typed]] = {}
+
+    def dumps_typed(self, obj: Any) -> Typed:
+        if id(obj) not in self._known:
+            self._known[id(obj)] = obj, self._serde.dumps_typed(obj)
+        return self._known[id(obj)][1]
+
+    def loads_typed(self, data: Typed) -> Any:
+        return self._serde.loads_typed(data)
 
 
 class StagedSaver(BaseCheckpointSaver[Any]):
@@ -83,7 +101,7 @@ class StagedSaver(BaseCheckpointSaver[Any]):
             return self._with_writes(await self._base.aget_tuple(config))
         return CheckpointTuple(
             place_config(staged.thread_id, namespace, wanted),
-            copied(staged.value),
+            self._read(staged, (namespace, wanted)),
             staged.metadata,
             place_config(staged.thread_id, namespace, staged.parent) if staged.parent else None,
             [(write.task, write.channel, self._loaded(write)) for write in self._staged_writes((namespace, wanted))],
@@ -99,9 +117,11 @@ class StagedSaver(BaseCheckpointSaver[Any]):
         where = config["configurable"]
         thread_id, namespace, id_ = str(where["thread_id"]), where["checkpoint_ns"], checkpoint["id"]
         once = _Once(self.serde)
-        as_it_is = self.serde.loads_typed(once.dumps_typed(checkpoint))  # the graph goes on to change the one it gave
+        value = once.dumps_typed(checkpoint)
+        as_it_is = self.serde.loads_typed(value)  # the graph goes on to change the one it gave
         described = get_checkpoint_metadata(config, metadata)
-        self._checkpoints[namespace, id_] = _Checkpoint(thread_id, where.get("checkpoint_id"), as_it_is, described)
+        staged = _Checkpoint(thread_id, where.get("checkpoint_id"), value, as_it_is, described)
+        self._checkpoints[namespace, id_] = staged
         if isinstance(self._base, OwnSaver):
             jobs = self._jobs if namespace else self._last_jobs
             jobs.append(bound_to(self._base, once).putting(config, checkpoint, metadata, new_versions))
@@ -113,16 +133,23 @@ class StagedSaver(BaseCheckpointSaver[Any]):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        where = config["configurable"]
+        where, once = config["configurable"], _Once(self.serde)
         known = self._writes.setdefault((str(where["checkpoint_ns"]), str(where["checkpoint_id"])), {})
         for position, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, position)
             if replaces(writes) or (task_id, index) not in known:
-                known[task_id, index] = _Write(task_id, task_path, index, channel, self.serde.dumps_typed(value))
+                known[task_id, index] = _Write(task_id, task_path, index, channel, once.dumps_typed(value))
         if isinstance(self._base, OwnSaver):
-            self._jobs.append(self._base.putting_writes(config, writes, task_id, task_path))
+            self._jobs.append(bound_to(self._base, once).putting_writes(config, writes, task_id, task_path))
         else:
             self._calls.append(partial(self._base.aput_writes, config, list(writes), task_id, task_path))
+
+    def _read(self, staged: _Checkpoint, place: Place) -> Checkpoint:
+        """For one reader alone, who may change it: a graph adds what its tasks have written, in place if it likes."""
+        if changes_state(write.channel for write in self._writes.get(place, {}).values()):
+            read: Checkpoint = self.serde.loads_typed(staged.value)
+            return read
+        return copied(staged.read)
 
     def _newest(self, namespace: str) -> str | None:
         return max((id_ for place, id_ in self._checkpoints if place == namespace), default=None)
@@ -154,3 +181,18 @@ class StagedSaver(BaseCheckpointSaver[Any]):
             if write.index < 0 or write.index >= results[write.task]
         ]
         return found._replace(pending_writes=[*kept, *added])
+
+
+def copied(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint whose channels and versions can be set without those of the given one being changed."""
+    return {
+        **checkpoint,
+        "channel_values": dict(checkpoint["channel_values"]),
+        "channel_versions": dict(checkpoint["channel_versions"]),
+        "versions_seen": {node: dict(seen) for node, seen in checkpoint["versions_seen"].items()},
+    }
+
+
+def changes_state(channels: Iterable[str]) -> bool:
+    """Whether a graph that reads a state with such pending writes adds some of them to it."""
+    return any(channel not in WRITES_IDX_MAP for channel in channels)

@@ -77,17 +77,18 @@ class Runway:
 
 async def land(root: Frame, runway: Runway, thread_id: str) -> Landed:
     """Stage the frames as the thread's new head. Raises `NotMovable`; nothing is stored either way."""
-    landing = _Landing(runway, thread_id)
+    landing = _Landing(runway, thread_id, root)
     await landing.frame(root, runway.graph, runway.contract, "", {})
     return await landing.checked(root)
 
 
 class _Landing:
-    def __init__(self, runway: Runway, thread_id: str) -> None:
+    def __init__(self, runway: Runway, thread_id: str, root: Frame) -> None:
         self._runway = runway
         self._thread_id = thread_id
         self._landed = Landed(StagedSaver(runway.saver), "")
         self._ids: dict[str, str] = {}  # of the questions
+        self._unnamed: set[str] = set()  # questions whose new ids are not known yet
 
     async def frame(
         self, frame: Frame, graph: Graph, contract: Mapping[str, Any], namespace: str, parents: Mapping[str, str]
@@ -270,8 +271,13 @@ class _Landing:
 
     def _name_questions(self, old: str, new: str) -> None:
         for answered in range(ASKED_MOST):
+            if not self._unnamed:
+                return
             suffix = f"|{answered}" if answered else ""
-            self._ids[Interrupt.from_ns(None, old + suffix).id] = Interrupt.from_ns(None, new + suffix).id
+            id_ = Interrupt.from_ns(None, old + suffix).id
+            if id_ in self._unnamed:
+                self._unnamed.remove(id_)
+                self._ids[id_] = Interrupt.from_ns(None, new + suffix).id
 
     async def _put_writes(
         self, frame: Frame, namespace: str, checkpoint_id: str, named: Mapping[tuple[str, int | None], PregelTask]

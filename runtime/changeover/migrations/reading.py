@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointTuple, DeltaChannelHistory
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, DeltaChannelHistory
 from langgraph.pregel import Pregel
 from langgraph.pregel._checkpoint import LATEST_VERSION
 from langgraph.types import StateSnapshot
 
+from changeover.checkpoints.staging import changes_state, copied
 from changeover.errors import ChangeoverError, Conflict
 from changeover.migrations.calls import find_calls
 from changeover.migrations.frames import CONTROL, Frame, Task, within
@@ -45,9 +46,12 @@ class HeadsOf(BaseCheckpointSaver[Any]):
         if key not in self._heads:
             self._heads[key] = await self._base.aget_tuple(config)
         found = self._heads[key]
-        return found and found._replace(
-            checkpoint=_copied(found.checkpoint), pending_writes=list(found.pending_writes or [])
-        )
+        if found is None:
+            return None
+        if changes_state(channel for _, channel, _ in found.pending_writes or ()):
+            del self._heads[key]  # who reads it may change the values themselves
+            return found
+        return found._replace(checkpoint=copied(found.checkpoint), pending_writes=list(found.pending_writes or []))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -59,15 +63,6 @@ class HeadsOf(BaseCheckpointSaver[Any]):
 
     def get_next_version(self, current: Any, channel: None) -> Any:
         return self._base.get_next_version(current, channel)
-
-
-def _copied(checkpoint: Checkpoint) -> Checkpoint:
-    return {
-        **checkpoint,
-        "channel_values": dict(checkpoint["channel_values"]),
-        "channel_versions": dict(checkpoint["channel_versions"]),
-        "versions_seen": {node: dict(seen) for node, seen in checkpoint["versions_seen"].items()},
-    }
 
 
 async def read_thread(

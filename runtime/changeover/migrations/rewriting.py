@@ -367,7 +367,11 @@ def _transform(frame: Frame, function: Transform, title: str) -> None:
         _forget_value(frame, name)
     for name, value in after.items():
         if not is_state(name):
-            raise NotMovable(f"{title} gives '{name}', which is no name of a key", code="step-failed")
+            raise NotMovable(
+                f"{title} gives '{name}', which is no name of a key",
+                code="step-failed",
+                hint="return keys of the newer version's state alone",
+            )
         frame.values[name] = value
         frame.touched.add(name)
 
@@ -382,8 +386,9 @@ def _forget_value(frame: Frame, name: str) -> None:
 def _called(function: Transform, state: State, title: str) -> State:
     after = function(copy.deepcopy(state))
     if not isinstance(after, dict) or not all(isinstance(name, str) for name in after):
+        given = "a dict whose keys are no names" if isinstance(after, dict) else f"a {type(after).__name__}"
         raise NotMovable(
-            f"{title} gives a {type(after).__name__}, not the state as a dict by key",
+            f"{title} gives {given}, not the state as a dict by key",
             code="step-failed",
             hint="return the new values",
         )

@@ -50,7 +50,9 @@ class Types:
         except Exception as error:  # border: values of the project's code
             said = f"{type(error).__name__}: {error}"[:SAID]
             raise NotMovable(
-                f"the value of '{where}' cannot be saved or read: {said}", code="value-unreadable"
+                f"the value of '{where}' cannot be saved or read: {said}",
+                code="value-unreadable",
+                hint="write a step that makes it a value that can be saved: plain data, or a class of the project",
             ) from error
         try:
             self._demand_whole(read)

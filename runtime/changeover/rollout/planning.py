@@ -157,7 +157,7 @@ def _planned(
     steps: list[str] = []
     for graph, served in scope.items():
         own = [one.group.saved_version for one in groups.get(graph, [])]
-        if served in versions and graph in versions[served].graphs:
+        if served is not None and served in versions and graph in versions[served].graphs:
             own = [served, *own]
         pairs = dict(_pairs(graph, own, target, versions, contracts))
         if not pairs:

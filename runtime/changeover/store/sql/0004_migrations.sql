@@ -17,6 +17,30 @@ CREATE TABLE moved_interrupts (
     PRIMARY KEY (thread_id, old_id)
 ) WITHOUT ROWID;
 
+-- Items of the long-term memory and the steps that they have come through, which all versions share.
+CREATE TABLE item_moves (
+    graph   TEXT NOT NULL,
+    step    INTEGER NOT NULL,
+    digest  TEXT NOT NULL,                 -- of the step
+    forward INTEGER NOT NULL,              -- which way the items were sent last
+    done    INTEGER NOT NULL DEFAULT 0,
+    at      REAL NOT NULL,
+    PRIMARY KEY (graph, step)
+) WITHOUT ROWID;
+CREATE TABLE moved_items (
+    graph  TEXT NOT NULL,
+    prefix TEXT NOT NULL,                  -- namespace and key, as in LangGraph's table
+    key    TEXT NOT NULL,
+    step   INTEGER NOT NULL,
+    is_new INTEGER NOT NULL,               -- has the form of after the step
+    due    INTEGER NOT NULL,               -- its turn is still to come on the present way
+    kept   TEXT,                           -- what the way back needs, as JSON
+    reason TEXT NOT NULL DEFAULT '',       -- why it could not be moved
+    PRIMARY KEY (graph, prefix, key, step)
+) WITHOUT ROWID;
+CREATE INDEX moved_items_due ON moved_items (graph, step, prefix, key) WHERE due = 1;
+CREATE INDEX moved_items_failed ON moved_items (graph, step) WHERE reason <> '';
+
 DROP TRIGGER only_unreferenced_versions_are_purged;
 CREATE TRIGGER only_unreferenced_versions_are_purged BEFORE DELETE ON versions
 WHEN OLD.status NOT IN ('retired', 'rejected') OR EXISTS (SELECT 1 FROM threads WHERE version = OLD.id)

@@ -17,6 +17,30 @@ CREATE TABLE moved_interrupts (
     PRIMARY KEY (thread_id, old_id)
 );
 
+-- Items of the long-term memory and the steps that they have come through, which all versions share.
+CREATE TABLE item_moves (
+    graph   word NOT NULL,
+    step    bigint NOT NULL,
+    digest  word NOT NULL,                 -- of the step
+    forward bigint NOT NULL,              -- which way the items were sent last
+    done    bigint NOT NULL DEFAULT 0,
+    at      double precision NOT NULL,
+    PRIMARY KEY (graph, step)
+);
+CREATE TABLE moved_items (
+    graph  word NOT NULL,
+    prefix word NOT NULL,                  -- namespace and key, as in LangGraph's table
+    key    word NOT NULL,
+    step   bigint NOT NULL,
+    is_new bigint NOT NULL,               -- has the form of after the step
+    due    bigint NOT NULL,               -- its turn is still to come on the present way
+    kept   word,                           -- what the way back needs, as JSON
+    reason word NOT NULL DEFAULT '',       -- why it could not be moved
+    PRIMARY KEY (graph, prefix, key, step)
+);
+CREATE INDEX moved_items_due ON moved_items (graph, step, prefix, key) WHERE due = 1;
+CREATE INDEX moved_items_failed ON moved_items (graph, step) WHERE reason <> '';
+
 CREATE OR REPLACE FUNCTION only_unreferenced_versions_are_purged() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     IF OLD.status NOT IN ('retired', 'rejected') OR EXISTS (SELECT 1 FROM threads WHERE version = OLD.id)
