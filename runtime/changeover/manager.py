@@ -34,6 +34,7 @@ from changeover.checkpoints.opening import long_term_store, saver_for
 from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
 from changeover.migrations.adopting import Adoption, Progress, adopt
+from changeover.migrations.items import Items
 from changeover.migrations.mover import Movers
 from changeover.migrations.moving import Fated, Moving
 from changeover.project.problems import Problem
@@ -162,6 +163,7 @@ class GraphVersionManager:
             stack.callback(self.loader.close)
             movers = Movers(self.loader, self.store.versions, self.settings.limit_step_s)
             self.moving = Moving(movers, self.store.landings, saver)
+            self.items = Items(self.store.database, memory, movers)
             self.engine = Engine(
                 self.store.runs,
                 self.in_flight,

@@ -68,9 +68,10 @@ async def test_a_thread_whose_state_does_not_fit_stays_and_says_why(manager: Gra
     await said(manager, "t")
     await manager.register("wide", {"desk": desk("wide", state=WiderDesk)})
     receipt = await manager.switch("wide")
-    assert receipt.threads["stays: its saved state does not fit"]["ids"] == ["t"]
+    does_not = "stays: its saved state does not fit wide: key 'do' was str and is int now; what was saved does not fit"
+    assert receipt.threads[does_not]["ids"] == ["t"]
     assert await said(manager, "t") == "one"
-    assert (await last_run(manager, "t")).reason == "stays: its saved state does not fit wide"
+    assert (await last_run(manager, "t")).reason == does_not
     assert (await manager.version("one")).status == "drained"  # it drained again when the run had ended
 
 
@@ -113,10 +114,10 @@ async def test_eager_continues_what_waits_on_the_new_version(manager: GraphVersi
 async def test_eager_refuses_what_does_not_fit(manager: GraphVersionManager) -> None:
     await manager.invoke("desk", do("ask"), thread_id="t")
     await manager.register("wide", {"desk": desk("wide", state=WiderDesk)})
-    await manager.switch("wide", threads="eager")
-    with pytest.raises(Conflict) as caught:
+    await manager.switch("wide", threads="eager", force=True)
+    with pytest.raises(Conflict, match="'do' was str and is int") as caught:
         await manager.invoke("desk", Command(resume="yes"), thread_id="t")
-    assert caught.value.code == "contract-differs"
+    assert (caught.value.code, caught.value.hint) == ("contract-differs", "write a step: state.convert {do: int}")
     assert (await manager.store.runs.thread("t")).status == "interrupted"
 
 

@@ -268,7 +268,7 @@ async def test_a_report_says_what_the_next_run_would_get(manager: GraphVersionMa
     assert told["applies"] == {"policy": "auto", "from": "default"}
     assert told["next"]["new_input"] == {"version": "two", "reason": "moves from one: its saved state fits"}
     assert told["next"]["continuation"] == {"version": "one", "reason": "continues what waits on it (interrupt)"}
-    await manager.switch("wide", threads="eager")
+    await manager.switch("wide", threads="eager", force=True)
     told = (await manager.thread("t")).to_json()
     assert told["next"]["continuation"]["error"]["code"] == "contract-differs"
     await manager.switch("two")

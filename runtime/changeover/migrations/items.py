@@ -28,7 +28,7 @@ from changeover.build.deadline import DeadlinePassed, run_in_thread
 from changeover.checkpoints.memory import Memory
 from changeover.contracts.steps import down_of, is_builtin, up_of
 from changeover.errors import InvalidRequest
-from changeover.migrations.mover import STEP_TIMEOUT_S, Movers
+from changeover.migrations.mover import Movers
 from changeover.migrations.reading import NotMovable
 from changeover.migrations.rewriting import BUILTIN, Directed
 from changeover.project.migration_models import StoreParts
@@ -99,10 +99,10 @@ class Items:
                 raise NotMovable(mover.grading.blocked.reason, hint=mover.grading.blocked.hint)
             told = ItemsMoved()
             for directed in ways:
-                told.add(await self._through(directed, dry_run=dry_run))
+                told.add(await self._through(directed, mover.timeout_s, dry_run=dry_run))
             return told
 
-    async def _through(self, directed: Directed, *, dry_run: bool) -> ItemsMoved:
+    async def _through(self, directed: Directed, timeout_s: float, *, dry_run: bool) -> ItemsMoved:
         """All items through one step, page by page."""
         step = directed.step
         prefix = ".".join(step.parts.store.namespace)
@@ -113,9 +113,13 @@ class Items:
             return told
         if not await self._rows.begin(way):
             return told
-        fruitless = 0
-        while due := await self._rows.due(way, PAGE):
-            moved = await self._page(directed, due)
+        fruitless, limit = 0, PAGE
+        while due := await self._rows.due(way, limit):
+            try:
+                moved = await self._page(directed, due, timeout_s)
+            except DeadlinePassed:
+                limit = _smaller(len(due), step.title, timeout_s)
+                continue
             changed = await self._rows.settle(way, moved)
             fruitless = fruitless + 1 if changed == len(moved) else 0
             if fruitless == ATTEMPTS:
@@ -135,17 +139,9 @@ class Items:
             if (one.item.prefix, one.item.key) not in again:
                 told.note(one, title)
 
-    async def _page(self, directed: Directed, due: Sequence[DueItem]) -> list[MovedItem]:
-        step = directed.step
-        try:
-            moved = await run_in_thread(partial(_changed, directed, due, self._demand_storable), STEP_TIMEOUT_S)
-        except DeadlinePassed:
-            raise NotMovable(
-                f"{step.title} did not end within {STEP_TIMEOUT_S:g} s for {len(due)} items",
-                code="step-timeout",
-                hint="look for a loop or a wait in its code; the items are as they were",
-            ) from None
-        return await self._embedded(moved)
+    async def _page(self, directed: Directed, due: Sequence[DueItem], timeout_s: float) -> list[MovedItem]:
+        work = partial(_changed, directed, due, self._demand_storable)
+        return await self._embedded(await run_in_thread(work, timeout_s))
 
     # --- what the database takes -----------------------------------------------------------------
 
@@ -187,6 +183,17 @@ class Items:
         if self._is_sqlite:
             return array("f", numbers).tobytes()
         return f"[{','.join(repr(float(number)) for number in numbers)}]"
+
+
+def _smaller(limit: int, title: str, timeout_s: float) -> int:
+    """How many items to try at once after so many took too long. Raises `NotMovable` where one did."""
+    if limit > 1:
+        return max(1, limit // 8)
+    raise NotMovable(
+        f"{title} did not end within {timeout_s:g} s for an item of the long-term memory",
+        code="step-timeout",
+        hint="look for a loop or a wait in its code; the item is as it was",
+    )
 
 
 def _concerns(parts: StoreParts) -> bool:
@@ -276,6 +283,8 @@ class _Change:
         before, after = known
         if value == after and type(value) is type(after):
             return before
+        if type(before).__name__ not in BUILTIN:
+            raise CannotMove(f"'{name}' was {json.dumps(before)} before the step, and is another by now")
         return _plain(BUILTIN[type(before).__name__](value))
 
     def _function(self, ref: str) -> Callable[[Any], Any]:

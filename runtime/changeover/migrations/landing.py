@@ -8,7 +8,7 @@ their new places. What is staged is one change, with the head of the root last.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -67,12 +67,12 @@ class Runway:
     graph: Graph
     contract: Mapping[str, Any]
     saver: BaseCheckpointSaver[Any]
-    _types: dict[tuple[str, ...], Types] = field(default_factory=dict)
+    known: dict[tuple[str, ...], Types]  # of the graph and those inside of it, by path
 
     def types(self, frame: Frame, graph: Graph) -> Types:
-        if frame.path not in self._types:
-            self._types[frame.path] = Types(graph)
-        return self._types[frame.path]
+        if frame.path not in self.known:
+            self.known[frame.path] = Types(graph)
+        return self.known[frame.path]
 
 
 async def land(root: Frame, runway: Runway, thread_id: str) -> Landed:
@@ -87,8 +87,9 @@ class _Landing:
         self._runway = runway
         self._thread_id = thread_id
         self._landed = Landed(StagedSaver(runway.saver), "")
-        self._ids: dict[str, str] = {}  # of the questions
-        self._unnamed: set[str] = set()  # questions whose new ids are not known yet
+        self._ids: dict[str, str] = {}  # of these questions
+        self._questions = _questions(root)
+        self._whole: StateSnapshot | None = None  # what the graph has said of a head with nothing beside it
 
     async def frame(
         self, frame: Frame, graph: Graph, contract: Mapping[str, Any], namespace: str, parents: Mapping[str, str]
@@ -101,7 +102,10 @@ class _Landing:
         await self._put(frame, checkpoint, changed, namespace, parents)
         if not namespace:
             self._landed.checkpoint_id = checkpoint["id"]
-        snapshot = await self._ask(graph, namespace)
+        is_all = not namespace and not _has_inside(frame) and not _has_writes(frame)
+        snapshot = await self._ask(graph, namespace, subgraphs=is_all)
+        if is_all:
+            self._whole = snapshot
         named = self._matched(frame, snapshot)
         inner: dict[str, Any] = dict(graph.get_subgraphs()) if _has_inside(frame) else {}
         around = {**parents, namespace: checkpoint["id"]}
@@ -116,7 +120,7 @@ class _Landing:
 
     async def checked(self, root: Frame) -> Landed:
         """The newer graph's own view of all that is staged has to be what was meant."""
-        snapshot = await self._ask(self._runway.graph, "", subgraphs=True)
+        snapshot = self._whole or await self._ask(self._runway.graph, "", subgraphs=True)
         found = await situation_of(snapshot, self._landed.staged, self._runway.contract)
         expected = sorted(task.node for task in root.tasks if not task.is_finished)
         if sorted(snapshot.next) != expected:
@@ -270,14 +274,15 @@ class _Landing:
             self._name_questions(task.origin, namespace)
 
     def _name_questions(self, old: str, new: str) -> None:
+        left = len(self._questions)
         for answered in range(ASKED_MOST):
-            if not self._unnamed:
+            if not left:
                 return
             suffix = f"|{answered}" if answered else ""
             id_ = Interrupt.from_ns(None, old + suffix).id
-            if id_ in self._unnamed:
-                self._unnamed.remove(id_)
+            if id_ in self._questions:
                 self._ids[id_] = Interrupt.from_ns(None, new + suffix).id
+                left -= 1
 
     async def _put_writes(
         self, frame: Frame, namespace: str, checkpoint_id: str, named: Mapping[tuple[str, int | None], PregelTask]
@@ -420,6 +425,10 @@ def _has_inside(frame: Frame) -> bool:
     return bool(frame.memories) or any(task.inner is not None for task in frame.tasks)
 
 
+def _has_writes(frame: Frame) -> bool:
+    return bool(frame.loose) or any(task.writes or task.calls for task in frame.tasks)
+
+
 def _open_questions(root: Frame) -> set[str]:
     found: set[str] = set()
     for task in root.tasks:
@@ -430,6 +439,22 @@ def _open_questions(root: Frame) -> set[str]:
                 asked = value if isinstance(value, (list, tuple)) else [value]
                 found |= {one.id for one in asked if isinstance(one, Interrupt)}
     return found
+
+
+def _questions(root: Frame) -> set[str]:
+    """The ids of all questions that are written down, answered or not."""
+    holders = [holder for frame in root.walk() for task in frame.tasks for holder in (task, *task.calls)]
+    writes = [write for frame in root.walk() for write in frame.loose]
+    writes += [write for holder in holders for write in holder.writes]
+    return {id_ for channel, value in writes if channel == INTERRUPT for id_ in _ids_in(value)}
+
+
+def _ids_in(value: Any) -> Iterator[str]:
+    if isinstance(value, Interrupt):
+        yield value.id
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _ids_in(one)
 
 
 def _without_ids(namespace: str) -> str:

@@ -23,12 +23,13 @@ from typing import Any
 
 from changeover.errors import Conflict, NotFound, RunLost
 from changeover.runs.encoding import dumps
-from changeover.runs.engine import STOPS, TAKEN, Engine, Released
+from changeover.runs.engine import Engine
 from changeover.runs.events import Events, error_json
 from changeover.runs.inflight import Flight
 from changeover.runs.kwargs import modes_of
 from changeover.runs.live import LiveRun
 from changeover.runs.log import Entry, RunLog, events_lost
+from changeover.runs.outcomes import STOPS, TAKEN, Released
 from changeover.runs.request import RunRequest
 from changeover.store.endings import lost
 from changeover.store.records import Run

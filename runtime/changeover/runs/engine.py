@@ -25,54 +25,45 @@ from functools import partial
 from typing import Any, TypeVar
 
 import structlog
-from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.errors import GraphRecursionError
 
 from changeover.build.loaded import LoadedGraph
 from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import ChangeoverError, Conflict, OperatorError, RunLost, Unavailable
 from changeover.migrations.reading import NotMovable
-from changeover.migrations.situations import situation
 from changeover.runs.arrivals import Arrivals
-from changeover.runs.encoding import dumps
 from changeover.runs.inflight import Flight, InFlight
 from changeover.runs.kwargs import outlives_the_process
 from changeover.runs.live import LiveRun, Observer, Opened, run_config
+from changeover.runs.outcomes import (
+    REASON_LIMIT,
+    STOPS,
+    TAKEN,
+    Released,
+    clean,
+    outcome_of,
+    said,
+    values_of,
+    waits_of,
+)
 from changeover.runs.request import RunRequest
 from changeover.runs.resuming import what_is_left
 from changeover.runs.routing import decide
 from changeover.store.acceptance import Cancelled
-from changeover.store.records import Accepted, Outcome, Run, RunId, RunStatus, Thread, VersionId, Waiting
+from changeover.store.records import Accepted, Outcome, Run, RunId, Thread, VersionId, Waiting
 from changeover.store.runs import Runs
 from changeover.store.servers import Wished
 from changeover.store.wishes import displaced_by
 
 log = logging.getLogger(__name__)
 
-STOPS = "the server stops"
-TAKEN = "another process took it over"
 HANDOVER = "it is handed over"
 CANCEL_WAIT_S = 10.0
-LOOK_S = 5.0
-REASON_LIMIT = 2000
 UNSTORABLE = "it ended; what it said cannot be stored"
 WRITE_AGAIN_S = 0.5  # pause before the end of a run is written again, after the disk was full or failed
 CANNOT_WRITE = ("disk-full", "database", "database-busy", "database-in-use", "database-unreachable")
 T = TypeVar("T")
 LoadGraph = Callable[[VersionId, str], Awaitable[LoadedGraph]]
 OnAccepted = Callable[[Run], None]
-
-
-class Released(Unavailable):
-    """The process stops, and let go of the run where it can be gone on with."""
-
-    default_code = "stopping"
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(
-            f"the server stops; run {run.id} goes on when it, or another one, is up", hint="join the run then"
-        )
 
 
 @dataclass(slots=True)
@@ -149,13 +140,13 @@ class Engine:
                 yield live
                 outcome = Outcome("interrupted" if live.waiting else "success", "", live.waiting)
         except BaseException as error:
-            outcome = await self._failure(flight, live, error)
+            outcome = await outcome_of(flight, live, error)
             raise
         finally:
             if request.webhook and live is not None:
-                outcome = replace(outcome, values=_values(live))
+                outcome = replace(outcome, values=values_of(live))
             if outcome.waiting is not None and live is not None:
-                outcome = replace(outcome, waits=await _waits(live))
+                outcome = replace(outcome, waits=await waits_of(live))
             await _unless_done(self._leave(flight, outcome))
             with suppress(ValueError):  # a stream that was closed from another task leaves its own context behind
                 structlog.contextvars.reset_contextvars(**token)
@@ -540,26 +531,6 @@ class Engine:
         except Exception:  # root of a task; it is tried again
             pass
 
-    async def _failure(self, flight: Flight, live: LiveRun | None, error: BaseException) -> Outcome:
-        because = flight.cancelled_because
-        cut_off = because == TAKEN or (because == STOPS and outlives_the_process(flight.run.kwargs))
-        if isinstance(error, Released) or (isinstance(error, asyncio.CancelledError) and cut_off):
-            flight.released = True
-            return Outcome("interrupted", STOPS, "failure")
-        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-            # one that was to continue and was stopped before its first step leaves what waits as it was
-            untouched = live is None or (flight.run.continues and flight.node is None and not flight.run.begun)
-            waiting = None if untouched or flight.undo or live is None else await _left_to_do(live)
-            return Outcome("interrupted", clean(because or "the caller left"), waiting, began=not untouched)
-        status: RunStatus = "timeout" if isinstance(error, TimeoutError) else "error"
-        place = live.place_of(error) if live else None
-        reason = f"{type(error).__name__}: {said(error)}"
-        if isinstance(error, GraphRecursionError):
-            reason = f"recursion limit reached: {said(error)}"
-        if status == "error":  # what it says may quote what a user said: it is on the run's row, not in the log
-            log.warning("run_failed", extra={"error": type(error).__name__, "place": place})
-        return Outcome(status, clean(reason) + (f" ({place})" if place else ""), "failure", began=live is not None)
-
 
 async def _written(write: Callable[[], asyncio.Future[T]]) -> T:
     """Write once the database can: a run that was accepted is not given up because it cannot at the moment."""
@@ -570,52 +541,6 @@ async def _written(write: Callable[[], asyncio.Future[T]]) -> T:
             if error.code not in CANNOT_WRITE:
                 raise
         await asyncio.sleep(WRITE_AGAIN_S)
-
-
-async def _waits(live: LiveRun) -> str | None:
-    """The waiting set of a thread that a run leaves; None where it cannot be told, and is read when it is needed."""
-    if live.request.thread_id is None:
-        return None
-    try:
-        async with asyncio.timeout(LOOK_S):
-            saver = live.graph.checkpointer
-            assert isinstance(saver, BaseCheckpointSaver)
-            thread: RunnableConfig = {"configurable": {"thread_id": live.request.thread_id}}
-            return (await situation(live.graph, saver, thread, live.contract)).waits
-    except (Exception, asyncio.CancelledError):  # border: code of the project takes part
-        return None
-
-
-async def _left_to_do(live: LiveRun) -> Waiting | None:
-    """Whether a cancelled run has left nodes that were to run."""
-    try:
-        async with asyncio.timeout(LOOK_S):
-            state = await live.graph.aget_state(live.config)
-            return "cancelled" if state.next else None
-    except (Exception, asyncio.CancelledError):  # border: code of the project takes part
-        return "cancelled"  # nobody knows, and the next run on the thread finds out
-
-
-def said(error: BaseException) -> str:
-    """What an error says; the project's own may fail at that."""
-    try:
-        return str(error)
-    except Exception:  # border: code of the project
-        return "(it cannot be shown)"
-
-
-def clean(text: object) -> str:
-    """Text that can be stored: no halves of characters, not without end."""
-    return str(text)[:REASON_LIMIT].encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def _values(live: LiveRun) -> bytes | None:
-    """The last values of a run as JSON. What the project's classes raise must not keep its end from being written."""
-    try:
-        return dumps(live.values)
-    except Exception:  # border: code of the project
-        log.warning("values_have_no_json", extra={"run_id": live.run.id})
-        return None
 
 
 def _waiting(before: Thread | None) -> Waiting | None:

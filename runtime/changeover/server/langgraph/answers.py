@@ -16,10 +16,10 @@ from changeover.errors import ChangeoverError, Conflict, NotFound, RunLost
 from changeover.manager import GraphVersionManager
 from changeover.runs.background import BackgroundRun, RunCancelled
 from changeover.runs.encoding import dumps
-from changeover.runs.engine import Released
 from changeover.runs.events import error_json, is_wanted
 from changeover.runs.live import with_interrupts
 from changeover.runs.log import Entry
+from changeover.runs.outcomes import Released
 from changeover.server.langgraph import sse
 from changeover.server.langgraph.listener import Listener
 from changeover.store.records import Run

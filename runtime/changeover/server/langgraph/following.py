@@ -15,7 +15,7 @@ from changeover.errors import Conflict, InvalidRequest, NotFound
 from changeover.manager import GraphVersionManager
 from changeover.runs.background import BackgroundRun
 from changeover.runs.encoding import dumps
-from changeover.runs.engine import Released
+from changeover.runs.outcomes import Released
 from changeover.server.langgraph import sse
 from changeover.server.langgraph.answers import HEARTBEAT_S, Answer
 from changeover.server.langgraph.joining import get_only
