@@ -208,6 +208,7 @@ class GraphVersionManager:
                 self._routing_moved,
                 self.pulse.give_turns,
                 self.moving,
+                self.items,
             )
             stack.push_async_callback(self.rollout.close)
             self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader)

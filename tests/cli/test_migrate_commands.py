@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
+
+from changeover import GraphVersionManager
 
 DESK = """\
     from typing import TypedDict
@@ -40,21 +43,20 @@ RENAMED = textwrap.dedent(DESK).replace("note", "notes")
 WITHOUT = RENAMED.replace('.add_node("approve", approve)', "").replace('approve", END', 'take", END')
 
 
+async def begin(folder: Path) -> None:
+    async with GraphVersionManager.open(folder) as manager:
+        await manager.serve_folder()
+        await manager.invoke("desk", {"note": "a"}, thread_id="idle")
+        await manager.invoke("desk", {"note": "b", "asks": True}, thread_id="waits")
+
+
 @pytest.fixture
 def here(call, project) -> tuple[str, str]:
     """v1 is current; `idle` ran on it, `waits` waits on it. The folder has a key under another name."""
     folder = project({"agents.yaml": "agents: {}\n", "graphs/desk.py": DESK})
-    here = ("--project", str(folder))
-    for verb in (
-        ["build"],
-        ["switch", "v1"],
-        ["run", "desk", "-i", '{"note": "a"}', "--thread", "idle"],
-        ["run", "desk", "-i", '{"note": "b", "asks": true}', "--thread", "waits"],
-    ):
-        done = call(*verb, *here)
-        assert done.status == 0, done
+    asyncio.run(begin(folder))
     project({"graphs/desk.py": RENAMED})
-    return here
+    return ("--project", str(folder))
 
 
 def test_a_draft_is_written_once_and_covers_the_change(call, here) -> None:

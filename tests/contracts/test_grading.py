@@ -309,9 +309,9 @@ def test_five_hundred_waiting_sets_are_graded_in_a_moment() -> None:
             inside("inner", asked(f"n{number % 19}"), asked("ask" if number % 5 == 0 else "n3", 1 + number // 19)),
         )
         sets.append(waits(first, second, *([deep] if number % 2 else [])))
-    began = time.perf_counter()
+    began = time.process_time()
     grading = Grading(own, other)
     verdicts = [grading.grade(each, "interrupt").verdict for each in sets]
-    took_s = time.perf_counter() - began
+    took_s = time.process_time() - began
     assert {"compatible", "stays"} == set(verdicts)
     assert took_s < 0.3, took_s

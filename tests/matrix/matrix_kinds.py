@@ -397,6 +397,8 @@ NODE_KINDS = (
         "branch_removed",
         lambda a: a.having("no_right"),
         *nodes(remove={"right": {"goto": "__end__"}}),
+        lucky=("asked_in_parallel",),
+        no_way_back=("asked_in_parallel",),
         only=("finished", "asked", "asked_in_parallel", "breakpoint_before", "sends_half_done", "in_subgraph"),
     ),
     desk(

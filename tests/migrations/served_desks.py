@@ -93,6 +93,7 @@ class Answer:
 
     @property
     def said(self) -> list[str]:
+        assert "log" in self.values, self.values
         return list(self.values["log"])
 
 
@@ -147,6 +148,23 @@ class Desk:
 
     async def state(self, thread: str) -> Any:
         return await self.get(f"/threads/{thread}/state")
+
+    async def history(self, thread: str) -> list[Any]:
+        return list(await self.post(f"/threads/{thread}/history", {"limit": 100}))
+
+    async def reaches(self, thread: str, node: str) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while (await self.state(thread))["next"] != [node]:  # noqa: ASYNC110 - beyond a socket
+                await asyncio.sleep(POLL_S)
+
+    async def move(self, thread: str, to: str) -> None:
+        """Move one thread by hand, and wait until that is done."""
+        begun = await self.post("/admin/migrations", {"to": to, "threads": [thread]})
+        place = f"/admin/operations/{begun['operation']}"
+        async with asyncio.timeout(DEADLINE_S):
+            while (await self.get(place))["status"] == "running":  # noqa: ASYNC110 - beyond a socket
+                await asyncio.sleep(POLL_S)
+        assert (await self.get(place))["status"] == "done"
 
     async def values(self, thread: str) -> Any:
         return (await self.state(thread))["values"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from served_desks import ONE, THREE, TWO, Desk, served
@@ -51,7 +49,7 @@ async def test_the_answer_to_an_old_question_is_heard(desk: Desk, strict: bool, 
     asked = await desk.question("t")
     await desk.save(TWO, "v2")
     if versions == 12:
-        await desk.post("/admin/migrate", {"from": "v1", "to": "v2", "threads": ["t"]})
+        await desk.move("t", "v2")
         assert (await desk.state("t"))["next"] == ["approve"]
         assert await desk.question("t") != asked
     if versions > 1:
@@ -137,7 +135,7 @@ def up(state):
 def down(state):
     return {**state, "ticket": {"number": state["ticket"].number}}
 """
-OWNED = TYPES + '    owner: str\n'
+OWNED = TYPES + "    owner: str\n"
 
 
 async def test_a_step_in_python_makes_objects_of_the_newer_version(tmp_path: Path) -> None:
@@ -157,13 +155,12 @@ async def test_a_step_in_python_makes_objects_of_the_newer_version(tmp_path: Pat
             {
                 "graphs/flow.py": moved,
                 "graphs/models.py": OWNED,
-                "migrations/0001_owner.py": TICKET_STEP.replace("from graphs.lib.types", "from graphs.models"),
+                "graphs/lib/types.py": "from graphs.models import Ticket\n",
                 "migrations/0002_models.yaml": (
                     'graph: flow\ntypes: {rename: {"graphs.lib.types:Ticket": "graphs.models:Ticket"}}\n'
                 ),
             },
             "v3",
-            remove=("graphs/lib/types.py",),
         )
         await desk.run("t", {"log": []})
         answered = await desk.run("t", command={"resume": "again"})
@@ -217,7 +214,7 @@ async def test_history_is_read_by_the_version_that_wrote_it(desk: Desk) -> None:
     await desk.turn("t", "ask")
     await desk.post("/admin/rollback", {"threads": "eager"})
     await desk.run("t", command={"resume": "yes"})
-    states = await desk.get("/threads/t/history?limit=100")
+    states = await desk.history("t")
     assert len(states) > 10
     for state in states:
         version, keys = state["metadata"].get("changeover_version"), state["values"].keys() & {"note", "notes"}
@@ -235,7 +232,7 @@ async def test_copies_of_threads_that_moved_go_their_own_way(desk: Desk) -> None
     await desk.turn("t", "ask")
     asked = await desk.question("t")
     await desk.save(TWO, "v2")
-    await desk.post("/admin/migrate", {"from": "v1", "to": "v2", "threads": ["t"]})
+    await desk.move("t", "v2")
     copy = (await desk.sdk.threads.copy("t"))["thread_id"]
     new = await desk.question("t")
     for thread, id_ in ((copy, new), ("t", asked)):
@@ -260,13 +257,13 @@ async def test_a_copy_made_before_the_move_moves_by_itself(desk: Desk) -> None:
 async def test_a_run_that_is_undone_leaves_the_thread_readable(desk: Desk) -> None:
     """The run brought the thread to its version; what it said is gone, and what was said before is not."""
     await desk.turn("t")
-    slow = TWO["graphs/flow.py"].replace(
-        "def end(state: State) -> dict:\n",
-        "def end(state: State) -> dict:\n    import time\n    while state['mode'] == 'slow':\n        time.sleep(0.01)\n",
+    slow = (
+        "async def end(state: State) -> dict:\n    while state['mode'] == 'slow':\n        await asyncio.sleep(0.01)\n"
     )
-    await desk.save({**TWO, "graphs/flow.py": slow}, "v2")
+    text = "import asyncio\n" + TWO["graphs/flow.py"].replace("def end(state: State) -> dict:\n", slow)
+    await desk.save({**TWO, "graphs/flow.py": text}, "v2")
     run = await desk.post("/threads/t/runs", {"assistant_id": "flow", "input": {"mode": "slow", "log": ["slow!"]}})
-    await _reached(desk, "t", "end")
+    await desk.reaches("t", "end")
     second = await desk.turn("t", multitask_strategy="rollback")
     assert (second.version, second.said[-1]) == ("v2", "two end kept en")
     assert "slow!" not in second.said
@@ -275,14 +272,6 @@ async def test_a_run_that_is_undone_leaves_the_thread_readable(desk: Desk) -> No
     back = await desk.post("/admin/rollback", {})
     third = await desk.turn("t")
     assert (third.version, third.values["tmp"]) == ("v1", "one"), back
-
-
-async def _reached(desk: Desk, thread: str, node: str) -> None:
-    import asyncio
-
-    async with asyncio.timeout(20):
-        while (await desk.state(thread))["next"] != [node]:  # noqa: ASYNC110 - beyond a socket
-            await asyncio.sleep(0.02)
 
 
 async def test_a_run_that_fails_on_the_newer_version_can_be_taken_up(desk: Desk) -> None:
@@ -303,7 +292,7 @@ async def test_a_run_that_fails_on_the_newer_version_can_be_taken_up(desk: Desk)
 
 async def test_what_ran_before_is_forked_as_the_current_version_has_it(desk: Desk) -> None:
     await desk.turn("t", "ask")
-    history = await desk.get("/threads/t/history?limit=100")
+    history = await desk.history("t")
     [asked] = [state for state in history if state["next"] == ["ask"]]
     await desk.run("t", command={"resume": "no"})
     await desk.save(TWO, "v2")
@@ -311,10 +300,3 @@ async def test_what_ran_before_is_forked_as_the_current_version_has_it(desk: Des
     forked = await desk.run("t", command={"resume": "yes"}, checkpoint_id=asked["checkpoint"]["checkpoint_id"])
     assert forked.said[:2] == ["ask!", "one begin"]
     assert forked.said[-2].endswith("told yes")
-
-
-def dedented(text: str) -> str:
-    return textwrap.dedent(text)
-
-
-Any_ = Any

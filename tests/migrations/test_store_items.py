@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -137,10 +138,9 @@ async def test_killed_between_pages_and_resumed_it_is_done_once(
     folder: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(moving_items, "PAGE", 4)
-    renaming = step({"namespace": ["memories"], "rename": {"text": "content"}, "convert": {"n": "builtins:abs"}})
-    async with opened(
-        folder, where, step({**renaming["store"], "convert": {"n": "json:dumps"}}, one_way=True)
-    ) as manager:
+    convert = {"n": {"up": "json:dumps", "down": "json:loads"}}
+    written = step({"namespace": ["memories"], "rename": {"text": "content"}, "convert": convert})
+    async with opened(folder, where, written) as manager:
         for number in range(10):
             await put(manager, f"k{number}", {"text": "t", "n": number})
         settle, pages = manager.items._rows.settle, []
@@ -156,9 +156,7 @@ async def test_killed_between_pages_and_resumed_it_is_done_once(
             await forward(manager)
         monkeypatch.undo()
         await put(manager, "later", {"content": "new", "n": "already"})
-    async with opened(
-        folder, where, step({**renaming["store"], "convert": {"n": "json:dumps"}}, one_way=True)
-    ) as manager:
+    async with opened(folder, where, written) as manager:
         assert counts(await forward(manager)) == (6, 0, 0)
         for number in range(10):
             assert await value(manager, f"k{number}") == {"content": "t", "n": str(number)}
@@ -233,6 +231,39 @@ async def test_what_the_store_could_not_keep_is_refused(folder: Path, where: str
         told = await forward(manager)
         assert counts(told) == (0, 0, 1), told
         assert await value(manager, "one") == {"n": hostile}
+
+
+async def test_text_that_only_one_database_can_keep_is_refused_by_the_other(folder: Path, where: str) -> None:
+    made = step({"namespace": ["memories"], "convert": {"n": "builtins:chr"}}, one_way=True)
+    async with opened(folder, where, made) as manager:
+        await put(manager, "one", {"n": 0})
+        is_sqlite = manager.store.database.kind == "sqlite"
+        assert counts(await forward(manager)) == ((1, 0, 0) if is_sqlite else (0, 0, 1))
+        assert await value(manager, "one") == {"n": "\0" if is_sqlite else 0}
+
+
+async def test_two_that_move_at_the_same_time_move_each_item_once(
+    folder: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving_items, "PAGE", 3)
+    written = step({"namespace": ["memories"], "convert": {"n": "json:dumps"}}, one_way=True)
+    async with opened(folder, where, written) as manager:
+        for number in range(10):
+            await put(manager, f"k{number}", {"n": number})
+        one, other = await asyncio.gather(forward(manager), forward(manager))
+        assert one.moved + other.moved == 10
+        assert [await value(manager, f"k{number}") for number in range(10)] == [{"n": str(n)} for n in range(10)]
+
+
+async def test_a_conversion_that_takes_for_ever_is_given_up(folder: Path, here: str, project: Any) -> None:
+    written = step({"namespace": ["memories"], "convert": {"n": "time:sleep"}}, one_way=True)
+    (folder / "changeover.yaml").write_text("limits: {step: 300ms}\n")
+    async with opened(folder, here, written) as manager:
+        await put(manager, "one", {"n": 60})
+        with pytest.raises(Conflict) as refused:
+            await forward(manager)
+        assert refused.value.code == "step-timeout"
+        assert await value(manager, "one") == {"n": 60}
 
 
 async def test_a_name_that_is_taken_is_not_written_over(folder: Path, here: str) -> None:
@@ -317,8 +348,6 @@ async def test_the_index_finds_what_an_item_says_now(project: Any, where: str) -
             ),
         }
     )
-    turned = {"namespace": ["memories"], "rename": {"text": "content"}, "convert": {"content": "builtins:sorted"}}
-    turned["convert"] = {"content": {"up": "codecs:encode", "down": "codecs:decode"}}
     renamed = step({"namespace": ["memories"], "rename": {"text": "content"}})
     async with opened(folder, where, renamed) as manager:
         await put(manager, "a", {"text": "aaaa"})
@@ -347,8 +376,8 @@ JSON = st.recursive(
 NAMES = st.sampled_from(["text", "content", "tmp", "lang", "count", "other", "$", "a.b"])
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(before=st.lists(st.dictionaries(NAMES, JSON, max_size=6), min_size=1, max_size=12))
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=st.lists(st.dictionaries(NAMES, JSON, max_size=6), min_size=8, max_size=16))
 async def test_down_of_up_is_what_was_there(folder: Path, here: str, before: list[dict[str, Any]]) -> None:
     async with opened(folder, here, step(EVERYTHING)) as manager:
         for number, item in enumerate(before):
@@ -382,3 +411,29 @@ async def vectors_of(manager: GraphVersionManager) -> list[tuple[str, str]]:
         return [(row[0], row[1]) for row in found]
 
     return await manager.store.database.read(job)
+
+
+async def test_a_batch_moves_the_items_after_the_threads(folder: Path, where: str) -> None:
+    async with opened(folder, where, step(EVERYTHING)) as manager:
+        await manager.switch("old")
+        await put(manager, "good", {"text": "t"})
+        await put(manager, "both", {"text": "a", "content": "b"})
+        dry = await manager.migrate("new", "old", dry_run=True)
+        assert dry.result is not None
+        assert dry.result["items"]["moved"] == 2
+        for target, source, item in (("new", "old", {"content": "t", "lang": "en"}), ("old", "new", {"text": "t"})):
+            done = await manager.migrate(target, source)
+            assert done.status == "done"
+            assert done.result is not None
+            assert done.result["items"]["moved"] == 1
+            assert await value(manager, "good") == item
+
+
+async def test_a_way_back_that_is_none_is_told(folder: Path, here: str) -> None:
+    async with opened(folder, here, step({"namespace": ["memories"], "set": {"a": 1}}, one_way=True)) as manager:
+        await put(manager, "one", {})
+        await manager.migrate("new", "old")
+        done = await manager.migrate("old", "new")
+        assert done.result is not None
+        assert "one-way" in done.result["items"]["reasons"][0]["reason"]
+        assert await value(manager, "one") == {"a": 1}

@@ -10,7 +10,7 @@ import asyncio
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, ChannelVersions, Checkpoint, CheckpointMetadata
@@ -21,6 +21,8 @@ from changeover.checkpoints.order import Key, Order, around
 from changeover.checkpoints.tables import Job, Tables
 from changeover.errors import InvalidRequest
 from changeover.store.connection import Connection
+
+S = TypeVar("S", bound=BaseCheckpointSaver[Any])
 
 
 class OwnSaver(BaseCheckpointSaver[Any]):
@@ -122,7 +124,7 @@ def place_config(thread_id: str, namespace: str, checkpoint_id: str) -> Runnable
     }
 
 
-def bound_to(saver: BaseCheckpointSaver[Any], serde: SerializerProtocol) -> BaseCheckpointSaver[Any]:
+def bound_to(saver: S, serde: SerializerProtocol) -> S:
     """The same saver, over the same storage, that writes and reads with `serde`."""
     bound = copy.copy(saver)
     bound.serde = serde

@@ -122,6 +122,7 @@ def _move(options: Options, body: Mapping[str, Any], timeout_s: float | None) ->
         output.document(done)
     else:
         _show_moved(result)
+        _show_items(result)
     if body.get("threads") and result.get("stays", 0) + result.get("failed", 0):
         raise typer.Exit(EXIT_STAYS)
     if body.get("threads") and result.get("busy"):
@@ -180,6 +181,17 @@ def _show_moved(result: Mapping[str, Any]) -> None:
         output.table(("fate", "threads", "reason", "hint", "which"), rows)
     if result.get("busy"):
         output.say("a thread that is busy moves with its next run, if the version serves its graph")
+
+
+def _show_items(result: Mapping[str, Any]) -> None:
+    items: Mapping[str, Any] = result.get("items") or {}
+    if items.get("moved"):
+        word = "would move" if result.get("dry_run") else "moved"
+        output.line(f"{word} {_count(items['moved'], 'item')} of the long-term memory")
+    if items.get("failed"):
+        output.line(f"{_count(items['failed'], 'item')} of the long-term memory stay as they are")
+        rows = [(one["namespace"], one["key"], one["step"], one["reason"]) for one in items.get("reasons") or []]
+        output.table(("namespace", "key", "step", "reason"), rows)
 
 
 # --- planning ------------------------------------------------------------------------------------

@@ -85,7 +85,6 @@ class Grading:
         self._removed = {
             each.where for each in self.differences if each.what == "node-removed" and each.grade == "migrates"
         }
-        self._changed = {each.where for each in self.differences if each.rewrites or each.grade != "safe"}
 
     def grade(self, waits: str | None, waiting: str | None) -> Grade:
         """What becomes of a thread with this waiting set; `waiting` says whether something waits at all."""
@@ -153,7 +152,6 @@ class Grading:
         yield from (each for each in self._of("tool", level) if _concerns(each, task))
         for place in (level, where):
             yield from (each for each in self._of("calls", place) if self._position(place, task) > each.touches.after)
-        yield from self._calls_inside(where, task)
 
     def _of_joins(self, level: str, waiting: WaitingSet) -> Iterator[Difference]:
         """What is lost of that which joins have gathered, here and in the graphs inside."""
@@ -186,18 +184,6 @@ class Grading:
             reason = f"node '{where}' is gone, and has finished beside others that still wait"
             yield Difference("finished-removed", where, "breaks", reason, _ANSWER_FIRST)
 
-    def _calls_inside(self, where: str, task: WaitingTask) -> Iterator[Difference]:
-        if not self.rewrites:
-            return
-        is_functional = self._flat.levels.get(above(where), {}).get("kind") == "functional"
-        if task.calls and not is_functional:
-            reason = f"node '{where}' has called tasks that have finished; their results cannot be moved"
-            yield Difference("calls-inside", where, "breaks", reason, _ANSWER_FIRST)
-        is_called = task.called or bool(self._flat.nodes.get(where, {}).get("called"))
-        if is_called and task.inner is not None and self._is_changed(where):
-            reason = f"something waits in a graph that node '{where}' calls from its code, and it has changed"
-            yield Difference("called-graph", where, "breaks", reason, _ANSWER_FIRST)
-
     def _position(self, place: str, task: WaitingTask) -> int:
         """How far into its code a task has come, as the number of calls that it may depend on; 0: it has not begun."""
         if not task.calls and not task.asked:
@@ -212,9 +198,6 @@ class Grading:
             if asked <= 0 and finished <= 0:
                 return index + 1
         return len(calls) + 1  # it calls in a loop, or what cannot be read
-
-    def _is_changed(self, where: str) -> bool:
-        return any(each == where or each.startswith(f"{where}/") for each in self._changed)
 
 
 _ANSWER_FIRST = "let the thread finish what waits on its own version first"

@@ -109,7 +109,12 @@ class WaitingSet:
 
     @classmethod
     def from_json(cls, told: Any) -> WaitingSet:
-        return cls.of(map(WaitingTask.from_json, told["tasks"]), told.get("joined")) if told else cls()
+        """What `to_json` gave: it is in order."""
+        if not told:
+            return cls()
+        joined = told.get("joined")
+        gathered = {join: tuple(names) for join, names in joined.items()} if joined is not None else None
+        return cls(tuple(WaitingTask.from_json(task) for task in told["tasks"]), gathered)
 
     def to_json(self) -> dict[str, Any]:
         told: dict[str, Any] = {"tasks": [task.to_json() for task in self.tasks]}

@@ -33,7 +33,7 @@ from changeover.migrations.reading import NotMovable
 from changeover.migrations.rewriting import BUILTIN, Directed
 from changeover.project.migration_models import StoreParts
 from changeover.store.database import Database
-from changeover.store.items import DueItem, ItemRows, MovedItem, Pass, Vector
+from changeover.store.items import Became, DueItem, ItemRows, MovedItem, Pass, Vector
 from changeover.store.records import VersionId
 
 log = logging.getLogger(__name__)
@@ -66,12 +66,12 @@ class ItemsMoved:
         self.failed += other.failed
         self.reasons = [*self.reasons, *other.reasons][:LISTED]
 
-    def note(self, one: MovedItem, step: str) -> None:
-        if not one.item.text:
-            self.skipped += 1
-        elif not one.reason:
+    def note(self, one: MovedItem, became: Became, step: str) -> None:
+        if became == "moved":
             self.moved += 1
-        else:
+        elif became == "gone":
+            self.skipped += 1
+        elif became == "failed":
             self.failed += 1
             if len(self.reasons) < LISTED:
                 told = {"namespace": one.item.prefix, "key": one.item.key, "step": step, "reason": one.reason}
@@ -120,24 +120,14 @@ class Items:
             except DeadlinePassed:
                 limit = _smaller(len(due), step.title, timeout_s)
                 continue
-            changed = await self._rows.settle(way, moved)
-            fruitless = fruitless + 1 if changed == len(moved) else 0
+            became = await self._rows.settle(way, moved)
+            for one, what in zip(moved, became, strict=True):
+                told.note(one, what, step.title)
+            fruitless = fruitless + 1 if set(became) == {"changed"} else 0
             if fruitless == ATTEMPTS:
                 raise NotMovable("items of the long-term memory are written to all the time", code="items-busy")
-            if not changed:
-                for one in moved:
-                    told.note(one, step.title)
-            else:
-                await self._note_settled(way, moved, told, step.title)
         await self._rows.end(way)
         return told
-
-    async def _note_settled(self, way: Pass, moved: Sequence[MovedItem], told: ItemsMoved, title: str) -> None:
-        """Of a page of which somebody changed items meanwhile, those that were moved."""
-        again = {(item.prefix, item.key) for item in await self._rows.due(way, PAGE)}
-        for one in moved:
-            if (one.item.prefix, one.item.key) not in again:
-                told.note(one, title)
 
     async def _page(self, directed: Directed, due: Sequence[DueItem], timeout_s: float) -> list[MovedItem]:
         work = partial(_changed, directed, due, self._demand_storable)

@@ -67,7 +67,7 @@ class Runway:
     graph: Graph
     contract: Mapping[str, Any]
     saver: BaseCheckpointSaver[Any]
-    known: dict[tuple[str, ...], Types]  # of the graph and those inside of it, by path
+    known: dict[tuple[str, ...], Types] = field(default_factory=dict)  # of the graph and those inside, by path
 
     def types(self, frame: Frame, graph: Graph) -> Types:
         if frame.path not in self.known:
@@ -443,9 +443,9 @@ def _open_questions(root: Frame) -> set[str]:
 
 def _questions(root: Frame) -> set[str]:
     """The ids of all questions that are written down, answered or not."""
-    holders = [holder for frame in root.walk() for task in frame.tasks for holder in (task, *task.calls)]
     writes = [write for frame in root.walk() for write in frame.loose]
-    writes += [write for holder in holders for write in holder.writes]
+    for task in (task for frame in root.walk() for task in frame.tasks):
+        writes += [*task.writes, *(write for call in task.calls for write in call.writes)]
     return {id_ for channel, value in writes if channel == INTERRUPT for id_ in _ids_in(value)}
 
 

@@ -13,16 +13,18 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from changeover.build.deadline import DeadlinePassed, run_in_thread
 from changeover.build.loaded import LoadedGraph, LoadedVersion
 from changeover.build.loader import Loader
 from changeover.checkpoints.saver import bound_to
+from changeover.checkpoints.serializer import ModuleNames
 from changeover.contracts.chain import Chain, Move, chain_of
 from changeover.contracts.grading import Grading, Level
 from changeover.contracts.names import Names
@@ -34,6 +36,7 @@ from changeover.migrations.reading import NotMovable, read_thread
 from changeover.migrations.restoring import restore
 from changeover.migrations.rewriting import Directed, Transform, rewrite
 from changeover.migrations.serializing import moving_serializer
+from changeover.migrations.values import Types
 from changeover.store.records import GraphEntry, VersionId
 from changeover.store.versions import Versions
 
@@ -81,7 +84,10 @@ class Mover:
     grading: Grading
     moves: Sequence[Directed]
     alike: Sequence[str]  # versions whose saved state is as that of `newer`
+    alike_since: float  # when the first of them was made
     timeout_s: float  # of the steps' code, for one thread
+    serde: SerializerProtocol | None  # that can write objects of the older version; None: the newer one's can
+    types: dict[tuple[str, ...], Types] = field(default_factory=dict)  # of the newer graph, where it is always the same
 
     @property
     def steps(self) -> list[str]:
@@ -107,8 +113,9 @@ class Mover:
             await self._rewrite(root)
             target = newer.checkpointer
             assert isinstance(target, BaseCheckpointSaver)
-            await restore(root, self.newer.contract, target, thread_id, self.alike)
-            runway = Runway(self.newer.version, newer, self.newer.contract, self._writing(target))
+            await restore(root, self.newer.contract, target, thread_id, self.alike, self.alike_since)
+            known = self.types if newer is self.newer.graph.runnable else {}
+            runway = Runway(self.newer.version, newer, self.newer.contract, self._writing(target), known)
             return await land(root, runway, thread_id)
 
     def _has_landed(self, root: Frame) -> bool:
@@ -134,11 +141,7 @@ class Mover:
 
     def _writing(self, saver: BaseCheckpointSaver[Any]) -> BaseCheckpointSaver[Any]:
         """The newer version's saver, which can write objects of the older one too."""
-        classes = _classes(self.moves)
-        older, newer = self.older.graph.tree, self.newer.graph.tree
-        if (older is newer or older is None) and not classes:
-            return saver
-        return bound_to(saver, moving_serializer(older, newer, classes))
+        return saver if self.serde is None else bound_to(saver, self.serde)
 
 
 class Movers:
@@ -158,12 +161,20 @@ class Movers:
             key = (graph, own, other)
             known = self._known.get(key)
             if known is None or known.older.loaded is not older.loaded or known.newer.loaded is not newer.loaded:
-                alike = await self._versions.alike(graph, other)
-                known = self._known[key] = _mover(older, newer, alike, self._step_timeout_s)
+                known = self._known[key] = await self._mover(older, newer)
             self._known.move_to_end(key)
             while len(self._known) > KNOWN:
                 self._known.popitem(last=False)
             yield known
+
+    async def _mover(self, older: Side, newer: Side) -> Mover:
+        alike = await self._versions.alike(newer.graph.compiled.name, newer.version)
+        rows = await self._versions.known([VersionId(id_) for id_ in alike])
+        since = min((row.created_at for row in rows.values()), default=0.0)
+        grading = Grading(older.level, newer.level)
+        moves = [_directed(move, older, newer) for move in grading.moves]
+        serde = _serializer(older.graph.tree, newer.graph.tree, _classes(moves))
+        return Mover(older, newer, grading, moves, alike, since, self._step_timeout_s, serde)
 
     async def _side(self, graph: str, version: VersionId) -> Side:
         try:
@@ -175,10 +186,11 @@ class Movers:
         return Side(version, loaded, loaded.graphs[graph], row.graphs[graph])
 
 
-def _mover(older: Side, newer: Side, alike: Sequence[str], timeout_s: float) -> Mover:
-    grading = Grading(older.level, newer.level)
-    moves = [_directed(move, older, newer) for move in grading.moves]
-    return Mover(older, newer, grading, moves, alike, timeout_s)
+def _serializer(
+    older: ModuleNames | None, newer: ModuleNames | None, classes: Mapping[str, str]
+) -> SerializerProtocol | None:
+    is_enough = (older is newer or older is None) and not classes
+    return None if is_enough else moving_serializer(older, newer, classes)
 
 
 def _directed(move: Move, older: Side, newer: Side) -> Directed:

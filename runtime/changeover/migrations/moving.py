@@ -129,9 +129,7 @@ class Moving:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _all_prepared(
-        self, sights: Sequence[Sight], to: VersionId, reason: str
-    ) -> list[RestingLanding | Fated]:
+    async def _all_prepared(self, sights: Sequence[Sight], to: VersionId, reason: str) -> list[RestingLanding | Fated]:
         """Several at a time: while one waits for the database another is worked on."""
         found: list[RestingLanding | Fated] = []
         alike: dict[tuple[str | None, VersionId], list[Sight]] = {}
@@ -142,9 +140,7 @@ class Moving:
             try:
                 async with self._movers.between(graph, writer, to) as mover:
                     slots = asyncio.Semaphore(AT_ONCE)
-                    found += await asyncio.gather(
-                        *(self._prepared(mover, sight, to, reason, slots) for sight in own)
-                    )
+                    found += await asyncio.gather(*(self._prepared(mover, sight, to, reason, slots) for sight in own))
             except ChangeoverError as error:
                 found += [Fated(sight.thread.id, "stays", error.message, error.hint, error.code) for sight in own]
         return found

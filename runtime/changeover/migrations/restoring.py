@@ -6,7 +6,9 @@ contract saved of the thread.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -16,6 +18,7 @@ from changeover.migrations.frames import Frame
 from changeover.migrations.landing import MOVED_FROM, TAG
 
 STEPS_BACK = 100  # inside of one task
+CLOCKS_DIFFER_S = 300.0  # at most, between servers of one database
 
 
 async def restore(
@@ -24,10 +27,14 @@ async def restore(
     saver: BaseCheckpointSaver[Any],
     thread_id: str,
     versions: Collection[str],
+    since: float = 0.0,
 ) -> None:
-    """Fill in the keys of `contract` that the frames lack, as one of these versions saved them last."""
+    """Fill in the keys of `contract` that the frames lack, as one of these versions saved them last.
+
+    There is none where the newest state is older than `since`, when the first of these versions was made.
+    """
     for frame in root.walk():
-        if frame.is_new:
+        if frame.is_new or _saved_at(frame) < since - CLOCKS_DIFFER_S:
             continue
         channels = _contract_at(contract, frame.path).get("channels") or {}
         wanted = [name for name in channels if name not in frame.values and name not in frame.types]
@@ -79,6 +86,13 @@ async def _last_in_task(
             }
         )
     return None
+
+
+def _saved_at(frame: Frame) -> float:
+    try:
+        return datetime.fromisoformat(frame.saved.checkpoint["ts"]).timestamp()
+    except ValueError:
+        return math.inf
 
 
 def _before(saved: CheckpointTuple, namespace: str) -> Sequence[str] | None:

@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
-from changeover.contracts.waiting import answered, finished_calls, leads_to, waiting_set
+from changeover.contracts.waiting import answered, finished_calls, gathered, leads_to, waiting_set
 from changeover.store.records import Waiting
 
 SENDS = "__pregel_tasks"
@@ -46,6 +46,7 @@ async def situation_of(
     leads: dict[str, tuple[str, ...]] = {}
     sends: dict[str, list[Any]] = {}
     calls: dict[str, int] = {}
+    joined: dict[str, dict[str, tuple[str, ...]]] = {}
     for state in _states(snapshot):
         where = state.config["configurable"]
         namespace = str(where.get("checkpoint_ns", ""))
@@ -57,7 +58,8 @@ async def situation_of(
         leads |= leads_to(writes)
         calls[namespace] = finished_calls(writes, [task.id for task in state.tasks])
         sends[namespace] = list(saved.checkpoint["channel_values"].get(SENDS) or ())
-    found = waiting_set(snapshot, resumes, contract=contract, sends=sends, calls=calls, leads=leads)
+        joined[namespace] = gathered(saved.checkpoint["channel_values"])
+    found = waiting_set(snapshot, resumes, contract=contract, sends=sends, calls=calls, leads=leads, joined=joined)
     return Situation(waiting, found.format())
 
 

@@ -27,6 +27,7 @@ class BatchProgress:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     busy: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    sources: dict[str, list[str]] = field(default_factory=dict)  # versions that items come from, by graph
 
     @property
     def done(self) -> int:
@@ -50,6 +51,7 @@ class BatchProgress:
             "cursor": {"graph": self.graph, "after": self.after},
             "put_off": list(self.busy),
             "threads": self.tally.to_json(),
+            "sources": self.sources,
         }
 
     @classmethod
@@ -60,6 +62,7 @@ class BatchProgress:
         progress = cls(told["total"], told["cursor"]["graph"], told["cursor"]["after"])
         progress.counts = {fate: told[fate] for fate in COUNTED}
         progress.busy = list(told["put_off"])
+        progress.sources = dict(told.get("sources") or {})
         for fate, counted in told["threads"].items():
             for each in counted["reasons"]:
                 progress.tally.add(fate, each["reason"], each["hint"], each["count"], each["ids"][:LISTED])

@@ -23,7 +23,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, Unavailable
+from changeover.migrations.items import Items, ItemsMoved
 from changeover.migrations.moving import Fated, Moving
+from changeover.rollout.batch_items import move_items
 from changeover.rollout.batch_progress import BatchProgress
 from changeover.store.landings import Sight
 from changeover.store.opening import Store
@@ -43,9 +45,10 @@ RETRY_S = 0.5  # after the database was away
 class Batches:
     """The batches of this process. `begin` returns once one is written down; `close` leaves it to be gone on with."""
 
-    def __init__(self, store: Store, moving: Moving) -> None:
+    def __init__(self, store: Store, moving: Moving, items: Items) -> None:
         self._store = store
         self._moving = moving
+        self._items = items
         self._turn = asyncio.Lock()  # one at a time: another would move the same threads
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.stops = False
@@ -124,10 +127,11 @@ class Batches:
         progress = BatchProgress.of(operation.progress)
         try:
             async with self._turn:
-                await self._work(operation, progress)
+                items = await self._work(operation, progress)
             told = {"operation": operation.id, "to": operation.request["to"], **progress.counts}
             await self._store.journal.add_event("threads_migrated", dry_run=operation.request["dry_run"], **told)
-            await self._store.journal.end(operation.id, "done", _result(operation, progress))
+            result = {**_result(operation, progress), "items": items.to_json()}
+            await self._store.journal.end(operation.id, "done", result)
         except Unavailable:
             log.info("operation_left", extra={"operation": operation.id, "reason": "the server stops"})
         except ChangeoverError as error:
@@ -138,23 +142,33 @@ class Batches:
             result = {**_result(operation, progress), "error": f"{type(error).__name__}: {error}"[:2000]}
             await self._store.journal.end(operation.id, "failed", result)
 
-    async def _work(self, operation: Operation, progress: BatchProgress) -> None:
+    async def _work(self, operation: Operation, progress: BatchProgress) -> ItemsMoved:
+        """Threads first, then the items that they share, unless it is about threads that somebody named."""
         request = operation.request
         target = await self._store.versions.get(request["to"])
         if request["threads"]:
             work = await self._about(operation, target, [])
             await self._named(work, request["threads"], progress)
-        else:
-            graphs = sorted(request["graphs"] or target.graphs)
-            found = await self._store.plans.threads(dict.fromkeys(graphs, target.id), listed=1)
-            work = await self._about(operation, target, found)
-            found = [one for one in found if work.concerns(one.group.version, one.group.saved_version)]
-            progress.total = progress.total or sum(one.group.count for one in found)
-            for graph in graphs:
-                if graph >= progress.graph:
-                    saved_by = sorted({one.group.saved_version for one in found if one.group.graph == graph})
-                    await self._graph(work, graph, saved_by, progress)
+            await self._once_more(work, progress)
+            return ItemsMoved()
+        graphs = sorted(request["graphs"] or target.graphs)
+        found = await self._store.plans.threads(dict.fromkeys(graphs, target.id), listed=1)
+        work = await self._about(operation, target, found)
+        found = [one for one in found if work.concerns(one.group.version, one.group.saved_version)]
+        progress.total = progress.total or sum(one.group.count for one in found)
+        if not progress.sources:  # written down before a thread moves: afterwards none tells where it was
+            progress.sources = _sources(graphs, request["from"], found)
+            await self._note(work, progress)
+        for graph in graphs:
+            if graph >= progress.graph:
+                saved_by = sorted({one.group.saved_version for one in found if one.group.graph == graph})
+                await self._graph(work, graph, saved_by, progress)
         await self._once_more(work, progress)
+        known = await self._store.versions.known({version for each in progress.sources.values() for version in each})
+        sources = {
+            graph: [known[VersionId(one)] for one in each if one in known] for graph, each in progress.sources.items()
+        }
+        return await self._patiently(partial(move_items, self._items, target, sources, dry_run=work.dry_run))
 
     async def _about(self, operation: Operation, target: Version, found: Sequence[PlannedThreads]) -> _Work:
         request = operation.request
@@ -276,6 +290,15 @@ class _Work:
 
     def _is_there(self, thread: Thread) -> bool:
         return thread.version == self.to and thread.saved_by is None
+
+
+def _sources(graphs: Sequence[str], from_: str | None, found: Sequence[PlannedThreads]) -> dict[str, list[str]]:
+    """The versions that a batch comes from, by graph: the one that was named, else those that threads are on."""
+    if from_ is not None:
+        return {graph: [from_] for graph in graphs}
+    return {
+        graph: sorted({str(one.group.saved_version) for one in found if one.group.graph == graph}) for graph in graphs
+    }
 
 
 def _result(operation: Operation, progress: BatchProgress) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, PreconditionFailed, TimedOut, Unavailable
+from changeover.migrations.items import Items
 from changeover.migrations.moving import Moving
 from changeover.rollout.batches import KIND as MIGRATION
 from changeover.rollout.batches import Batches
@@ -137,9 +138,10 @@ class Rollout:
         moved: Callable[[Routing], None],
         give_turns: Callable[[], Awaitable[None]],
         moving: Moving,
+        items: Items,
     ) -> None:
         self.planning = Planning(store, load)
-        self.batches = Batches(store, moving)
+        self.batches = Batches(store, moving, items)
         self._store = store
         self._settings = settings
         self._load = load

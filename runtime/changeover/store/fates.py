@@ -99,8 +99,8 @@ def move_back(
         "UPDATE threads SET version = ?, saved_by = ?, reason = ?, updated_at = ? WHERE id = ?",
         [(target, saved_by, reason, now, id_) for target, saved_by, id_ in moves],
     )
-    for target, _, id_ in moves:
-        rows.add_event(connection, now, "thread_moved", thread_id=id_, reason=reason, **{"from": left, "to": target})
+    told = [{"thread_id": id_, "reason": reason, "from": left, "to": target} for target, _, id_ in moves]
+    rows.add_events(connection, now, "thread_moved", told)
     rows.settle(connection, left, now)
     return len(moves), [id_ for _, _, id_ in moves[:listed]]
 

@@ -13,7 +13,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from changeover.errors import Conflict
 from changeover.store.connection import Connection, Row, is_sqlite
@@ -22,6 +22,8 @@ from changeover.store.database import Database
 SQLITE_LIVE = "s.expires_at IS NULL OR s.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now')"
 POSTGRES_LIVE = "s.expires_at IS NULL OR s.expires_at > now()"
 MARK = " WHERE graph = ? AND prefix = ? AND key = ? AND step = ?"
+
+Became = Literal["moved", "gone", "failed", "changed", "elsewhere"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,9 @@ class ItemRows:
         """The next items of a pass. Those that are gone meanwhile, or whose time is over, come without text."""
         return await self._database.read(lambda connection: _due(connection, way, limit, self._has_index))
 
-    def settle(self, way: Pass, moved: Sequence[MovedItem]) -> asyncio.Future[int]:
-        """Write items and their marks. Returns how many were changed meanwhile: their turn is still to come."""
-        return self._database.write(lambda connection: sum(not _settle(connection, way, one) for one in moved))
+    def settle(self, way: Pass, moved: Sequence[MovedItem]) -> asyncio.Future[Sequence[Became]]:
+        """Write items and their marks, in one transaction. `changed`: by somebody else, its turn is still to come."""
+        return self._database.write(lambda connection: [_settle(connection, way, one) for one in moved])
 
     def end(self, way: Pass) -> asyncio.Future[None]:
         def job(connection: Connection) -> None:
@@ -202,27 +204,27 @@ def _due(connection: Connection, way: Pass, limit: int, has_index: bool) -> Sequ
     ]
 
 
-def _settle(connection: Connection, way: Pass, moved: MovedItem) -> bool:
+def _settle(connection: Connection, way: Pass, moved: MovedItem) -> Became:
     item = moved.item
     mark = (way.graph, item.prefix, item.key, way.step)
     found = connection.execute(f"SELECT due FROM moved_items{MARK}", mark).fetchone()
     if found is None or not found["due"]:
-        return True  # somebody else did
+        return "elsewhere"
     if not item.text:
         connection.execute(f"DELETE FROM moved_items{MARK}", mark)
-        return True
+        return "gone"
     if moved.reason:
         connection.execute(f"UPDATE moved_items SET due = 0, reason = ?{MARK}", (moved.reason, *mark))
-        return True
+        return "failed"
     if not _write(connection, item, moved.text):
-        return False
+        return "changed"
     if moved.vectors is not None:
         _write_vectors(connection, item, moved.vectors)
     connection.execute(
         f"UPDATE moved_items SET due = 0, is_new = ?, kept = ?, reason = ''{MARK}",
         (int(way.forward), None if moved.kept is None else json.dumps(moved.kept), *mark),
     )
-    return True
+    return "moved"
 
 
 def _write(connection: Connection, item: DueItem, text: str) -> bool:
@@ -252,4 +254,4 @@ def _below(prefix: str) -> tuple[str, tuple[Any, ...]]:
     if not prefix:
         return "1 = 1", ()
     within = f"{prefix}."
-    return "(prefix = ? OR substr(prefix, 1, ?) = ?)", (prefix, len(within), within)
+    return f"(prefix = ? OR substr(prefix, 1, {len(within)}) = ?)", (prefix, within)

@@ -14,15 +14,17 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from changeover.errors import RunLost
 from changeover.store import rows
+from changeover.store.acceptance import Unchanging
 from changeover.store.connection import Connection, Row
 from changeover.store.database import Database
-from changeover.store.records import Run, Thread, VersionId, Waiting
+from changeover.store.inserts import Inserts
+from changeover.store.records import Run, Thread, VersionId, Waiting, thread_policy
 from changeover.store.thread_edits import Also, Mark, is_after
-from changeover.store.thread_rows import BUSY, pinned, status_of
+from changeover.store.thread_rows import BUSY, status_of
 
 Landed = Literal["landed", "moved", "busy"]
 SIGHTS = (
@@ -75,14 +77,7 @@ class Landings:
 
     async def sights(self, ids: Sequence[str]) -> Sequence[Sight]:
         """These threads as they are, by id; those that are not there are left out."""
-
-        def job(connection: Connection) -> Sequence[Sight]:
-            found = connection.execute(
-                f"{SIGHTS} WHERE t.id IN (SELECT value FROM json_each(?)) ORDER BY t.id", (json.dumps(list(ids)),)
-            )
-            return [_sight(row) for row in found]
-
-        return await self._database.read(job)
+        return await self._database.read(lambda connection: _sights(connection, ids))
 
     async def page(self, graph: str, saved_by: Sequence[str], *, limit: int = 500, after: str = "") -> Sequence[Sight]:
         """Threads of a graph whose state has the contract of one of these versions, by id from `after` on."""
@@ -101,7 +96,7 @@ class Landings:
     def land(self, landings: Sequence[RestingLanding]) -> asyncio.Future[Sequence[Landed]]:
         """Land many threads in one transaction, each by itself: `busy` and `moved` ones are as they were."""
         now = self._clock()
-        return self._database.write(lambda connection: [land_resting(connection, one, now) for one in landings])
+        return self._database.write(lambda connection: land_resting(connection, landings, now))
 
     async def current_interrupts(self, thread_id: str, ids: Sequence[str]) -> Mapping[str, str]:
         """The ids that questions have now which were known by these ones; those that did not change are left out."""
@@ -143,42 +138,65 @@ def settle_down(
     if landing.tasks and run.answered:
         answered = [landing.tasks.get(task, task) for task in run.answered]
         connection.execute("UPDATE runs SET answered = ? WHERE id = ?", (rows.dumps(answered), run.id))
-    _note(connection, before, landing, to, now, run_id=run.id, handover=handover)
+    _rename_questions(connection, [(before.id, landing.interrupts)])
+    told = _told(before, landing, to, run_id=run.id, handover=handover)
+    rows.add_events(connection, now, "thread_migrated", [told])
 
 
-def land_resting(connection: Connection, resting: RestingLanding, now: float) -> Landed:
-    row = connection.execute(f"{SIGHTS} WHERE t.id = ?", (resting.sight.thread.id,)).fetchone()
-    if row is None:
-        return "moved"
-    sight = _sight(row)
-    if sight.is_busy:
-        return "busy"
-    if sight.mark != resting.sight.mark:
-        return "moved"
-    before, landing, to = sight.thread, resting.landing, resting.to
-    landing.write(connection)
-    waiting = _waiting(before, landing)
-    connection.execute(
-        "UPDATE threads SET version = ?, saved_by = NULL, waits = ?, waiting = ?, status = ?, reason = ?,"
-        " updated_at = ? WHERE id = ?",
-        (
-            to,
-            _waits(before, landing),
-            waiting,
-            status_of(waiting),
-            resting.reason,
-            max(now, is_after(before.updated_at)),
-            before.id,
-        ),
+def land_resting(connection: Connection, landings: Sequence[RestingLanding], now: float) -> list[Landed]:
+    """Land threads that no run has. What is alike for all of them is written at once."""
+    found = {sight.thread.id: sight for sight in _sights(connection, [one.sight.thread.id for one in landings])}
+    results: list[Landed] = []
+    landed: list[RestingLanding] = []
+    inserts = Inserts(connection)
+    for resting in landings:
+        sight = found.pop(resting.sight.thread.id, None)
+        if sight is None or sight.mark != resting.sight.mark:
+            results.append("busy" if sight is not None and sight.is_busy else "moved")
+        elif sight.is_busy:
+            results.append("busy")
+        else:
+            resting.landing.write(inserts)
+            landed.append(resting)
+            results.append("landed")
+    inserts.flush()
+    _bind(connection, landed, now)
+    _rename_questions(connection, [(one.sight.thread.id, one.landing.interrupts) for one in landed])
+    moves = [one for one in landed if one.sight.thread.version != one.to]
+    rows.add_events(
+        connection, now, "thread_migrated", [_told(one.sight.thread, one.landing, one.to) for one in landed]
     )
-    holds = waiting if waiting in ("interrupt", "breakpoint") else pinned(connection, before.id, now)
-    connection.execute("UPDATE threads SET holds = ? WHERE id = ?", (holds, before.id))
-    _note(connection, before, landing, to, now)
-    if before.version is not None and before.version != to:
-        moved = {"from": before.version, "to": to}
-        rows.add_event(connection, now, "thread_moved", thread_id=before.id, reason=resting.reason, **moved)
-        rows.settle(connection, before.version, now)
-    return "landed"
+    rows.add_events(
+        connection,
+        now,
+        "thread_moved",
+        [
+            {"thread_id": thread.id, "reason": one.reason, "from": thread.version, "to": one.to}
+            for one, thread in ((one, one.sight.thread) for one in moves)
+        ],
+    )
+    for version in {one.sight.thread.version for one in moves} - {None}:
+        rows.settle(connection, str(version), now)
+    return results
+
+
+def _bind(connection: Connection, landed: Sequence[RestingLanding], now: float) -> None:
+    """The rows of threads that have landed. A hold is written by an update, which wakes a version that was drained."""
+    routing, known = rows.head_of_routing(connection), Unchanging()
+    written = []
+    for one in landed:
+        before, waiting = one.sight.thread, _waiting(one.sight.thread, one.landing)
+        graph = known.graph(connection, one.to, before.graph or "")
+        is_pinned = thread_policy(before, routing, graph, now) == "pinned"
+        holds = waiting if waiting in ("interrupt", "breakpoint") else "pinned" if is_pinned else None
+        at = max(now, is_after(before.updated_at))
+        waits = _waits(before, one.landing)
+        written.append((one.to, waits, waiting, holds, status_of(waiting), one.reason, at, before.id))
+    connection.executemany(
+        "UPDATE threads SET version = ?, saved_by = NULL, waits = ?, waiting = ?, holds = ?, status = ?, reason = ?,"
+        " updated_at = ? WHERE id = ?",
+        written,
+    )
 
 
 def current_interrupts(connection: Connection, thread_id: str, ids: Sequence[str]) -> dict[str, str]:
@@ -192,6 +210,13 @@ def current_interrupts(connection: Connection, thread_id: str, ids: Sequence[str
 
 def lost(id_: str) -> RunLost:
     return RunLost(f"run {id_} was ended or taken over by somebody else")
+
+
+def _sights(connection: Connection, ids: Sequence[str]) -> list[Sight]:
+    found = connection.execute(
+        f"{SIGHTS} WHERE t.id IN (SELECT value FROM json_each(?)) ORDER BY t.id", (json.dumps(list(ids)),)
+    )
+    return [_sight(row) for row in found.fetchall()]
 
 
 def _sight(row: Row) -> Sight:
@@ -216,34 +241,20 @@ def _waits(before: Thread, landing: Landing) -> str | None:
     return landing.waits if _waiting(before, landing) is not None else None
 
 
-def _note(
-    connection: Connection,
-    before: Thread,
-    landing: Landing,
-    to: VersionId,
-    now: float,
-    run_id: str | None = None,
-    *,
-    handover: bool = False,
-) -> None:
-    """Which questions have other ids now, and the event. A question that moves again is found by its first id too."""
-    moved = [(old, new) for old, new in landing.interrupts.items() if old != new]
+def _rename_questions(connection: Connection, renamed: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+    """Which questions have other ids now. One that moves again is found by its first id too."""
+    moved = [(thread, old, new) for thread, ids in renamed for old, new in ids.items() if old != new]
     connection.executemany(
         "UPDATE moved_interrupts SET new_id = ? WHERE thread_id = ? AND new_id = ?",
-        [(new, before.id, old) for old, new in moved],
+        [(new, thread, old) for thread, old, new in moved],
     )
     connection.executemany(
         "INSERT INTO moved_interrupts (thread_id, old_id, new_id) VALUES (?, ?, ?)"
         " ON CONFLICT (thread_id, old_id) DO UPDATE SET new_id = excluded.new_id",
-        [(before.id, old, new) for old, new in moved],
+        moved,
     )
-    rows.add_event(
-        connection,
-        now,
-        "thread_migrated",
-        thread_id=before.id,
-        run_id=run_id,
-        steps=list(landing.steps),
-        handover=handover,
-        **{"from": before.saved_version, "to": to},
-    )
+
+
+def _told(before: Thread, landing: Landing, to: VersionId, **of_run: Any) -> dict[str, Any]:
+    told = {"run_id": None, "handover": False, **of_run, "from": before.saved_version, "to": to}
+    return {"thread_id": before.id, "steps": list(landing.steps), **told}

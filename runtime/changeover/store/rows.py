@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from changeover.store.connection import Connection, Row
@@ -163,6 +163,14 @@ def add_event(connection: Connection, at: float, type_: str, **data: Any) -> Non
     connection.execute(
         "INSERT INTO events (at, type, data, thread_id) VALUES (?, ?, ?, ?)",
         (at, type_, dumps(data), data.get("thread_id")),
+    )
+
+
+def add_events(connection: Connection, at: float, type_: str, told: Sequence[Mapping[str, Any]]) -> None:
+    """Many of one type at once."""
+    connection.executemany(
+        "INSERT INTO events (at, type, data, thread_id) VALUES (?, ?, ?, ?)",
+        [(at, type_, dumps(dict(data)), data.get("thread_id")) for data in told],
     )
 
 
