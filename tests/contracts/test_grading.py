@@ -235,14 +235,17 @@ def calls_a_task(given: Any) -> Any:
     return {"note": str(fetch(1).result()) + interrupt("first")}
 
 
-def test_results_of_tasks_inside_a_node_are_not_moved() -> None:
+def test_results_of_tasks_inside_a_node_move_with_it() -> None:
     old, new = graph(ask=calls_a_task), graph(ask=calls_a_task, more=plain)
     assert verdict(old, old, asked("ask", calls=1)) == "compatible"
-    assert verdict(old, new, asked("ask", calls=1)) == "stays"
+    assert verdict(old, new, asked("ask", calls=1)) == "compatible"
     assert verdict(old, new, asked("ask")) == "compatible"
+    renamed = graph(tell=calls_a_task)
+    assert verdict(old, renamed, asked("ask", calls=1)) == "stays"
+    assert verdict(old, renamed, asked("ask", calls=1), nodes={"rename": {"ask": "tell"}}) == "migrates"
 
 
-def test_a_graph_called_from_code_moves_only_if_it_is_the_same() -> None:
+def test_what_waits_in_a_graph_that_is_called_from_code_moves_as_in_any_other() -> None:
     def calling(inner: Any) -> Any:
         compiled = inner.compile()
 
@@ -254,8 +257,10 @@ def test_a_graph_called_from_code_moves_only_if_it_is_the_same() -> None:
     old, same = graph(desk=calling(graph(ask=ask))), graph(desk=calling(graph(ask=ask)), more=plain)
     assert verdict(old, same, inside("desk", asked("ask"))) == "compatible"
     changed = graph(desk=calling(graph(ask=ask, more=plain)))
-    assert verdict(old, changed, inside("desk", asked("ask"))) == "stays"
-    assert verdict(old, changed) == "compatible"
+    assert verdict(old, changed, inside("desk", asked("ask"))) == "compatible"
+    gone = graph(desk=calling(graph(tell=ask)))
+    assert verdict(old, gone, inside("desk", asked("ask"))) == "stays"
+    assert verdict(old, gone, inside("desk", asked("ask")), nodes={"rename": {"desk/ask": "tell"}}) == "migrates"
 
 
 def test_nodes_that_steps_move_out_of_a_subgraph_may_leave_it_behind() -> None:
