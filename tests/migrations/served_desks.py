@@ -185,9 +185,14 @@ async def served(folder: Path, files: Mapping[str, str], **settings: Any) -> Asy
     manager = GraphVersionManager.open(folder, port=0, watch_quiet_s="20ms", **settings)
     task = asyncio.create_task(serve(manager, said.put_nowait, stop))
     try:
-        text = await asyncio.wait_for(said.get(), DEADLINE_S)
-        while " at http" not in text:
-            text = await asyncio.wait_for(said.get(), DEADLINE_S)
+        text = ""
+        while " at http" not in text:  # what is wrong with the folder comes first
+            heard = asyncio.create_task(said.get())
+            await asyncio.wait({task, heard}, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+            if not heard.done():
+                heard.cancel()
+                await task  # raises why it ended
+            text = heard.result()
         url = text.rsplit(" at ", 1)[1]
         async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as http:
             yield Desk(folder, http, get_client(url=url))

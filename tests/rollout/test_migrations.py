@@ -50,6 +50,20 @@ async def test_threads_move_with_what_waits_on_them(manager: GraphVersionManager
     assert result(await manager.migrate("two", "one"))["total"] == 0
 
 
+async def test_plans_and_batches_on_postgres(project: Any, postgres_url: str) -> None:
+    folder = project({"agents.yaml": "agents: {}\n"})
+    async with GraphVersionManager.open(folder, postgres_url) as manager:
+        await opened(manager, asks=False)
+        with pytest.raises(Conflict) as refused:
+            await manager.switch("two", threads="eager")
+        assert refused.value.code == "would-break-threads"
+        await manager.set_thread_policy("waits", "eager")
+        assert (await manager.plan("two"))["threads"] == {"migrates": 1, "refused": 1}
+        told = result(await manager.migrate("two", "one"))
+        assert (told["moved"], told["threads"]["stays"]["ids"]) == (1, ["waits"])
+        assert (await manager.plan("two"))["threads"] == {"refused": 1}
+
+
 async def test_back_and_forth(manager: GraphVersionManager) -> None:
     await opened(manager)
     await manager.migrate("two")

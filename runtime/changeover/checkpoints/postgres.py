@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from psycopg_pool import AsyncConnectionPool
 from changeover.checkpoints.fence import NO_TASK, answers_in
 from changeover.checkpoints.order import Order
 from changeover.checkpoints.pool import open_pool, setting_up, while_lost
-from changeover.checkpoints.saver import OwnSaver, place_config
+from changeover.checkpoints.saver import Head, OwnSaver, place_config
 from changeover.checkpoints.tables import Job, Key, Tables
 from changeover.store.connection import Connection
 from changeover.store.database import Database
@@ -51,6 +52,10 @@ PUT_BLOBS = (
 )
 BLOB = "(?, ?, ?, ?, ?, ?)"
 AT_ONCE = 16  # rows in one statement: each number of them is a statement of its own to be planned
+NEWEST = (
+    "WHERE (thread_id, checkpoint_ns, checkpoint_id) IN (SELECT thread_id, checkpoint_ns, max(checkpoint_id)"
+    " FROM checkpoints WHERE checkpoint_ns = '' AND thread_id IN ({ids}) GROUP BY thread_id, checkpoint_ns)"
+)
 SURROGATE = re.compile("[\ud800-\udfff]")
 UNUSED_BLOBS = """
     DELETE FROM checkpoint_blobs WHERE thread_id = ? AND checkpoint_ns = ? AND (channel, version) NOT IN (
@@ -203,6 +208,13 @@ class PostgresSaver(OwnSaver, AsyncPostgresSaver):
         found = await self._read(where + which, (thread_id, namespace, wanted) if wanted else (thread_id, namespace))
         return found[0] if found else None
 
+    async def heads(self, thread_ids: Sequence[str]) -> Mapping[str, Head]:
+        if not thread_ids:
+            return {}
+        where = NEWEST.format(ids=", ".join("?" * len(thread_ids)))
+        found = await self._rows(where, tuple(thread_ids))
+        return {row["thread_id"]: partial(self._tuple, row, sends) for row, sends in found}
+
     async def alist(
         self,
         config: RunnableConfig | None,
@@ -226,11 +238,14 @@ class PostgresSaver(OwnSaver, AsyncPostgresSaver):
         return await while_lost(lambda: stock(config=config, channels=channels))
 
     async def _read(self, where: str, parameters: Sequence[Any]) -> list[CheckpointTuple]:
+        return [self._tuple(row, sends) for row, sends in await self._rows(where, parameters)]
+
+    async def _rows(self, where: str, parameters: Sequence[Any]) -> list[tuple[Mapping[str, Any], Any]]:
         def job(connection: Connection) -> list[tuple[Mapping[str, Any], Any]]:
             rows = [dict(row) for row in connection.execute(SELECT_SQL + where, parameters).fetchall()]
             return [(row, _sends_of_old(connection, row)) for row in rows]
 
-        return [self._tuple(row, sends) for row, sends in await self._database.read(job, small=True)]
+        return await self._database.read(job, small=True)
 
     def _tuple(self, row: Mapping[str, Any], sends: Any) -> CheckpointTuple:
         checkpoint, blobs = row["checkpoint"], list(row["channel_values"] or [])

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, ChannelVersions, Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+)
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from changeover.checkpoints.fence import FENCE, before_checkpoint, before_writes
@@ -23,6 +29,7 @@ from changeover.errors import InvalidRequest
 from changeover.store.connection import Connection
 
 S = TypeVar("S", bound=BaseCheckpointSaver[Any])
+Head = Callable[[], CheckpointTuple]
 
 
 class OwnSaver(BaseCheckpointSaver[Any]):
@@ -33,6 +40,10 @@ class OwnSaver(BaseCheckpointSaver[Any]):
 
     def save(self, job: Job) -> asyncio.Future[None]:
         """Do the job in a transaction of its own, or of a batch."""
+        raise NotImplementedError
+
+    async def heads(self, thread_ids: Sequence[str]) -> Mapping[str, Head]:
+        """The newest state of each of these threads that has one, asked for at once and decoded when it is called."""
         raise NotImplementedError
 
     # --- jobs ------------------------------------------------------------------------------------

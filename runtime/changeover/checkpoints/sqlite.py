@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.checkpoint.sqlite.utils import load_pending_writes, pending_writes_sql, search_where
 
 from changeover.checkpoints.order import Order
-from changeover.checkpoints.saver import OwnSaver, place_config
+from changeover.checkpoints.saver import Head, OwnSaver, place_config
 from changeover.checkpoints.saver import bound_to as bound_to
 from changeover.checkpoints.tables import Job, Tables
 from changeover.errors import InvalidRequest
@@ -122,6 +123,14 @@ class SqliteSaver(OwnSaver, AsyncSqliteSaver):
         head, writes = found
         read = _checkpoint_tuple(self.serde, (thread_id, namespace, *head), writes)
         return read._replace(config=config) if wanted else read
+
+    async def heads(self, thread_ids: Sequence[str]) -> Mapping[str, Head]:
+        def job(connection: Connection) -> list[tuple[tuple[Any, ...], list[Any]]]:
+            found = [(id_, _head(connection, id_, "", None)) for id_ in thread_ids]
+            return [((id_, "", *head), _writes(connection, id_, "", head[0])) for id_, head in found if head]
+
+        read = await self._database.read(job)
+        return {row[0]: partial(_checkpoint_tuple, self.serde, row, writes) for row, writes in read}
 
     async def alist(
         self,

@@ -113,7 +113,7 @@ def _pair(comparison: Comparison, path: str, place: Place, old: Json, new: Json)
         return
     yield from _form_differs(path, old, new)
     yield from _deferred(path, old, new)
-    yield from _leads_differ(comparison, path, old, new)
+    yield from _leads_differ(comparison, path, place, old, new)
     yield from questions_differ(comparison, path, place.path, old, new)
     yield from node_calls_differ(comparison, path, old, new)
     if bool(old.get("handler")) != bool(new.get("handler")):
@@ -121,22 +121,23 @@ def _pair(comparison: Comparison, path: str, place: Place, old: Json, new: Json)
         yield Difference("handler-changed", path, "safe", reason, rewrites=False)
 
 
-def _leads_differ(comparison: Comparison, path: str, old: Json, new: Json) -> Iterator[Difference]:
+def _leads_differ(comparison: Comparison, path: str, place: Place, old: Json, new: Json) -> Iterator[Difference]:
     """Where a finished task leads to is written: it would not go where the newer edges lead."""
     was, now = old.get("leads"), new.get("leads")
-    if was is None or now is None or _led(comparison, above(path), was, now) == set(now):
+    if was is None or now is None or place.kind == "moved":
+        return
+    led = _led(comparison, above(path), above(place.path), was, now)
+    if led == set(now):
         return
     reason = f"'{path}' leads to {_targets(now)} now and not to {_targets(was)}"
     hint = "let the thread finish this turn first"
-    left = _led(comparison, above(path), was, now) - set(now)
-    target = comparison.level(above(path)) or ""
-    touches = Touches(
-        "finished", path, nodes=tuple(sorted(n for n in left if below(target, n) in comparison.new.nodes))
-    )
+    level = above(place.path)
+    still_there = [name for name in led - set(now) if below(level, name) in comparison.new.nodes]
+    touches = Touches("finished", path, nodes=tuple(sorted(still_there)))
     yield Difference("edges-changed", path, "safe", reason, hint, touches=touches, rewrites=False)
 
 
-def _led(comparison: Comparison, level: str, was: list[str], now: list[str]) -> set[str]:
+def _led(comparison: Comparison, level: str, new_level: str, was: list[str], now: list[str]) -> set[str]:
     """Where the older edges lead by the newer names; to the first part of a node that was split."""
     found: set[str] = set()
     for target in was:
@@ -147,8 +148,8 @@ def _led(comparison: Comparison, level: str, was: list[str], now: list[str]) -> 
             found.update(leaf(part) for part in place.into if leaf(part) in now)
         elif place.kind == "removed":
             found.update(name for name in (leaf(place.path),) if name in now)
-        else:
-            found.add(leaf(place.path) if above(place.path) == level else place.path.split("/")[-2])
+        elif not new_level or place.path.startswith(f"{new_level}/"):  # the node itself, or what it is inside of
+            found.add(place.path.removeprefix(f"{new_level}/").partition("/")[0])
     return found
 
 

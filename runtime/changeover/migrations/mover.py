@@ -23,7 +23,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from changeover.build.deadline import DeadlinePassed, run_in_thread
 from changeover.build.loaded import LoadedGraph, LoadedVersion
 from changeover.build.loader import Loader
-from changeover.checkpoints.saver import bound_to
+from changeover.checkpoints.saver import Head, OwnSaver, bound_to
 from changeover.checkpoints.serializer import ModuleNames
 from changeover.contracts.chain import Chain, Move, chain_of
 from changeover.contracts.grading import Grading, Level
@@ -94,7 +94,12 @@ class Mover:
         """The names of the steps that are done or undone, in order."""
         return [directed.step.title for directed in self.moves]
 
-    async def move(self, thread_id: str, checkpoint_id: str | None = None) -> Landed | None:
+    async def heads(self, thread_ids: Sequence[str]) -> Mapping[str, Head]:
+        """The newest states of many threads, read at once where that can be: `head` of `move`."""
+        saver = self.older.graph.runnable.checkpointer
+        return await saver.heads(thread_ids) if isinstance(saver, OwnSaver) else {}
+
+    async def move(self, thread_id: str, checkpoint_id: str | None = None, head: Head | None = None) -> Landed | None:
         """The thread's newest state, or an older one to go on from, as the newer version has it; None if it has none.
 
         Raises `NotMovable`.
@@ -107,7 +112,7 @@ class Mover:
             newer = await stack.enter_async_context(self.newer.graph.opened(where, "threads.read"))
             saver = older.checkpointer
             assert isinstance(saver, BaseCheckpointSaver)
-            root = await read_thread(older, saver, thread_id, self.older.contract, checkpoint_id)
+            root = await read_thread(older, saver, thread_id, self.older.contract, checkpoint_id, head)
             if root is None or self._has_landed(root):
                 return None
             await self._rewrite(root)

@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from changeover.checkpoints import whole
+from changeover.checkpoints.saver import Head
 from changeover.contracts.grading import Grade
 from changeover.errors import ChangeoverError, Conflict, NotFound
 from changeover.migrations.landing import TAG, Landed
@@ -28,7 +29,7 @@ from changeover.store.records import Run, Thread, VersionId
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 4  # threads that are prepared at the same time
+AT_ONCE = 2  # threads that are prepared at the same time: one works while another waits for the database
 ATTEMPTS = 10  # moves that meet somebody who changes the thread; each time they are made again
 
 Fate = Literal["moved", "current", "stays", "busy", "failed"]
@@ -139,22 +140,26 @@ class Moving:
             assert graph is not None
             try:
                 async with self._movers.between(graph, writer, to) as mover:
+                    heads = await mover.heads([sight.thread.id for sight in own if not sight.is_busy])
                     slots = asyncio.Semaphore(AT_ONCE)
-                    found += await asyncio.gather(*(self._prepared(mover, sight, to, reason, slots) for sight in own))
+                    found += await asyncio.gather(
+                        *(self._prepared(mover, sight, heads.get(sight.thread.id), to, reason, slots) for sight in own)
+                    )
             except ChangeoverError as error:
                 found += [Fated(sight.thread.id, "stays", error.message, error.hint, error.code) for sight in own]
         return found
 
     async def _prepared(
-        self, mover: Mover, sight: Sight, to: VersionId, reason: str, slots: asyncio.Semaphore
+        self, mover: Mover, sight: Sight, head: Head | None, to: VersionId, reason: str, slots: asyncio.Semaphore
     ) -> RestingLanding | Fated:
         thread = sight.thread
         if sight.is_busy:
             return Fated(thread.id, "busy", "a run has it")
         try:
             async with slots:
+                await asyncio.sleep(0)  # runs of this process come first
                 await self._demand_movable(mover, thread)
-                return RestingLanding(sight, to, await self._landing(mover, thread.id), reason)
+                return RestingLanding(sight, to, await self._landing(mover, thread.id, head), reason)
         except ChangeoverError as error:
             return Fated(thread.id, "stays", error.message, error.hint, error.code)
         except Exception as error:  # border: code of the project takes part
@@ -180,11 +185,11 @@ class Moving:
             assert isinstance(saver, BaseCheckpointSaver)
             return (await situation(graph, saver, where, mover.older.contract)).waits or "[]"
 
-    async def _landing(self, mover: Mover, thread_id: str) -> Landing:
+    async def _landing(self, mover: Mover, thread_id: str, head: Head | None = None) -> Landing:
         grading = mover.grading
         if grading.blocked is None and not mover.moves and not grading.rewrites:
             return Landing(_nothing)
-        landed = await mover.move(thread_id)
+        landed = await mover.move(thread_id, head=head)
         return await self._stored(landed, mover) if landed is not None else Landing(_nothing)
 
     async def _stored(self, landed: Landed, mover: Mover) -> Landing:

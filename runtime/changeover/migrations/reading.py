@@ -15,6 +15,7 @@ from langgraph.pregel import Pregel
 from langgraph.pregel._checkpoint import LATEST_VERSION
 from langgraph.types import StateSnapshot
 
+from changeover.checkpoints.saver import Head
 from changeover.checkpoints.staging import changes_state, copied
 from changeover.errors import ChangeoverError, Conflict
 from changeover.migrations.calls import find_calls
@@ -39,18 +40,23 @@ class HeadsOf(BaseCheckpointSaver[Any]):
         super().__init__(serde=base.serde)
         self._base = base
         self._heads: dict[tuple[str, str, str | None], CheckpointTuple | None] = {}
+        self._read: dict[tuple[str, str, str | None], Head] = {}
+
+    def has_read(self, thread_id: str, head: Head) -> None:
+        """The newest checkpoint of the root, to be decoded by this."""
+        self._read[thread_id, "", None] = head
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         where = config["configurable"]
         key = (str(where["thread_id"]), where.get("checkpoint_ns", ""), where.get("checkpoint_id"))
         if key not in self._heads:
-            self._heads[key] = await self._base.aget_tuple(config)
+            read = self._read.get(key)
+            self._heads[key] = read() if read is not None else await self._base.aget_tuple(config)
         found = self._heads[key]
         if found is None:
             return None
         if changes_state(channel for _, channel, _ in found.pending_writes or ()):
             del self._heads[key]  # who reads it may change the values themselves
-            return found
         return found._replace(checkpoint=copied(found.checkpoint), pending_writes=list(found.pending_writes or []))
 
     async def aget_delta_channel_history(
@@ -71,12 +77,17 @@ async def read_thread(
     thread_id: str,
     contract: Mapping[str, Any],
     checkpoint_id: str | None = None,
+    head: Head | None = None,
 ) -> Frame | None:
     """The newest state of a thread, or an older one to go on from; None if there is none. Raises `NotMovable`.
 
-    Whoever goes on from an older state runs its step again: nothing that was written on it is taken along.
+    `head` is the newest one where it was read already. Whoever goes on from an older state runs its step again: nothing
+    that was written on it is taken along.
     """
-    reader = _Reader(HeadsOf(saver), thread_id)
+    heads = HeadsOf(saver)
+    if head is not None:
+        heads.has_read(thread_id, head)
+    reader = _Reader(heads, thread_id)
     if checkpoint_id is None:
         return await reader.frame(graph, contract, (), "")
     return await reader.older_frame(graph, contract, checkpoint_id)

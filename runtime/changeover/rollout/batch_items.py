@@ -41,5 +41,5 @@ def _in_order(sources: Collection[Version], target: Version) -> Sequence[Version
 
 
 def _not_gone(graph: str, source: VersionId, error: ChangeoverError) -> ItemsMoved:
-    reason = f"items do not move from {source}: {error.message}"
-    return ItemsMoved(failed=1, reasons=[{"graph": graph, "namespace": "", "key": "", "step": "", "reason": reason}])
+    reason = f"items do not move from {source} of '{graph}': {error.message}"
+    return ItemsMoved(failed=1, reasons=[{"namespace": "", "key": "", "step": "", "reason": reason}])

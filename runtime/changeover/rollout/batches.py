@@ -38,7 +38,6 @@ T = TypeVar("T")
 
 KIND = "migration"
 PAGE = 200
-AT_ONCE = 8  # threads of a page that are prepared at the same time, in as many transactions
 RETRY_S = 0.5  # after the database was away
 
 
@@ -213,13 +212,11 @@ class Batches:
         left = [fated for sight in sights if (fated := work.left_alone(sight, now)) is not None]
         alone = {fated.thread_id for fated in left}
         ready = [sight for sight in sights if sight.thread.id not in alone]
-        parts = [ready[n::AT_ONCE] for n in range(AT_ONCE)]
-        moved = await asyncio.gather(*(self._some(work, part) for part in parts if part))
-        fates = sorted([*left, *(fated for part in moved for fated in part)], key=lambda fated: fated.thread_id)
-        progress.note(fates, puts_off=puts_off)
+        moved = await self._moved(work, ready) if ready else []
+        progress.note(sorted([*left, *moved], key=lambda fated: fated.thread_id), puts_off=puts_off)
 
-    async def _some(self, work: _Work, sights: Sequence[Sight]) -> list[Fated]:
-        """Part of a page. After a loss of the database, threads that had moved are found where they were to go."""
+    async def _moved(self, work: _Work, sights: Sequence[Sight]) -> list[Fated]:
+        """What became of a page. After a loss of the database those that had moved are found where they were to go."""
         moved: list[Fated] = []
         while True:
             try:
