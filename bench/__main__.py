@@ -13,7 +13,7 @@ import sys
 
 from bench.table import Row, show, write
 
-NAMES = ("invoke", "wait", "streams", "edit", "switches", "rollout", "recovery", "holders", "memory")
+NAMES = ("invoke", "wait", "streams", "edit", "switches", "rollout", "recovery", "holders", "migrations", "memory")
 SOAK = "soak"  # has options of its own, and is run by name alone
 
 

@@ -96,9 +96,7 @@ class _Bench:
             await desks.copies(self.manager, f"lazy-{version}", ids)
         moved_ms, same_ms, more_ms = [], [], []
         for number in range(pairs + 2):
-            moved, same = [
-                await self._turn_ms(f"lazy-{version}-{number:04}") for version in (desks.OLDER, desks.NEWER)
-            ]
+            moved, same = [await self._turn_ms(f"lazy-{version}-{number:04}") for version in (desks.OLDER, desks.NEWER)]
             if number >= 2:  # warm-up
                 moved_ms.append(moved)
                 same_ms.append(same)
@@ -178,20 +176,29 @@ class _Bench:
     # --- how the cost grows ----------------------------------------------------------------------
 
     async def by_number(self, numbers: Sequence[int]) -> list[Row]:
-        return [await self._growth("resting", number, f"{number:,} threads of {MESSAGES} messages") for number in numbers]
+        return [
+            await self._growth("resting", number, f"{number:,} threads of {MESSAGES} messages") for number in numbers
+        ]
 
     async def by_length(self, lengths: Sequence[int], threads: int) -> list[Row]:
         rows = []
         for length in lengths:
             await desks.talk(self.manager, f"long-{length}", length, version=desks.OLDER, waits=True)
-            rows.append(await self._growth(f"long-{length}", threads, f"{threads} waiting threads of {length} messages"))
+            rows.append(
+                await self._growth(f"long-{length}", threads, f"{threads} waiting threads of {length} messages")
+            )
         return rows
 
     async def _growth(self, source: str, threads: int, what: str) -> Row:
         ours, plain = await self._moved(source, threads)
         ratio = plain.wall_s / ours.wall_s
-        told = [f"{cost.wall_s * 1000:.2f} ms a thread, {cost.processor_s * 1000:.2f} of the processor" for cost in (ours, plain)]
-        return Row(f"{self.name}: {what}", told[0], told[1], f"{ratio:.2f} times as many", numbers={"ours": ours.__dict__})
+        told = [
+            f"{cost.wall_s * 1000:.2f} ms a thread, {cost.processor_s * 1000:.2f} of the processor"
+            for cost in (ours, plain)
+        ]
+        return Row(
+            f"{self.name}: {what}", told[0], told[1], f"{ratio:.2f} times as many", numbers={"ours": ours.__dict__}
+        )
 
     # --- plans -----------------------------------------------------------------------------------
 

@@ -39,7 +39,9 @@ async def stock_saver(folder: Path, url: str | None) -> AsyncIterator[BaseCheckp
             yield saver
 
 
-async def copied(ours: BaseCheckpointSaver[Any], source: str, stock: BaseCheckpointSaver[Any], ids: Iterable[str]) -> None:
+async def copied(
+    ours: BaseCheckpointSaver[Any], source: str, stock: BaseCheckpointSaver[Any], ids: Iterable[str]
+) -> None:
     """The head of one of our threads as threads of the stock saver's."""
     head = await ours.aget_tuple({"configurable": {"thread_id": source, "checkpoint_ns": ""}})
     assert head is not None

@@ -1,7 +1,6 @@
 """Very many threads of a graph with very many nodes, as rows alone: what a plan is made of.
 
-The graph has 400 nodes that ask, and a subgraph with 100 more; each waiting thread stands at one of them, or at a pair.
-The newer version has renamed one node in four and has a step for half of those; what waits at the others would stay.
+The graph has 400 nodes that ask, and a subgraph with 100 more; each waiting thread stands at one of them. The newer version has renamed one node in four and has a step for half of those; what waits at the others would stay.
 """
 
 from __future__ import annotations
@@ -92,7 +91,8 @@ async def fill(manager: GraphVersionManager, threads: int, waiting: int) -> int:
 
 
 def check(told: Mapping[str, Any], threads: int, waiting: int) -> None:
-    """Of the renamed nodes half have a step: an eighth of what waits stays, and all the rest may move."""
-    stays = waiting // 8
+    """What waits at a renamed node without a step stays, all the rest may move."""
+    without_step = sum(1 for nodes in (NODES, INNER) for number in range(nodes) if number % 8 == 4)
+    stays = waiting * without_step // (NODES + INNER)
     if told["threads"] != {"migrates": threads - stays, "stays": stays}:
         raise AssertionError(f"wrong plan: {json.dumps(told['threads'])}")

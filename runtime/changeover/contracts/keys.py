@@ -106,7 +106,7 @@ def _retyped(comparison: Comparison, path: str, target: str) -> Iterator[Differe
         return
     change = f"key '{path}' was {told(old.get('type'))} and is {told(new.get('type'))} now"
     if told(old.get("type")) == told(new.get("type")):
-        change = f"the fields of {told(new.get('type'))} in key '{path}' have changed"
+        change = f"{told(new.get('type'))} in key '{path}' has other fields, or another place"
     touches = comparison.touches_state_of(above(path))
     if comparison.is_touched(target):
         yield Difference("key-retyped", path, "migrates", f"{change}; a step converts it", touches=touches)

@@ -58,13 +58,13 @@ def read_python(path: str, source: bytes) -> PythonStep:
 
 
 def meaning(tree: ast.Module) -> str:
-    """The way forward that the code describes, as text: without `down`, comments, docstrings and positions.
+    """The way forward that the code describes, as text: without `down`, imports, comments, docstrings and positions.
 
-    Nor does it have the arguments of `@migration`, whose meaning is that of the parts. It is the same for every release
+    A class that has moved is imported from elsewhere, and what the step does with it is the same. Nor does it have the arguments of `@migration`, whose meaning is that of the parts. It is the same for every release
     of Python, since fields that are empty are left out of it.
     """
     known = _decorator_names(tree)
-    said = [each for each in tree.body if not (_is_function(each, "down") or _is_docstring(each))]
+    said = [each for each in tree.body if not (_is_function(each, "down") or _is_import(each) or _is_docstring(each))]
     return "\n".join(_text(_without_mark(each, known) if _is_function(each, "up") else each) for each in said)
 
 
@@ -86,6 +86,10 @@ def _text(value: Any) -> str:
     fields = [(name, each) for name, each in ast.iter_fields(value) if name not in _NO_MEANING]
     said = [f"{name}={_text(each)}" for name, each in fields if name == "value" or each not in (None, [])]
     return f"{type(value).__name__}({','.join(said)})"
+
+
+def _is_import(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Import | ast.ImportFrom)
 
 
 def _is_docstring(value: Any) -> bool:
