@@ -1,8 +1,8 @@
 """What one would write without changeover: a loop over LangGraph's public saver that moves the threads of the desk.
 
 For each thread: read the head and whose its pending writes are, rename, ask the newer graph in memory for its tasks,
-write the pending writes under their ids, then the head; at last the newer graph is asked whether it reads what is meant.
-It knows this one change, and nothing of subgraphs, Sends, types or ids of interrupts in values.
+put their writes on it and ask it again, then store the writes and the head. It knows this one change, and nothing of
+subgraphs, Sends, types or classes.
 """
 
 from __future__ import annotations

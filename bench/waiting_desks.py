@@ -1,6 +1,7 @@
 """Very many threads of a graph with very many nodes, as rows alone: what a plan is made of.
 
-The graph has 400 nodes that ask, and a subgraph with 100 more; each waiting thread stands at one of them. The newer version has renamed one node in four and has a step for half of those; what waits at the others would stay.
+The graph has 400 nodes that ask, and a subgraph with 100 more; each waiting thread stands at one of them. The newer
+version has renamed one node in four and has a step for half of those; what waits at the others stays.
 """
 
 from __future__ import annotations

@@ -60,8 +60,9 @@ def read_python(path: str, source: bytes) -> PythonStep:
 def meaning(tree: ast.Module) -> str:
     """The way forward that the code describes, as text: without `down`, imports, comments, docstrings and positions.
 
-    A class that has moved is imported from elsewhere, and what the step does with it is the same. Nor does it have the arguments of `@migration`, whose meaning is that of the parts. It is the same for every release
-    of Python, since fields that are empty are left out of it.
+    A class that has moved is imported from elsewhere, and what the step does with it is the same. Nor does it have the
+    arguments of `@migration`, whose meaning is that of the parts. It is the same for every release of Python, since
+    fields that are empty are left out of it.
     """
     known = _decorator_names(tree)
     said = [each for each in tree.body if not (_is_function(each, "down") or _is_import(each) or _is_docstring(each))]
