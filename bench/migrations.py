@@ -45,7 +45,7 @@ async def _on(name: str, url: str | None, quick: bool) -> list[Row]:
             pairs, threads, rounds = (10, 40, 2) if quick else (100, 200, 5)
             rows = [await bench.lazily(pairs)]
             rows += await bench.in_batches(threads, rounds)
-            rows += await bench.by_number((40, 160) if quick else (100, 400, 1600))
+            rows += await bench.by_number((40, 160) if quick else (100, 1_000))
             rows += await bench.by_length(LENGTHS[:2] if quick else LENGTHS, 20 if quick else 60)
             planned = (10_000, 2_000) if quick else (PLANNED, WAITING)
             return [*rows, await bench.plan(*planned, 2 if quick else 5)]
@@ -140,11 +140,12 @@ class _Bench:
         """Copies of a thread, moved by a batch, and as many of the stock saver's by the plain loop."""
         ids = [f"{source}-{next(self.numbers):06}" for _ in range(threads)]
         await desks.copies(self.manager, source, ids)
-        await plain_loop.copied(self.manager.saver, source, self.stock, ids)
+        beside = [f"plain-{id_}" for id_ in ids]
+        await plain_loop.copied(self.manager.saver, source, self.stock, beside)
         loop = plain_loop.PlainLoop(self.stock)
 
         async def plain() -> None:
-            for id_ in ids:
+            for id_ in beside:
                 await loop.move(id_)
 
         return await _cost(lambda: self._batch(ids), threads), await _cost(plain, threads)

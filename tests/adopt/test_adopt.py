@@ -187,46 +187,46 @@ async def test_times_are_those_of_the_conversation(desk: Path, where: str) -> No
     assert thread.created_at == pytest.approx(first, abs=0.05)
 
 
-async def test_keys_that_the_graph_does_not_have_are_named(desk: Path, where: str, project: Any) -> None:
-    async with plain(where, desk) as graph:
+async def test_keys_that_the_graph_does_not_have_are_named(desk: Path, here: str, project: Any) -> None:
+    async with plain(here, desk) as graph:
         await talk(graph, {"do": "hi"}, "t")
     project({"desk.py": DESK.replace("log", "lines")})
-    code, reason = await refusal(desk, where)
+    code, reason = await refusal(desk, here)
     assert code == "unknown-keys"
     assert "'log'" in reason
 
 
-async def test_a_node_that_is_gone_is_named(desk: Path, where: str, project: Any) -> None:
-    async with plain(where, desk, graph="review") as graph:
+async def test_a_node_that_is_gone_is_named(desk: Path, here: str, project: Any) -> None:
+    async with plain(here, desk, graph="review") as graph:
         await talk(graph, {"do": "hi"}, "t")
     project({"desk.py": DESK.replace("add_node(work)", "add_node('labour', work)").replace('"work"', '"labour"')})
-    code, reason = await refusal(desk, where)
+    code, reason = await refusal(desk, here)
     assert code == "unknown-nodes"
     assert "'work'" in reason
 
 
-async def test_a_static_breakpoint_holds_the_version(project: Any, where: str) -> None:
+async def test_a_static_breakpoint_holds_the_version(project: Any, here: str) -> None:
     folder = project({**FILES, "langgraph.json": served(desk="./desk.py:review")})
-    async with plain(where, folder, graph="review") as graph:
+    async with plain(here, folder, graph="review") as graph:
         await talk(graph, {"do": "hi"}, "t")
-    assert (await adopted(folder, where)).waiting == {"breakpoint": 1}
-    async with serving(folder, where) as manager:
+    assert (await adopted(folder, here)).waiting == {"breakpoint": 1}
+    async with serving(folder, here) as manager:
         assert [holder.id for holder in await manager.holders("v1") if holder.kind == "thread"] == ["t"]
         assert sorted((await manager.invoke("desk", None, thread_id="t"))["log"]) == ["beside", "worked"]
 
 
-async def test_a_class_that_the_project_does_not_have_is_named(desk: Path, where: str, project: Any) -> None:
-    async with plain(where, desk) as graph:
+async def test_a_class_that_the_project_does_not_have_is_named(desk: Path, here: str, project: Any) -> None:
+    async with plain(here, desk) as graph:
         await talk(graph, {"do": "hi"}, "t")
     project({"desk.py": DESK.replace("my_types", "our_types"), "our_types.py": TYPES})
     (desk / "my_types.py").unlink()
-    code, reason = await refusal(desk, where)
+    code, reason = await refusal(desk, here)
     assert code == "unknown-type"
     assert "my_types.Ticket" in reason
 
 
-async def test_a_module_of_the_old_name_brings_the_class_back(desk: Path, where: str, project: Any) -> None:
-    async with plain(where, desk) as graph:
+async def test_a_module_of_the_old_name_brings_the_class_back(desk: Path, here: str, project: Any) -> None:
+    async with plain(here, desk) as graph:
         await talk(graph, {"do": "hi"}, "t")
     project(
         {
@@ -235,17 +235,17 @@ async def test_a_module_of_the_old_name_brings_the_class_back(desk: Path, where:
             "my_types.py": "from our_types import Ticket\n",
         }
     )
-    async with serving(desk, where) as manager:
+    async with serving(desk, here) as manager:
         assert (await manager.adopt("v1")).count == 1
         more = await manager.invoke("desk", {"do": "ask"}, thread_id="t")
         assert type(more["ticket"]).__module__.endswith("our_types")
 
 
-async def test_a_value_of_another_type_is_refused(desk: Path, where: str, project: Any) -> None:
-    async with plain(where, desk) as graph:
+async def test_a_value_of_another_type_is_refused(desk: Path, here: str, project: Any) -> None:
+    async with plain(here, desk) as graph:
         await talk(graph, {"do": "hi"}, "t")
     project({"desk.py": DESK.replace("do: str", "do: int")})
-    code, reason = await refusal(desk, where)
+    code, reason = await refusal(desk, here)
     assert code == "value-invalid"
     assert "'do'" in reason
     assert "v1" in reason
@@ -264,6 +264,50 @@ async def test_a_checkpoint_of_a_newer_langgraph_is_refused(desk: Path, where: s
     code, reason = await refusal(desk, where)
     assert code == "newer-langgraph"
     assert "99" in reason
+
+
+@pytest.mark.parametrize(("written", "said"), [(4, "error handler"), (2, "older LangGraph")])
+async def test_results_that_would_be_lost_keep_a_thread_where_it_is(
+    desk: Path, here: str, written: int, said: str
+) -> None:
+    """LangGraph 0.2 (format 2) has other ids for the tasks of a step: the installed one would run them again."""
+    async with stock_saver(here) as saver:
+        async with plain(here, desk) as graph:
+            await talk(graph, {"do": "ask"}, "t")
+        head = await saver.aget_tuple(on("t"))
+        assert head is not None
+        old: Any = {**head.checkpoint, "v": written}
+        await saver.adelete_thread("t")
+        place = await saver.aput({"configurable": {"thread_id": "t", "checkpoint_ns": ""}}, old, head.metadata, {})
+        await saver.aput_writes(place, [("log", ["beside"])], "22b596f1-a4d3-ef05-d854-fd2ff9c4afb9")
+    code, reason = await refusal(desk, here)
+    assert code == "unknown-writes"
+    assert said in reason
+
+
+async def test_a_finished_conversation_of_langgraph_0_2_goes_on(desk: Path, where: str) -> None:
+    async with stock_saver(where) as saver:
+        async with plain(where, desk) as graph:
+            await talk(graph, {"do": "hi"}, "t")
+        head = await saver.aget_tuple(on("t"))
+        assert head is not None
+        version = head.checkpoint["channel_versions"]["log"]
+        names = (
+            "start:work",
+            "branch:__start__:route:beside",
+            "work",
+            "beside",
+        )  # as that release names what is no state
+        versions = {"__start__": version, "do": version, "log": version} | dict.fromkeys(names, version)
+        values = {name: head.checkpoint["channel_values"][name] for name in ("do", "log")}
+        seen = {"__input__": {}, "work": {"start:work": version}, "beside": {"branch:__start__:route:beside": version}}
+        old: Any = {**head.checkpoint, "v": 2, "channel_values": values, "versions_seen": seen}
+        old |= {"channel_versions": versions, "pending_sends": [], "updated_channels": None}
+        await saver.adelete_thread("t")
+        await saver.aput({"configurable": {"thread_id": "t", "checkpoint_ns": ""}}, old, head.metadata, versions)
+    async with serving(desk, where) as manager:
+        assert (await manager.adopt("v1")).to_json()["codes"] == {}
+        assert (await manager.invoke("desk", {"do": "hi"}, thread_id="t"))["log"].count("worked") == 2
 
 
 async def test_the_graph_is_told_by_its_metadata_its_keys_or_its_nodes(project: Any, here: str) -> None:

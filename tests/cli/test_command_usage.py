@@ -26,7 +26,7 @@ RELEASE = [
     *("status", "versions", "show", "diff", "history", "events", "holders"),
     *("threads", "thread", "pin", "migrate"),
     *("run", "chat", "approve"),
-    *("backup", "restore"),
+    *("adopt", "backup", "restore"),
 ]
 
 

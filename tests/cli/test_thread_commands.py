@@ -117,7 +117,7 @@ def test_a_thread_is_pinned_moved_and_let_go(call, here) -> None:
 
 
 def test_a_state_that_does_not_fit_is_a_conflict(call, here, project) -> None:
-    project({"graphs/asks.py": ASKS.replace("answer: str", "answer: str\n        more: int")})
+    project({"graphs/asks.py": ASKS.replace("answer", "reply")})
     built = document(call("build", *here, "-o", "json"))
     refused = call("pin", "asks", built["id"], *here, "-o", "json")
     assert refused.status == 5

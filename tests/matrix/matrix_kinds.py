@@ -21,6 +21,26 @@ Values = Any
 
 # conditions in which a thread waits for what is changed; those of TELLING are asked of every kind
 TOUCHED = {
+    "send_argument_renamed": ("sends_half_done",),
+    "reducer_removed": ("breakpoint_after",),
+    "keys_exchanged": (
+        "forked",
+        "in_subgraph",
+    ),
+    "reducer_key_renamed": (
+        "failed",
+        "sends_half_done",
+        "asked_in_parallel",
+    ),
+    "question_added_after": (
+        "asked_twice",
+        "forked",
+    ),
+    "question_replaced": ("forked",),
+    "question_inserted_before": (
+        "forked",
+        "asked_twice",
+    ),
     "keys_of_finished_branches_renamed": (
         "sends_half_done",
         "failed",
@@ -33,7 +53,10 @@ TOUCHED = {
     ),
     "key_dropped": ("breakpoint_after",),
     "reducer_key_converted": ("sends_half_done",),
-    "inner_key_renamed": ("in_subgraph",),
+    "inner_key_renamed": (
+        "in_subgraph",
+        "in_nested_subgraph",
+    ),
     "nested_keys_renamed": ("in_nested_subgraph",),
     "node_renamed": (
         "breakpoint_after",
@@ -73,7 +96,10 @@ TOUCHED = {
     ),
     "send_target_renamed": ("sends_half_done",),
     "send_argument_changed": ("sends_half_done",),
-    "subgraph_renamed": ("in_subgraph",),
+    "subgraph_renamed": (
+        "in_subgraph",
+        "in_nested_subgraph",
+    ),
     "outer_subgraph_renamed": ("in_nested_subgraph",),
     "nested_subgraph_renamed": ("in_nested_subgraph",),
     "inner_node_renamed": ("in_subgraph",),
@@ -259,17 +285,19 @@ def in_english(condition: str, when: str, values: Values) -> Values:
 
 KEY_KINDS = (
     desk("key_renamed", lambda a: a.keyed(note="notes"), *state(rename={"note": "notes"})),
-    desk("reducer_key_renamed", lambda a: a.keyed(log="story"), *state(rename={"log": "story"})),
+    desk("reducer_key_renamed", lambda a: a.keyed(log="story"), *state(rename={"log": "story"}), is_local=True),
     desk(
         "keys_of_finished_branches_renamed",
         lambda a: a.keyed(side="aside", results="outcomes"),
         *state(rename={"side": "aside", "results": "outcomes"}),
+        is_local=True,
     ),
     desk(
         "keys_exchanged",
         lambda a: a.keyed(note="memo", memo="note"),
         *state(rename={"note": "memo", "memo": "note"}),
         bare=False,
+        is_local=True,
     ),
     desk(
         "every_key_renamed",
@@ -312,10 +340,17 @@ KEY_KINDS = (
         "reducer_key_converted",
         lambda a: a.having("result_words"),
         *state(convert={"results": {"up": "matrix_conversions:to_words", "down": "matrix_conversions:from_words"}}),
+        is_local=True,
     ),
     desk("reducer_added", lambda a: a.having("seen_adds"), *state(convert={"seen": "list"}), is_local=True),
-    desk("reducer_removed", lambda a: a.having("marks_last"), *state(convert={"marks": "list"}), meaning=True),
-    desk("inner_key_renamed", lambda a: a.keyed(draft="text"), *state(rename={"sub/draft": "text"})),
+    desk(
+        "reducer_removed",
+        lambda a: a.having("marks_last"),
+        *state(convert={"marks": "list"}),
+        meaning=True,
+        is_local=True,
+    ),
+    desk("inner_key_renamed", lambda a: a.keyed(draft="text"), *state(rename={"sub/draft": "text"}), is_local=True),
     desk(
         "nested_keys_renamed",
         lambda a: a.keyed(plan="scheme", idea="thought"),
@@ -340,15 +375,21 @@ NODE_KINDS = (
         *nodes(rename={**{r: again(r) for r in ROLES}, **{p: again(r) for p, r in {**INNER, **DEEP}.items()}}),
     ),
     desk("branch_renamed", lambda a: a.renamed(left="lane"), *nodes(rename={"left": "lane"})),
-    desk("finished_branch_renamed", lambda a: a.renamed(right="side_way"), *nodes(rename={"right": "side_way"})),
+    desk(
+        "finished_branch_renamed",
+        lambda a: a.renamed(right="side_way"),
+        *nodes(rename={"right": "side_way"}),
+        is_local=True,
+    ),
     desk(
         "branches_exchanged",
         lambda a: a.renamed(left="right", right="left"),
         *nodes(rename={"left": "right", "right": "left"}),
         bare=False,
         own=("log",),
+        is_local=True,
     ),
-    desk("joined_node_renamed", lambda a: a.renamed(meet="gather"), *nodes(rename={"meet": "gather"})),
+    desk("joined_node_renamed", lambda a: a.renamed(meet="gather"), *nodes(rename={"meet": "gather"}), is_local=True),
     desk("goto_target_renamed", lambda a: a.renamed(extra="bonus"), *nodes(rename={"extra": "bonus"}), is_local=True),
     desk("send_target_renamed", lambda a: a.renamed(worker="laborer"), *nodes(rename={"worker": "laborer"})),
     desk(
@@ -360,6 +401,7 @@ NODE_KINDS = (
             }
         },
         bare=False,
+        is_local=True,
     ),
     desk(
         "send_argument_renamed",
@@ -368,7 +410,7 @@ NODE_KINDS = (
         bare=False,
         is_local=True,
     ),
-    desk("subgraph_renamed", lambda a: a.renamed(sub="drafting"), *nodes(rename={"sub": "drafting"})),
+    desk("subgraph_renamed", lambda a: a.renamed(sub="drafting"), *nodes(rename={"sub": "drafting"}), is_local=True),
     desk(
         "outer_subgraph_renamed", lambda a: a.renamed(outer="frame"), *nodes(rename={"outer": "frame"}), is_local=True
     ),
@@ -378,11 +420,17 @@ NODE_KINDS = (
         *nodes(rename={"outer/deep": "depth"}),
         is_local=True,
     ),
-    desk("inner_node_renamed", lambda a: a.renamed(confirm="verify"), *nodes(rename={"sub/confirm": "verify"})),
+    desk(
+        "inner_node_renamed",
+        lambda a: a.renamed(confirm="verify"),
+        *nodes(rename={"sub/confirm": "verify"}),
+        is_local=True,
+    ),
     desk(
         "nested_node_renamed",
         lambda a: a.renamed(check_deep="probe"),
         *nodes(rename={"outer/deep/check_deep": "probe"}),
+        is_local=True,
     ),
     desk(
         "asking_node_removed",
@@ -392,6 +440,7 @@ NODE_KINDS = (
         expect=asked_on_a,
         own=("asked",),
         no_way_back=("asked", "forked"),
+        is_local=True,
     ),
     desk(
         "branch_removed",
@@ -422,7 +471,9 @@ NODE_KINDS = (
         is_local=True,
     ),
     desk("node_moved_into_subgraph", lambda a: a.having("review"), *nodes(move={"ask": "review/ask"})),
-    desk("node_becomes_subgraph", lambda a: a.having("ask_subgraph"), *nodes(move={"ask": "ask/question"})),
+    desk(
+        "node_becomes_subgraph", lambda a: a.having("ask_subgraph"), *nodes(move={"ask": "ask/question"}), is_local=True
+    ),
     desk(
         "node_moved_deeper", lambda a: a.having("gate"), *nodes(move={"sub/confirm": "sub/gate/confirm"}), is_local=True
     ),
@@ -463,7 +514,13 @@ NODE_KINDS = (
 )
 
 QUESTION_KINDS = (
-    desk("question_reworded", lambda a: a.having("ask_reworded"), {"interrupts": {"same": ["ask"]}}, meaning=True),
+    desk(
+        "question_reworded",
+        lambda a: a.having("ask_reworded"),
+        {"interrupts": {"same": ["ask"]}},
+        meaning=True,
+        is_local=True,
+    ),
     desk(
         "inner_question_reworded",
         lambda a: a.having("confirm_reworded"),
@@ -471,10 +528,16 @@ QUESTION_KINDS = (
         meaning=True,
         is_local=True,
     ),
-    desk("question_inserted_before", lambda a: a.having("ask_after_another"), expect=asked_on_a, meaning=True),
-    desk("question_added_after", lambda a: a.having("third"), meaning=True),
+    desk(
+        "question_inserted_before",
+        lambda a: a.having("ask_after_another"),
+        expect=asked_on_a,
+        meaning=True,
+        is_local=True,
+    ),
+    desk("question_added_after", lambda a: a.having("third"), meaning=True, is_local=True),
     desk("questions_exchanged", lambda a: a.having("swapped"), meaning=True, is_local=True),
-    desk("question_replaced", lambda a: a.having("ask_something_else"), expect=asked_on_a, meaning=True),
+    desk("question_replaced", lambda a: a.having("ask_something_else"), expect=asked_on_a, meaning=True, is_local=True),
     desk("question_removed", lambda a: a.having("ask_nobody"), expect=asked_on_a, meaning=True, is_local=True),
 )
 

@@ -17,12 +17,59 @@ from pathlib import Path
 
 import pytest
 from matrix_cells import Bench, Cell, Expected, Outcome, Verdict, cells_of
-from matrix_kinds import KINDS, Kind
+from matrix_conditions import AGENT, DESK, FUNCTIONAL, MEMORY, Family
+from matrix_kinds import DATACLASS, KINDS, PYDANTIC, Kind
 
 LIMITS = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
 MARKS = "<!-- refusals -->"
 RIGHT_OF_ALL, RIGHT_OF_EACH = 0.95, 0.80
+FAMILIES = (DESK, AGENT, FUNCTIONAL, PYDANTIC, DATACLASS, MEMORY)
 LETTERS = {Verdict.RIGHT: ".", Verdict.REFUSED: "r", Verdict.RAISED: "E", Verdict.WRONG: "W"}
+
+# what is next and what is asked, in the graphs that nothing has changed
+WAITS: dict[str, tuple[list[str], list[str]]] = {
+    "finished": ([], []),
+    "asked": (["ask"], ["ask?"]),
+    "asked_twice": (["asks"], ["second?"]),
+    "asked_in_parallel": (["left", "right"], ["left?", "right?"]),
+    "half_answered": (["left"], ["left?"]),
+    "breakpoint_before": (["work"], []),
+    "breakpoint_after": (["close"], []),
+    "failed": (["left"], []),
+    "sends_half_done": (["worker"], ["item?"]),
+    "in_subgraph": (["sub"], ["confirm?"]),
+    "in_nested_subgraph": (["outer"], ["deep?"]),
+    "forked": (["ask"], ["ask?"]),
+    "agent_finished": ([], []),
+    "agent_approval": (["HumanInTheLoopMiddleware.after_model"], ["approval"]),
+    "agent_two_approvals": (["HumanInTheLoopMiddleware.after_model"], ["approval"]),
+    "agent_tool_asks": (["tools"], ["tool?"]),
+    "agent_calls_queued": (["tools"], []),
+    "agent_inside_a_graph": (["agent"], ["approval"]),
+    "functional_finished": ([], []),
+    "functional_in_task": (["script"], ["task?"]),
+    "functional_between_tasks": (["script"], ["between?"]),
+    "model_finished": ([], []),
+    "model_asked": (["ask"], ["model?"]),
+    "model_in_subgraph": (["sub"], ["confirm?"]),
+    "model_breakpoint": (["work"], []),
+    "memory_finished": ([], []),
+    "memory_asked": (["sub"], ["memory?"]),
+}
+GOES_WRONG = (
+    ("reducer_key_renamed", "finished"),
+    ("asking_node_renamed", "asked"),
+    ("inner_node_renamed", "in_subgraph"),
+    ("question_inserted_before", "asked"),
+    ("finished_branch_renamed", "half_answered"),
+    ("finished_branch_renamed", "failed"),
+    ("send_target_renamed", "sends_half_done"),
+    ("goto_target_renamed", "half_answered"),
+    ("key_dropped", "breakpoint_before"),
+    ("tool_argument_replaced", "agent_approval"),
+    ("calls_exchanged", "functional_in_task"),
+    ("memory_renamed", "memory_finished"),
+)
 
 Refusals = set[tuple[str, str]]
 Found = tuple[Cell, Outcome]
@@ -94,6 +141,25 @@ async def test_there_and_back_a_thread_is_what_it_was_and_keeps_what_was_said(be
     outcomes = await asyncio.gather(*(bench.there_and_back(cell) for cell in cells))
     found = list(zip(cells, outcomes, strict=True))
     assert _all(found, Verdict.WRONG, Verdict.RAISED, Verdict.REFUSED) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+async def test_each_condition_is_what_its_name_says(family: Family) -> None:
+    bench, kind = Bench(), next(kind for kind in KINDS if kind.family is family)
+    for condition in family.conditions:
+        talk = bench.plain(kind, condition, family.spec)
+        await condition.bring(talk, family.spec)
+        seen = await talk.seen()
+        asked = [question.asked if isinstance(question.asked, str) else "approval" for question in seen.questions]
+        assert (sorted(seen.next), sorted(asked)) == WAITS[condition.name], condition.name
+
+
+@pytest.mark.parametrize(("name", "condition"), GOES_WRONG)
+async def test_what_goes_wrong_in_plain_langgraph_is_noticed(name: str, condition: str) -> None:
+    bench, kind = Bench(), next(kind for kind in KINDS if kind.name == name)
+    met = next(one for one in kind.family.conditions if one.name == condition)
+    outcome = await bench.plainly(kind, met, await bench.expected(kind, met))
+    assert outcome.verdict is Verdict.WRONG
 
 
 async def test_with_its_step_nearly_every_cell_is_right() -> None:

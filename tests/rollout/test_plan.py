@@ -120,6 +120,15 @@ async def test_a_threads_own_policy_refuses_a_switch_and_a_ramp(manager: GraphVe
     assert (await manager.ramp("two", 0)).revision == 3
 
 
+async def test_a_graph_that_a_ramp_does_not_have_is_no_part_of_it(manager: GraphVersionManager) -> None:
+    await opened(manager)
+    await manager.register("three", {"other": desk("note")})
+    await manager.set_thread_policy("waits", "eager")
+    with pytest.raises(Conflict):
+        await manager.switch("three")
+    assert (await manager.ramp("three", 10)).ramp == {"version": "three", "percent": 10, "was": 0}
+
+
 EAGER = """
     from typing import TypedDict
     from langgraph.graph import START, StateGraph

@@ -86,8 +86,10 @@ async def test_a_plan_is_a_document(client: httpx.AsyncClient, project: WritePro
     }
     named = await client.post("/admin/plan", json={"to": "v2", "graphs": ["desk"], "threads": "pinned"})
     assert named.json()["threads"] == {"stays": 2}
+    broken = await client.post("/admin/versions", json={"files": {"agents.yaml": "agents: {x: {model: nobody}}\n"}})
     for body, status in [
         ({"to": "v9"}, 404),
+        ({"to": broken.json()["version"]}, 409),
         ({"to": "v2", "graphs": ["x"]}, 404),
         ({"to": "v2", "threads": "never"}, 422),
         ({}, 422),

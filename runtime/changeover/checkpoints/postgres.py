@@ -174,6 +174,10 @@ class PostgresSaver(OwnSaver, AsyncPostgresSaver):
     async def close(self) -> None:
         await self._pool.close()
 
+    async def namespaces(self, thread_id: str) -> list[str]:
+        heads = await self._database.read(lambda connection: self.tables.heads(connection, thread_id), small=True)
+        return [namespace for namespace, _ in heads]
+
     def save(self, job: Job) -> asyncio.Future[None]:
         return self._database.save(job, repeatable=True)
 

@@ -46,6 +46,10 @@ class OwnSaver(BaseCheckpointSaver[Any]):
         """The newest state of each of these threads that has one, asked for at once and decoded when it is called."""
         raise NotImplementedError
 
+    async def namespaces(self, thread_id: str) -> list[str]:
+        """Where a thread has kept anything: its own state, that of its subgraphs, in this step and in earlier ones."""
+        raise NotImplementedError
+
     # --- jobs ------------------------------------------------------------------------------------
 
     def putting(

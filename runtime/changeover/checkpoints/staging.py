@@ -26,6 +26,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from changeover.checkpoints.common_values import is_common
 from changeover.checkpoints.saver import OwnSaver, bound_to, place_config
 from changeover.checkpoints.tables import Job, Place, replaces
 from changeover.store.connection import Connection
@@ -37,7 +38,7 @@ Typed = tuple[str, bytes]
 class _Checkpoint:
     thread_id: str
     parent: str | None
-    value: Typed
+    value: Callable[[], Typed]
     read: Checkpoint  # what the value is read as
     metadata: CheckpointMetadata
 
@@ -68,11 +69,16 @@ class _Once:
 
 
 class StagedSaver(BaseCheckpointSaver[Any]):
-    """What is stored on `base`, and over it what was staged, of one thread."""
+    """What is stored on `base`, and over it what was staged, of one thread.
 
-    def __init__(self, base: BaseCheckpointSaver[Any]) -> None:
+    A graph goes on to change the checkpoint that it has put. Who does not says `for_good`: then values that are the
+    same in every version need not be read again to be known.
+    """
+
+    def __init__(self, base: BaseCheckpointSaver[Any], *, for_good: bool = False) -> None:
         super().__init__(serde=base.serde)
         self._base = base
+        self._for_good = for_good
         self._checkpoints: dict[Place, _Checkpoint] = {}
         self._writes: dict[Place, dict[tuple[str, int], _Write]] = {}
         self._jobs: list[Job] = []
@@ -117,8 +123,11 @@ class StagedSaver(BaseCheckpointSaver[Any]):
         where = config["configurable"]
         thread_id, namespace, id_ = str(where["thread_id"]), where["checkpoint_ns"], checkpoint["id"]
         once = _Once(self.serde)
-        value = once.dumps_typed(checkpoint)
-        as_it_is = self.serde.loads_typed(value)  # the graph goes on to change the one it gave
+        if self._for_good and is_common(checkpoint["channel_values"]):
+            as_it_is = copied(checkpoint)
+        else:
+            as_it_is = self.serde.loads_typed(once.dumps_typed(checkpoint))
+        value = partial(once.dumps_typed, checkpoint)
         described = get_checkpoint_metadata(config, metadata)
         staged = _Checkpoint(thread_id, where.get("checkpoint_id"), value, as_it_is, described)
         self._checkpoints[namespace, id_] = staged
@@ -147,7 +156,7 @@ class StagedSaver(BaseCheckpointSaver[Any]):
     def _read(self, staged: _Checkpoint, place: Place) -> Checkpoint:
         """For one reader alone, who may change it: a graph adds what its tasks have written, in place if it likes."""
         if changes_state(write.channel for write in self._writes.get(place, {}).values()):
-            read: Checkpoint = self.serde.loads_typed(staged.value)
+            read: Checkpoint = self.serde.loads_typed(staged.value())
             return read
         return copied(staged.read)
 

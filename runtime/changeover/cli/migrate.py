@@ -212,9 +212,14 @@ def _show_plan(found: Mapping[str, Any]) -> None:
     _show_changes(graphs)
     _show_threads(graphs)
     if found.get("breaks"):
-        output.say(f"a switch is refused: {_refused(found)}; --threads auto leaves them where they are")
+        output.say(
+            f"a switch is refused: {_refused(found)}; --threads auto leaves them where they are, or a pin where the"
+            " policy is the thread's own"
+        )
     elif graphs:
         output.say(f"switch with `changeover switch {found['to']}`")
+    for graph in [graph for graph, told in graphs.items() if any(map(_may_be_drafted, told["changes"]))]:
+        output.say(f"a draft of the step that is missing: `changeover migrate new {graph}`")
 
 
 def _show_changes(graphs: Mapping[str, Any]) -> None:
@@ -238,6 +243,10 @@ def _show_threads(graphs: Mapping[str, Any]) -> None:
     if rows:
         output.line()
         output.table(("graph", "verdict", "threads", "reason", "hint", "which"), rows)
+
+
+def _may_be_drafted(change: Mapping[str, Any]) -> bool:
+    return change["grade"] == "breaks" and bool(change.get("suggestion"))
 
 
 def _refused(found: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_LONG = frozenset({"message", "changed", "reason", "detail", "hint", "what", "fate"})
+_LONG = frozenset({"message", "changed", "reason", "detail", "hint", "what", "fate", "which"})
 _STYLES = {
     "current": "green",
     "draining": "yellow",

@@ -58,7 +58,9 @@ class _GraphDescriber:
         context = graph.context_schema
         contract = _empty("state_graph" if builder is not None else "functional" if is_functional else "pregel") | {
             "channels": {
-                name: self._types.channel(channel) for name, channel in sorted(channels.items()) if _holds_state(name)
+                name: self._types.channel(channel)
+                for name, channel in sorted(channels.items())
+                if _holds_state(name) or name in getattr(builder, "channels", ())
             },
             "state": self._types.state(getattr(builder, "state_schema", None)),
             "nodes": self._described_nodes(graph, builder),

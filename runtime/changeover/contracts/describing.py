@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel, RunnableSequence
-from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
@@ -15,13 +14,14 @@ from pydantic import BaseModel
 
 from changeover.contracts.asks import QUESTION, Ask, calls, questions
 from changeover.contracts.code import Ownership, plain_function, used_by
+from changeover.contracts.parts import parts_of
 from changeover.contracts.questions import Questions
+from changeover.contracts.reaching import reached
 from changeover.contracts.types import QuietSchema, Schema, plain_schema
 
 EMBEDS = "__embeds__"  # an attribute of a function that only carries values into a graph and out of it
 HOOKS = frozenset({"before_agent", "before_model", "after_model", "after_agent"})
 WRAPPERS = ("_wrap_tool_call", "_awrap_tool_call")
-PARTS_LIMIT = 100
 
 AnyGraph = PregelProtocol[Any, Any, Any, Any]
 Describe = Callable[[object], dict[str, Any]]
@@ -39,7 +39,7 @@ class NodeDescriber:
         self, name: str, node: Any, inner: AnyGraph | None, defer: bool, paths: Sequence[Any] = ()
     ) -> dict[str, Any]:
         """`paths` are the functions that choose where to go on: they run at the end of the node."""
-        parts = list(_parts(node.bound))
+        parts = list(parts_of(node.bound))
         embedded = next((part for part in parts if isinstance(part, PregelProtocol)), None)
         inner = inner or embedded or self._unsaved(parts)
         is_called = inner is not None and embedded is None and not any(_marked(part, EMBEDS) for part in parts)
@@ -56,12 +56,14 @@ class NodeDescriber:
             "tools": _tools(tool_node),
             "handler": bool(getattr(node, "is_error_handler", False)),
         }
+        if behind := reached(node.bound, inner):
+            described["reaches"] = {label: self._describe(graph) for label, graph in behind.items()}
         counted = calls(asks)
         return described | {"calls": counted} if counted else described
 
     def asks(self, *runnables: Any) -> tuple[Ask, ...]:
         """Of everything that runs in a node, in order."""
-        return tuple(ask for runnable in runnables for part in _parts(runnable) for ask in self._asks_of(part))
+        return tuple(ask for runnable in runnables for part in parts_of(runnable) for ask in self._asks_of(part))
 
     def _asks_of(self, part: Any) -> tuple[Ask, ...]:
         if isinstance(part, (PregelProtocol, ToolNode)):
@@ -95,22 +97,6 @@ class NodeDescriber:
                     if isinstance(value, Pregel) and value.checkpointer is False:
                         return value
         return None
-
-
-def _parts(bound: Any) -> Iterator[Any]:
-    """What a node runs, without what only holds it together."""
-    waiting, count = [bound], 0
-    while waiting and count < PARTS_LIMIT:
-        part, count = waiting.pop(0), count + 1
-        steps = getattr(part, "steps", None)
-        if isinstance(part, RunnableBindingBase):
-            waiting.insert(0, part.bound)
-        elif isinstance(part, RunnableParallel):
-            waiting[:0] = [step for _, step in sorted(part.steps__.items())]
-        elif isinstance(part, RunnableSequence) or (isinstance(part, Runnable) and isinstance(steps, list)):
-            waiting[:0] = list(steps or ())
-        else:
-            yield part
 
 
 def _is_pair(part: Any) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Severity = Literal["safe", "migrates", "breaks"]
-Scope = Literal["always", "never", "task", "inside", "sources", "finished", "question", "tool", "calls"]
+Scope = Literal["always", "never", "task", "inside", "sources", "finished", "within", "question", "tool", "calls"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Touches:
     `path`. `inside`: something waits in the graph that runs in the node at `path` (the empty path: in the graph
     itself). `sources`: the `join` of that graph has gathered something, or one of its `sources` has finished, or waits
     without all of the `nodes` that the newer join waits for. `finished`: the node at `path` has finished beside others
-    that wait, and the `nodes` are still there that its edges no longer lead to. `question`: the node at `path` has
+    that wait, and the `nodes` are still there that its edges no longer lead to. `within`: a task of the node at `path`
+    has not finished. `question`: the node at `path` has
     asked more than `after` questions. `tool`: a call of `tool` waits in the graph at `path`, and has the `argument` or
     (`with_argument` false) does not have it. `calls`: a functional graph is under way; up to `after` entries of its
     source are the same.
@@ -42,6 +43,7 @@ class Touches:
             "inside": inside,
             "sources": f"threads that wait in the middle of {', '.join(self.sources)}",
             "finished": f"threads in which '{self.path}' has finished beside others that wait",
+            "within": f"threads that wait in '{self.path}'",
             "question": f"threads that '{self.path}' has asked a question",
             "tool": f"threads in which a call of '{self.tool}' waits",
             "calls": inside,

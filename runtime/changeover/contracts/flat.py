@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,19 @@ class _Layout:
             self.nodes[path] = node
             if node.get("subgraph") is not None:
                 self.add(path, node["subgraph"], bool(node.get("memory")))
+
+
+def odd_names(contract: Json, level: str = "") -> Iterator[str]:
+    """Nodes and keys whose names mean something else in paths, triggers or joins."""
+    nodes: Json = contract.get("nodes") or {}
+    for name, node in nodes.items():
+        if "/" in name or ("+" in name and contract.get("joins")):
+            yield f"node '{below(level, name)}'"
+        if node.get("subgraph") is not None:
+            yield from odd_names(node["subgraph"], below(level, name))
+    for key in contract.get("channels") or {}:
+        if "/" in key or key.startswith(("branch:", "join:", "start:")):
+            yield f"key '{below(level, key)}'"
 
 
 def below(level: str, name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from changeover.contracts.chain import Chain, Move, NoPath, path
 from changeover.contracts.comparing import compare
 from changeover.contracts.differences import Difference, Scope, Touches
-from changeover.contracts.flat import Flat, above, below, leaf
+from changeover.contracts.flat import Flat, above, below, leaf, odd_names
 from changeover.contracts.names import Names
 from changeover.contracts.waiting import WaitingSet, WaitingTask
 
@@ -68,6 +68,11 @@ class Grading:
         self._graded: dict[tuple[str | None, bool], Grade] = {}
         self._is_same = own.digest == other.digest
         self._flat = Flat.of(own.contract)
+        odd = next(iter([*odd_names(own.contract), *odd_names(other.contract)]), None)
+        if odd is not None and not self._is_same:
+            reason = f"{odd} has a name that cannot be followed from one version to another"
+            self.blocked = Grade("stays", reason, "give it a name without '/', '+' and ':'")
+            return
         try:
             self.moves = path(own.chain, other.chain)
         except NoPath as error:
@@ -148,6 +153,7 @@ class Grading:
         if task.state == "finished":
             yield from self._finished(where, task, where in unfinished)
             return
+        yield from self._of("within", where)
         yield from (each for each in self._of("question", where) if _is_asked(each, task))
         yield from (each for each in self._of("tool", level) if _concerns(each, task))
         for place in (level, where):

@@ -87,9 +87,8 @@ def _added(comparison: Comparison, path: str) -> Iterator[Difference]:
     required = (comparison.new.levels[level].get("state") or {}).get("required") or []
     handled = path in comparison.names.set | comparison.names.converted | comparison.restored
     if leaf(path) not in required:
-        yield Difference(
-            "key-added", path, "safe", f"key '{path}' is new; it is empty until something is written to it"
-        )
+        reason = f"key '{path}' is new; it is empty until something is written to it"
+        yield Difference("key-added", path, "safe", reason, rewrites=False)
     elif handled or level in comparison.names.code_of:
         yield Difference("key-added", path, "migrates", f"key '{path}' is new and given a value by a step")
     else:

@@ -19,7 +19,7 @@ def nodes_differ(comparison: Comparison) -> Iterator[Difference]:
         yield from _node(comparison, path, node)
     for path in sorted(comparison.new_nodes):
         if any(comparison.level(level) == above(path) for level in comparison.old.levels):
-            yield Difference("node-added", path, "safe", f"node '{path}' is new")
+            yield Difference("node-added", path, "safe", f"node '{path}' is new", rewrites=False)
     yield from tools_differ(comparison)
     for level, old in comparison.old.levels.items():
         if comparison.has_level(level):
@@ -114,6 +114,10 @@ def _pair(comparison: Comparison, path: str, place: Place, old: Json, new: Json)
     yield from _form_differs(path, old, new)
     yield from _deferred(path, old, new)
     yield from _leads_differ(comparison, path, place, old, new)
+    if (old.get("reaches") or {}) != (new.get("reaches") or {}):
+        reason = f"a graph that node '{path}' calls from its code, or through a tool, has changed"
+        hint = "let the thread finish what waits in it first"
+        yield Difference("called-graph", path, "breaks", reason, hint, touches=Touches("within", path), rewrites=False)
     yield from questions_differ(comparison, path, place.path, old, new)
     yield from node_calls_differ(comparison, path, old, new)
     if bool(old.get("handler")) != bool(new.get("handler")):

@@ -206,7 +206,8 @@ def gathered(channel_values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     for channel, value in channel_values.items():
         if channel.startswith(JOIN):
             names = value[0] if isinstance(value, (tuple, list)) and value else value  # with a mark, if it is deferred
-            found[channel] = tuple(sorted(map(str, names or ())))
+            if isinstance(names, (set, frozenset, list, tuple)):  # a key of the state may be called so too
+                found[channel] = tuple(sorted(map(str, names)))
     return found
 
 

@@ -45,6 +45,10 @@ AT_ONCE = 4
 ATTEMPTS = 5  # looks at a thread that somebody keeps writing to
 LISTED = 1000
 UUID_EPOCH_S = 12_219_292_800  # between the beginnings of the calendar of ids and of Unix time
+HINTS = {
+    "unknown-type": "put a module of that name into the project which imports the class from where it is now,"
+    " or bring the package back that has it"
+}
 RESERVED = frozenset({"__input__", "__interrupt__", "__start__", "__error__", "__end__", "__previous__"})
 
 
@@ -204,7 +208,8 @@ class _Adopting:
             try:
                 return await self._checked(stray)
             except ChangeoverError as error:
-                return Refused(stray.id, error.code, self._told(error.message), self._told(error.hint))
+                hint = HINTS.get(error.code, error.hint)
+                return Refused(stray.id, error.code, self._told(error.message), self._told(hint))
             except Exception as error:  # border: code of the project takes part
                 log.exception("thread_not_adopted", extra={"thread_id": stray.id})
                 return Refused(stray.id, "unreadable", f"{type(error).__name__}: {error}"[:2000])
@@ -222,7 +227,10 @@ class _Adopting:
             saver = graph.checkpointer
             assert isinstance(saver, BaseCheckpointSaver)
             contract = loaded.compiled.contract
-            root = await read_thread(graph, saver, stray.id, contract)
+            try:
+                root = await read_thread(graph, saver, stray.id, contract)
+            except NotMovable as error:
+                raise _half_done(head, error) if error.code == "unknown-writes" else error from None
             if root is None:
                 raise NotMovable("it has no state of its own", code="no-state")
             for frame, inside, described in _frames(root, graph, contract):
@@ -378,6 +386,19 @@ def _nodes_of(checkpoint: Checkpoint) -> set[str]:
     """The nodes that have run, or are next."""
     ran = {name for name in checkpoint["versions_seen"] if name not in RESERVED}
     return ran | {name.removeprefix(BRANCH) for name in checkpoint["channel_versions"] if name.startswith(BRANCH)}
+
+
+def _half_done(head: CheckpointTuple, error: NotMovable) -> NotMovable:
+    """Of a thread in the middle of a step, with results that would be lost."""
+    written = head.checkpoint.get("v", 1)
+    reason = error.message
+    if written < LATEST_VERSION:
+        reason = (
+            f"an older LangGraph (checkpoints of format {written}) left it in the middle of a step, and the one"
+            " installed here knows the tasks of that step by other names: what they have done would be done again"
+        )
+    hint = "let the step end with the LangGraph that wrote it, then adopt again"
+    return NotMovable(reason, code=error.code, hint=hint)
 
 
 def _saved_at(checkpoint: Checkpoint) -> float:

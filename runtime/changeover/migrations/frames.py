@@ -52,6 +52,7 @@ class Task:
     inner: Frame | None = None
     calls: list[Call] = field(default_factory=list)
     origin: str = ""  # the namespace that it had in the older version, which the ids of its questions come from
+    label: str = ""  # of the graph that its node's code has called, where its frame is that graph's
 
     @property
     def resumes(self) -> list[Any]:

@@ -34,7 +34,7 @@ from changeover.migrations.frames import (
     is_state,
     within,
 )
-from changeover.migrations.reading import NO_TASK, SAVER, Graph, NotMovable
+from changeover.migrations.reading import NO_TASK, SAVER, Graph, NotMovable, behind
 from changeover.migrations.renaming import barrier, drop_key, join_of
 from changeover.migrations.situations import situation_of
 from changeover.migrations.values import Types
@@ -86,7 +86,7 @@ class _Landing:
     def __init__(self, runway: Runway, thread_id: str, root: Frame) -> None:
         self._runway = runway
         self._thread_id = thread_id
-        self._landed = Landed(StagedSaver(runway.saver), "")
+        self._landed = Landed(StagedSaver(runway.saver, for_good=True), "")
         self._ids: dict[str, str] = {}  # of these questions
         self._questions = _questions(root)
         self._whole: StateSnapshot | None = None  # what the graph has said of a head with nothing beside it
@@ -112,7 +112,9 @@ class _Landing:
         for task in frame.tasks:
             new = named[task.node, task.send]
             self._name(task, new.id, within(namespace, f"{task.node}:{new.id}"))
-            if task.inner is not None:
+            if task.inner is not None and task.label:
+                await self._behind(task, task.inner, frame, graph, contract, namespace, new.id, around)
+            elif task.inner is not None:
                 await self._inside(task.inner, inner.get(task.node), contract, task.node, namespace, new.id, around)
         for node, memory in frame.memories.items():
             await self._memory(memory, inner.get(node), contract, node, namespace, around)
@@ -155,6 +157,31 @@ class _Landing:
             )
         place = within(_without_ids(namespace), node) if about.get("memory") else within(namespace, f"{node}:{task_id}")
         await self.frame(inner, graph, about.get("subgraph") or {}, place, around)
+
+    async def _behind(
+        self,
+        task: Task,
+        inner: Frame,
+        frame: Frame,
+        graph: Graph,
+        contract: Mapping[str, Any],
+        namespace: str,
+        task_id: str,
+        around: Mapping[str, str],
+    ) -> None:
+        """What waits in a graph that the node's code calls: in the same one of the newer version."""
+        about = (contract.get("nodes") or {}).get(task.node) or {}
+        found = behind(
+            graph, frame, task, None if about.get("subgraph") is None else dict(graph.get_subgraphs()).get(task.node)
+        )
+        if found is None:
+            raise NotMovable(
+                f"the thread waits in a graph that node '{task.node}' calls, and the newer version calls another one",
+                code="hidden-subgraph",
+            )
+        label, called = found
+        place = within(namespace, f"{task.node}:{task_id}")
+        await self.frame(inner, called, (about.get("reaches") or {}).get(label) or {}, place, around)
 
     async def _memory(
         self,

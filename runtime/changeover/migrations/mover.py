@@ -8,7 +8,6 @@ Whoever has the thread stores what was landed, in the transaction that changes t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -162,18 +161,19 @@ class Movers:
     async def between(self, graph: str, own: VersionId, other: VersionId) -> AsyncIterator[Mover]:
         """A mover whose versions stay loaded within. Raises `NotMovable` where one of them cannot be loaded."""
         with self._loader.keeping(own), self._loader.keeping(other):
-            older, newer = await self._side(graph, own), await self._side(graph, other)
+            older, newer = await self._load(graph, own), await self._load(graph, other)
             key = (graph, own, other)
             known = self._known.get(key)
-            if known is None or known.older.loaded is not older.loaded or known.newer.loaded is not newer.loaded:
-                known = self._known[key] = await self._mover(older, newer)
+            if known is None or known.older.loaded is not older or known.newer.loaded is not newer:
+                sides = await self._side(graph, older), await self._side(graph, newer)
+                known = self._known[key] = await self._mover(graph, *sides)
             self._known.move_to_end(key)
             while len(self._known) > KNOWN:
                 self._known.popitem(last=False)
             yield known
 
-    async def _mover(self, older: Side, newer: Side) -> Mover:
-        alike = await self._versions.alike(newer.graph.compiled.name, newer.version)
+    async def _mover(self, graph: str, older: Side, newer: Side) -> Mover:
+        alike = await self._versions.alike(graph, newer.version)
         rows = await self._versions.known([VersionId(id_) for id_ in alike])
         since = min((row.created_at for row in rows.values()), default=0.0)
         grading = Grading(older.level, newer.level)
@@ -181,14 +181,20 @@ class Movers:
         serde = _serializer(older.graph.tree, newer.graph.tree, _classes(moves))
         return Mover(older, newer, grading, moves, alike, since, self._step_timeout_s, serde)
 
-    async def _side(self, graph: str, version: VersionId) -> Side:
+    async def _load(self, graph: str, version: VersionId) -> LoadedVersion:
         try:
-            loaded, row = await asyncio.gather(self._loader.load(version), self._versions.get(version))
+            loaded = await self._loader.load(version)
         except Conflict as error:
             raise NotMovable(f"{version} cannot be loaded here: {error.message}", hint=error.hint) from error
-        if graph not in loaded.graphs or graph not in row.graphs:
+        if graph not in loaded.graphs:
             raise NotMovable(f"{version} has no graph '{graph}'", code="unknown-graph")
-        return Side(version, loaded, loaded.graphs[graph], row.graphs[graph])
+        return loaded
+
+    async def _side(self, graph: str, loaded: LoadedVersion) -> Side:
+        row = await self._versions.get(loaded.id)
+        if graph not in row.graphs:
+            raise NotMovable(f"{loaded.id} has no graph '{graph}'", code="unknown-graph")
+        return Side(loaded.id, loaded, loaded.graphs[graph], row.graphs[graph])
 
 
 def _serializer(

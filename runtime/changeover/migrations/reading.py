@@ -15,8 +15,9 @@ from langgraph.pregel import Pregel
 from langgraph.pregel._checkpoint import LATEST_VERSION
 from langgraph.types import StateSnapshot
 
-from changeover.checkpoints.saver import Head
+from changeover.checkpoints.saver import Head, OwnSaver
 from changeover.checkpoints.staging import changes_state, copied
+from changeover.contracts.reaching import reached
 from changeover.errors import ChangeoverError, Conflict
 from changeover.migrations.calls import find_calls
 from changeover.migrations.frames import CONTROL, Frame, Task, within
@@ -64,6 +65,13 @@ class HeadsOf(BaseCheckpointSaver[Any]):
     ) -> Mapping[str, DeltaChannelHistory]:
         return await self._base.aget_delta_channel_history(config=config, channels=channels)
 
+    async def namespaces(self, thread_id: str) -> list[str]:
+        """Where the thread has kept anything."""
+        if isinstance(self._base, OwnSaver):
+            return await self._base.namespaces(thread_id)
+        kept = self._base.alist({"configurable": {"thread_id": thread_id}})
+        return sorted({saved.config["configurable"].get("checkpoint_ns", "") async for saved in kept})
+
     def alist(self, config: RunnableConfig | None, **options: Any) -> AsyncIterator[CheckpointTuple]:
         return self._base.alist(config, **options)
 
@@ -97,6 +105,7 @@ class _Reader:
     def __init__(self, heads: HeadsOf, thread_id: str) -> None:
         self._heads = heads
         self._thread_id = thread_id
+        self._kept: list[str] | None = None
 
     async def frame(
         self, graph: Graph, contract: Mapping[str, Any], path: tuple[str, ...], namespace: str
@@ -173,6 +182,30 @@ class _Reader:
             where["checkpoint_id"] = checkpoint_id
         return await self._heads.aget_tuple({"configurable": where})
 
+    async def _read_behind(self, frame: Frame, task: Task, graph: Graph, about: Mapping[str, Any], listed: Any) -> None:
+        """The frame of a graph that the node's code has called, which LangGraph does not list."""
+        own = frame.task_namespace(task.node, task.id)
+        kept = [name for name in await self._namespaces() if name == own or name.startswith(f"{own}|")]
+        if not kept:
+            return
+        found = behind(graph, frame, task, listed) if own in kept and within(own, "1") not in kept else None
+        if found is not None:
+            label, called = found
+            contract = (about.get("reaches") or {}).get(label) or {}
+            task.label = label
+            task.inner = await self.frame(called, contract, (*frame.path, task.node, label), own)
+        if task.inner is None:
+            raise NotMovable(
+                f"node '{task.node}' has called a graph that cannot be followed, and waits or has failed there",
+                code="hidden-subgraph",
+                hint="let the thread go on where it is; it moves when the node has ended",
+            )
+
+    async def _namespaces(self) -> list[str]:
+        if self._kept is None:
+            self._kept = await self._heads.namespaces(self._thread_id)
+        return self._kept
+
     def _give_writes(self, frame: Frame, contract: Mapping[str, Any]) -> None:
         """Each pending write to its task. Raises where there is one of which nobody can say whose it is."""
         by_task: dict[str, list[tuple[str, Any]]] = {}
@@ -199,9 +232,9 @@ class _Reader:
     async def _read_inside(self, frame: Frame, graph: Graph, contract: Mapping[str, Any]) -> None:
         """The frames of the subgraphs that its tasks wait in, and of those that have a memory of their own."""
         nodes: Mapping[str, Any] = contract.get("nodes") or {}
-        if not any(node.get("subgraph") for node in nodes.values()):
-            return
-        inner: dict[str, Any] = dict(graph.get_subgraphs())
+        inner: dict[str, Any] = {}
+        if any(node.get("subgraph") for node in nodes.values()):
+            inner = dict(graph.get_subgraphs())
         for task in frame.tasks:
             found = inner.get(task.node)
             if found is None or task.is_finished or not isinstance(found, Pregel):
@@ -215,6 +248,9 @@ class _Reader:
                     hint="let the thread go on where it is; it moves when the node has ended",
                 )
             task.inner = await self.frame(found, about.get("subgraph") or {}, (*frame.path, task.node), namespace)
+        for task in frame.tasks:
+            if task.inner is None and not task.is_finished:
+                await self._read_behind(frame, task, graph, nodes.get(task.node) or {}, inner.get(task.node))
         waiting = {task.node for task in frame.tasks if task.inner is not None}
         for name, found in inner.items():
             about = nodes.get(name) or {}
@@ -234,6 +270,27 @@ def _demand_known_format(checkpoint: Checkpoint) -> None:
             code="newer-format",
             hint="install the release of langgraph that saved it",
         )
+
+
+def behind(graph: Graph, frame: Frame, task: Task, listed: Any) -> tuple[str, Graph] | None:
+    """The one graph that a task may have called from its node's code, with its label; None where there is none.
+
+    Which of several it was is not kept anywhere, but for a tool's, whose call was sent.
+    """
+    found = reached(graph.nodes[task.node].bound, listed)
+    called = {call["name"] for call in _calls_sent(frame, task)}
+    labels = [label for label in found if not called or label in called]
+    return (labels[0], found[labels[0]]) if len(labels) == 1 else None
+
+
+def _calls_sent(frame: Frame, task: Task) -> list[Any]:
+    if task.send is None:
+        return []
+    argument = frame.sends()[task.send].arg
+    if isinstance(argument, dict):
+        argument = [argument.get("tool_call", argument)]
+    calls = argument if isinstance(argument, list) else []
+    return [call for call in calls if isinstance(call, dict) and "name" in call]
 
 
 def _unwrap_snapshots(frame: Frame) -> None:

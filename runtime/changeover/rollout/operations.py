@@ -24,7 +24,6 @@ from changeover.migrations.moving import Moving
 from changeover.rollout.batches import KIND as MIGRATION
 from changeover.rollout.batches import Batches
 from changeover.rollout.draining import CANCELLED, Draining, InFlightChoice, Step, steps
-from changeover.rollout.forecast import Plan
 from changeover.rollout.plan import plan_ramp, plan_rollback, plan_switch
 from changeover.rollout.planning import Planning
 from changeover.runs.engine import Engine
@@ -32,7 +31,7 @@ from changeover.runs.inflight import InFlight
 from changeover.runs.routing import decide
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import Operation, Routing, RoutingChange, Version, VersionId, timestamp
+from changeover.store.records import Operation, Routing, RoutingChange, VersionId, timestamp
 from changeover.store.routing import Moved
 
 log = logging.getLogger(__name__)
@@ -209,7 +208,8 @@ class Rollout:
                 threads=wishes.threads,
                 keep=keep,
             )
-            await self._demand_unbroken(target, routing, graphs, wishes.threads, wishes, keep)
+            if not wishes.force:
+                await self.planning.demand_unbroken(target, routing, graphs, wishes.threads, keep)
             return entry.done(await self._make(change, routing, wishes, entry))
 
     async def ramp(self, to: str, percent: float, wishes: Wishes) -> Receipt:
@@ -225,7 +225,9 @@ class Rollout:
                 raise Conflict(f"{target.id} was rejected and cannot serve", code="version-rejected")
             if percent > 0:
                 await self._load(target.id)
-                await self._demand_unbroken(target, routing, None, change.threads, wishes)
+            if percent > 0 and not wishes.force:
+                concerned = None if percent == 100 else sorted(target.graphs)  # others are no part of a ramp
+                await self.planning.demand_unbroken(target, routing, concerned, change.threads)
             return entry.done(await self._make(change, routing, wishes, entry))
 
     async def rollback(self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes) -> Receipt:
@@ -292,21 +294,6 @@ class Rollout:
             )
 
     # --- steps -----------------------------------------------------------------------------------
-
-    async def _demand_unbroken(
-        self,
-        target: Version,
-        routing: Routing | None,
-        graphs: Sequence[str] | None,
-        threads: str | None,
-        wishes: Wishes,
-        keep: Collection[str] = (),
-    ) -> None:
-        if wishes.force:
-            return
-        plan = await self.planning.refused(target, routing, graphs, threads, keep)
-        if plan is not None:
-            raise would_break(plan)
 
     async def _make(self, change: RoutingChange, routing: Routing | None, wishes: Wishes, entry: _Entry) -> Receipt:
         change = replace(change, in_flight=wishes.in_flight, reason_for_runs=CANCELLED)
@@ -529,19 +516,6 @@ class Rollout:
             raise
         if not entry.follows:
             await self._store.journal.end(entry.id, entry.status, entry.result)
-
-
-def would_break(plan: Plan) -> Conflict:
-    count = plan.count("refused")
-    reason, hint = plan.first_refusal()
-    whom = "a thread that waits and has" if count == 1 else f"{count} threads that wait and have"
-    return Conflict(
-        f"{plan.to} would break {whom} to move before going on: {reason}",
-        code="would-break-threads",
-        hint=f"{hint + '; ' if hint else ''}`changeover plan {plan.to}` shows them, --threads auto leaves them where"
-        " they are, --force switches all the same",
-        plan=plan.to_json(),
-    )
 
 
 def _id(kind: str, wishes: Wishes, request: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from changeover.contracts.chain import chain_of
 from changeover.contracts.contract import FORMAT
 from changeover.contracts.differences import ALWAYS, Difference
 from changeover.contracts.grading import Grade, Grading, Level
-from changeover.errors import ChangeoverError, NotFound
+from changeover.errors import ChangeoverError, Conflict, NotFound
 from changeover.rollout.forecast import Plan, PlannedGraph, Tally, Verdict, changed_files, changes_json, worst
 from changeover.store.opening import Store
 from changeover.store.plans import PlannedThreads
@@ -61,6 +61,12 @@ class Planning:
         keep: Collection[str] = (),
     ) -> Plan:
         """What a switch to `target` would do. `threads` is the policy that it would set, `keep` as in `plan_switch`."""
+        if target.status == "rejected":
+            raise Conflict(
+                f"{target.id} was rejected and cannot serve",
+                code="version-rejected",
+                hint=f"see `changeover show {target.id}` for its problems",
+            )
         scope = await self._scope(target, routing, graphs, keep)
         found = await self._store.plans.threads(dict.fromkeys(scope, target.id), policy=threads)
         named = {target.id, *(one.group.saved_version for one in found)} | set(scope.values()) - {None}
@@ -68,19 +74,23 @@ class Planning:
         target = versions.get(target.id, target)
         return await asyncio.to_thread(_planned, target, routing, scope, found, versions, contracts)
 
-    async def refused(
+    async def demand_unbroken(
         self,
         target: Version,
         routing: Routing | None,
         graphs: Sequence[str] | None,
         threads: str | None,
         keep: Collection[str] = (),
-    ) -> Plan | None:
-        """The plan of a switch that would break threads, else None. Cheap where no thread is forced to move."""
+    ) -> None:
+        """Raise `Conflict`, with the plan, where threads would have to move that cannot.
+
+        Cheap where no thread is forced to move.
+        """
         if not await self._store.plans.is_any_forced(threads):
-            return None
+            return
         plan = await self.plan(target, routing, graphs, threads, keep)
-        return plan if plan.breaks else None
+        if plan.breaks:
+            raise _would_break(plan)
 
     async def differences(self, old: Version, new: Version) -> dict[str, dict[str, Any]]:
         """The graded changes of each graph that both versions have with another contract or chain."""
@@ -140,6 +150,19 @@ class Planning:
         versions = await self._store.versions.known(ids)
         digests = {entry.digest for version in versions.values() for entry in version.graphs.values()}
         return versions, await self._store.versions.contracts(digests)
+
+
+def _would_break(plan: Plan) -> Conflict:
+    count = plan.count("refused")
+    reason, hint = plan.first_refusal()
+    whom = "a thread that waits and has" if count == 1 else f"{count} threads that wait and have"
+    return Conflict(
+        f"{plan.to} would break {whom} to move before going on: {reason}",
+        code="would-break-threads",
+        hint=f"{hint + '; ' if hint else ''}`changeover plan {plan.to}` shows them; --threads auto leaves them where"
+        " they are (a pin does where the policy is the thread's own), --force switches all the same",
+        plan=plan.to_json(),
+    )
 
 
 def _planned(

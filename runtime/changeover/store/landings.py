@@ -140,7 +140,7 @@ def settle_down(
         connection.execute("UPDATE runs SET answered = ? WHERE id = ?", (rows.dumps(answered), run.id))
     _rename_questions(connection, [(before.id, landing.interrupts)])
     told = _told(before, landing, to, run_id=run.id, handover=handover)
-    rows.add_events(connection, now, "thread_migrated", [told])
+    rows.add_event(connection, now, "thread_migrated", **told)
 
 
 def land_resting(connection: Connection, landings: Sequence[RestingLanding], now: float) -> list[Landed]:
