@@ -190,7 +190,7 @@ async def given(state: State) -> State:
 NODES: dict[str, tuple[Any, list[str]]] = {
     "plain": (plain, []),
     "by_module": (by_module, ["'one'"]),
-    "in_order": (in_order, ["'first'", "'parts'", "f'each {part}'", "{'question': value}"]),
+    "in_order": (in_order, ["'first'", "'parts'", "f'each {part}' where for part in interrupt('parts')", "{'question': value}"]),
     "keyword": (keyword, ["value=('k',)"]),
     "nested": (nested, ["'inner'", "interrupt('inner')"]),
     "recursive": (recursive, ["'at the end'"]),
@@ -207,7 +207,7 @@ NODES: dict[str, tuple[Any, list[str]]] = {
     "through_an_object": (through_an_object, ["{'desk': text}"]),
     "super": (Careful(), ["'careful'", "{'desk': text}"]),
     "held_object": (Team(Desk()).work, ['self.question with self.question = "Who?"', "{'desk': text}"]),
-    "in_steps": (in_steps, ["'first'", "'parts'", "f'each {part}'", "{'question': value}", "'one'"]),
+    "in_steps": (in_steps, ["'first'", "'parts'", "f'each {part}' where for part in interrupt('parts')", "{'question': value}", "'one'"]),
     "by_kind": (by_kind, ["'one'"]),
     "alias": (alias, ["{'question': value}"]),
     "through_partial": (through_partial, ["'Sure?'"]),

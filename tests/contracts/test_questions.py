@@ -79,7 +79,7 @@ def test_a_functional_graph_has_its_calls_in_order_and_every_task_by_name() -> N
     assert found["kind"] == "functional"
     assert [call["task"] for call in found["calls"]] == ["fetch", "interrupt", "store_it", "local"]
     assert [call["text"] for call in found["calls"]] == [
-        "fetch(url)",
+        "fetch(url) where for url in urls",
         "interrupt({'pages': pages})",
         "save(answer)",
         "local('x')",

@@ -126,6 +126,9 @@ def writes(nursery: scenario.Nursery, place: Place) -> int:
         server.stop()
     assert wrong == []
     assert scenario.check_database(database) == []
+    told = {type_ for (type_,) in database.rows("SELECT DISTINCT type FROM events")}
+    assert told >= {"thread_migrated", "threads_migrated", "run_handed_over"}
+    assert not told & {"migration_refused", "handover_refused"}
     return int(count.read_text())
 
 

@@ -194,7 +194,6 @@ class Kind:
     expect: Callable[[str, str, Values], Values] = same  # condition, `middle` or `end`, values
     unheard: tuple[str, ...] = ()
     scratch: Callable[[Any], Any] = as_is
-    one_way: bool = False
     meaning: bool = False
     bare: bool = True  # whether the change is also tried without its step
     no_way_back: tuple[str, ...] = ()  # conditions whose thread cannot be what it was

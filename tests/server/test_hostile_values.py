@@ -202,9 +202,19 @@ async def test_a_thread_that_its_version_cannot_read_is_still_listed(
     assert (await client.post("/threads/t/copy")).json()["problem"]["code"] == "state-unreadable"
 
 
-async def test_a_state_that_its_version_cannot_read_is_a_conflict_in_words(
+async def test_the_history_of_such_a_thread_is_read_by_the_version_that_wrote_it(
     client: httpx.AsyncClient, unreadable: str
 ) -> None:
+    history = (await client.post("/threads/t/history", json={})).json()
+    assert history[0]["values"] == {"number": "many"}
+
+
+async def test_a_state_that_its_version_cannot_read_is_a_conflict_in_words(
+    manager: GraphVersionManager, client: httpx.AsyncClient, unreadable: str
+) -> None:
+    await manager.store.database.write(  # the version that wrote it is not there any more
+        lambda connection: connection.execute("DELETE FROM version_graphs WHERE version = 'desks'")
+    )
     for method, path, body in [
         ("GET", "/threads/t/state", None),
         ("GET", "/threads/t/state?subgraphs=true", None),

@@ -24,7 +24,8 @@ def questions_differ(comparison: Comparison, path: str, target: str, old: Json, 
     mine, theirs = _Questions.of(old, comparison), _Questions.of(new)
     if mine == theirs:
         return
-    if target in comparison.names.same_interrupts:
+    is_functional = comparison.old.levels.get(above(path), {}).get("kind") == "functional"
+    if target in comparison.names.same_interrupts or (is_functional and comparison.names.same_tasks):
         reason = f"node '{path}' asks the same question in other words, says a step"
         yield Difference("interrupt-changed", path, "migrates", reason, rewrites=False)
         return

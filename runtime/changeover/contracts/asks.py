@@ -17,12 +17,16 @@ ASKING_NAMES = frozenset({INTERRUPT, "NodeInterrupt"})
 
 @dataclass(frozen=True)
 class Ask:
-    """A call that LangGraph counts: a question, or a task (`task` is its name, `inner` what it asks for itself)."""
+    """A call that LangGraph counts: a question, or a task (`task` is its name, `inner` what it asks for itself).
+
+    `guards` are the conditions and loops that it stands in, outer ones first.
+    """
 
     text: str
     call: str
     task: str | None = None
     inner: tuple[Ask, ...] = ()
+    guards: tuple[str, ...] = ()
 
 
 def question_of(payload: object) -> str:
@@ -32,19 +36,24 @@ def question_of(payload: object) -> str:
 
 def questions(asks: tuple[Ask, ...]) -> list[str]:
     """The texts of the questions alone."""
-    return [ask.text for ask in asks if ask.task is None]
+    return [_guarded(ask, ask.text, asks) for ask in asks if ask.task is None]
+
+
+def _guarded(ask: Ask, text: str, among: tuple[Ask, ...]) -> str:
+    """Which of several comes first depends on what they stand in; one alone cannot be taken for another."""
+    return f"{text} where {', '.join(ask.guards)}" if ask.guards and len(among) > 1 else text
 
 
 def calls(asks: tuple[Ask, ...], *, always: bool = False) -> list[dict[str, Any]]:
     """All of it as JSON, where there is a task in it, or `always`. A task that asks says what."""
     if not always and all(ask.task is None for ask in asks):
         return []
-    return [_call(ask) for ask in asks]
+    return [_call(ask, asks) for ask in asks]
 
 
-def _call(ask: Ask) -> dict[str, Any]:
-    found: dict[str, Any] = {"task": ask.task or INTERRUPT, "text": ask.call}
-    return found | ({"inner": [_call(inner) for inner in ask.inner]} if ask.inner else {})
+def _call(ask: Ask, among: tuple[Ask, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {"task": ask.task or INTERRUPT, "text": _guarded(ask, ask.call, among)}
+    return found | ({"inner": [_call(inner, ask.inner) for inner in ask.inner]} if ask.inner else {})
 
 
 def tasks(asks: tuple[Ask, ...]) -> set[str]:

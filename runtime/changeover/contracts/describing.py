@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,10 @@ from changeover.contracts.asks import QUESTION, Ask, calls, questions
 from changeover.contracts.code import Ownership, plain_function, used_by
 from changeover.contracts.parts import parts_of
 from changeover.contracts.questions import Questions
-from changeover.contracts.reaching import reached
+from changeover.contracts.reaching import Graphs, reached
 from changeover.contracts.types import QuietSchema, Schema, plain_schema
+
+log = logging.getLogger(__name__)
 
 EMBEDS = "__embeds__"  # an attribute of a function that only carries values into a graph and out of it
 HOOKS = frozenset({"before_agent", "before_model", "after_model", "after_agent"})
@@ -56,7 +59,7 @@ class NodeDescriber:
             "tools": _tools(tool_node),
             "handler": bool(getattr(node, "is_error_handler", False)),
         }
-        if behind := reached(node.bound, inner):
+        if behind := _behind(node.bound, inner):
             described["reaches"] = {label: self._describe(graph) for label, graph in behind.items()}
         counted = calls(asks)
         return described | {"calls": counted} if counted else described
@@ -97,6 +100,14 @@ class NodeDescriber:
                     if isinstance(value, Pregel) and value.checkpointer is False:
                         return value
         return None
+
+
+def _behind(bound: Any, inner: Any) -> Graphs:
+    try:
+        return reached(bound, inner)
+    except Exception as error:  # the project's objects: to look at one may fail in any way
+        log.warning("graphs_not_found", extra={"error": type(error).__name__})
+        return {}
 
 
 def _is_pair(part: Any) -> bool:

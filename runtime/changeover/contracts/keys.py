@@ -9,6 +9,7 @@ from changeover.contracts.comparison import Comparison
 from changeover.contracts.differences import Difference
 from changeover.contracts.flat import Json, above, below, leaf
 from changeover.contracts.likeness import most_alike
+from changeover.contracts.types import unchecked
 from changeover.contracts.widening import told
 
 KEEPING = ("LastValue", "LastValueAfterFinish", "AnyValue", "BinaryOperatorAggregate", "DeltaChannel")
@@ -107,7 +108,12 @@ def _retyped(comparison: Comparison, path: str, target: str) -> Iterator[Differe
     if told(old.get("type")) == told(new.get("type")):
         change = f"{told(new.get('type'))} in key '{path}' has other fields, or another place"
     touches = comparison.touches_state_of(above(path))
-    if comparison.is_touched(target):
+    if unchecked(old.get("type")) == unchecked(new.get("type")):
+        reason = (
+            f"{told(new.get('type'))} in key '{path}' checks its values in another way; saved ones are checked anew"
+        )
+        yield Difference("key-checked", path, "safe", reason)
+    elif comparison.is_touched(target):
         yield Difference("key-retyped", path, "migrates", f"{change}; a step converts it", touches=touches)
     elif comparison.widening.fits(old.get("type"), new.get("type"), new.get("schema")):
         yield Difference("key-retyped", path, "safe", f"{change}; what was saved fits")

@@ -10,6 +10,7 @@ digest of what it does, so that every change of it counts: nothing that asks is 
 
 from __future__ import annotations
 
+import ast
 import functools
 import logging
 import opcode
@@ -75,6 +76,13 @@ class Questions:
         if self.ownership.owns(function) or function.__globals__ is caller.__globals__:
             return True
         return any(is_interrupt(value) for value in used_by(function).values())
+
+    def wording(self, function: FunctionType) -> str | None:
+        """A digest of a function of the project that only puts words together; one that calls others is left alone."""
+        definition = self.sources.definition(function) if self.ownership.owns(function) else None
+        if definition is None or any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(definition)):
+            return None
+        return self._digests.digest(function)
 
     def task(self, thing: Any, call: str) -> Ask:
         inner = () if thing in self._within else self.of(thing.func)

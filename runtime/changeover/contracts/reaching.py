@@ -25,7 +25,7 @@ Graphs = dict[str, Pregel[Any, Any, Any, Any]]
 
 
 def reached(bound: Any, listed: Any = None) -> Graphs:
-    """The graphs that a node's code calls, but for the `listed` one: one behind a tool by its name, others by number."""
+    """The graphs that a node's code calls, without the `listed` one: behind a tool by its name, others by number."""
     found: Graphs = {}
     others: list[Pregel[Any, Any, Any, Any]] = []
     for part in parts_of(bound):

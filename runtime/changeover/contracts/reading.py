@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+from collections.abc import Sequence
+from dataclasses import replace
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Protocol
 
@@ -27,6 +29,8 @@ class Follower(Protocol):
 
     def task(self, thing: Any, call: str) -> Ask: ...
 
+    def wording(self, function: FunctionType) -> str | None: ...
+
 
 class Reading(ast.NodeVisitor):
     """Reads one function in the order in which its text runs, and what its names stand for."""
@@ -38,6 +42,7 @@ class Reading(ast.NodeVisitor):
         self._definition = definition
         self.leads_away = False  # what asks is handed on in a way that is not followed
         self._found: list[Ask] = []
+        self._guards: list[str] = []  # the conditions and loops around
         self._written: dict[str, ast.expr] = {}  # what names were given in the function, where that calls nothing
 
     def asks(self) -> tuple[Ask, ...]:
@@ -64,6 +69,64 @@ class Reading(ast.NodeVisitor):
             passed = self._scope.value(value) if isinstance(value, (ast.Name, ast.Attribute)) else UNKNOWN
             if is_interrupt(passed) or is_task(passed):
                 self._note(passed, ast.unparse(node), ast.unparse(node))
+
+    def visit_If(self, node: ast.If) -> None:
+        self.visit(node.test)
+        test = self._guard(node.test)
+        self._under(test, node.body)
+        self._under(f"not ({test})", node.orelse)
+        if isinstance(node.body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break)) and not node.orelse:
+            self._guards.append(f"not ({test})")  # for the rest of the block
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self.visit(node.test)
+        test = self._guard(node.test)
+        self._under(test, [node.body])
+        self._under(f"not ({test})", [node.orelse])
+
+    def visit_While(self, node: ast.While) -> None:
+        self.visit(node.test)
+        self._under(f"while {self._guard(node.test)}", node.body)
+        self._under("", node.orelse)
+
+    def visit_For(self, node: ast.For) -> None:
+        self._loop(node)
+
+    def visit_AsyncFor(self, node: ast.AsyncFor) -> None:
+        self._loop(node)
+
+    def _loop(self, node: ast.For | ast.AsyncFor) -> None:
+        self.visit(node.iter)
+        self._goes_over(node.target, node.iter)
+        self._under(f"for {ast.unparse(node.target)} in {self._guard(node.iter)}", node.body)
+        self._under("", node.orelse)
+
+    def visit_Match(self, node: ast.Match) -> None:
+        self.visit(node.subject)
+        for case in node.cases:
+            self._under(f"{ast.unparse(node.subject)} is {ast.unparse(case.pattern)}", case.body)
+
+    def _under(self, guard: str, nodes: Sequence[ast.AST]) -> None:
+        """What stands under a condition, or in a loop."""
+        before = len(self._guards)
+        if guard:
+            self._guards.append(guard)
+        for node in nodes:
+            self.visit(node)
+        del self._guards[before:]
+
+    def _guard(self, node: ast.expr) -> str:
+        return ast.unparse(node) + self._constants((node,))
+
+    def _goes_over(self, target: ast.expr, values: ast.expr) -> None:
+        """The names of a loop stand for what it goes over."""
+        calls = any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(values))
+        for part in ast.walk(target):
+            if isinstance(part, ast.Name):
+                self._scope.names[part.id] = UNKNOWN
+                self._written.pop(part.id, None)
+                if not calls:
+                    self._written[part.id] = values
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
@@ -137,8 +200,11 @@ class Reading(ast.NodeVisitor):
         self._comprehension(node.generators, node.key, node.value)
 
     def _comprehension(self, generators: list[ast.comprehension], *values: ast.expr) -> None:
-        for node in (*generators, *values):
+        for node in generators:
             self.visit(node)
+            self._goes_over(node.target, node.iter)
+        said = "".join(f"for {ast.unparse(node.target)} in {self._guard(node.iter)} " for node in generators)
+        self._under(said.strip(), values)
 
     def _defined(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         decorators = [part.func if isinstance(part, ast.Call) else part for part in node.decorator_list]
@@ -180,7 +246,7 @@ class Reading(ast.NodeVisitor):
         if isinstance(target, Instance):
             target = attribute(target, "__call__")
         if isinstance(target, LocalTask):
-            self._found.append(Ask(ast.unparse(node), ast.unparse(node), target.name, target.inner))
+            self._add(Ask(ast.unparse(node), ast.unparse(node), target.name, target.inner))
         elif is_interrupt(target) or is_task(target):
             given: tuple[ast.expr | ast.keyword, ...] = (*node.args, *node.keywords)
             arguments = ", ".join([*given_before, *(ast.unparse(part) for part in given)])
@@ -209,6 +275,9 @@ class Reading(ast.NodeVisitor):
                 elif isinstance(part, ast.Attribute):
                     waiting.append(part.value)
             elif isinstance(part, ast.Call):
+                made = plain_function(self._scope.value(part.func))
+                if made is not None and (wording := self._finder.wording(made[0])) is not None:
+                    said[f"{ast.unparse(part.func)}()"] = wording
                 waiting.append(part.func)
             elif not isinstance(part, (ast.Name, ast.Attribute)):
                 waiting += ast.iter_child_nodes(part)
@@ -216,11 +285,15 @@ class Reading(ast.NodeVisitor):
 
     def _note(self, target: Any, text: str, call: str) -> None:
         if is_task(target):
-            self._found.append(self._finder.task(target, call))
+            self._add(self._finder.task(target, call))
         else:
-            self._found.append(Ask(text, call if call == text else f"{INTERRUPT}({text})"))
+            self._add(Ask(text, call if call == text else f"{INTERRUPT}({text})"))
 
     def _follow(self, target: Any) -> None:
         inner = None if target is UNKNOWN else plain_function(target)
         if inner is not None and (self._finder.follows(inner[0], self._function) or hasattr(inner[0], "__wrapped__")):
-            self._found += self._finder.of_function(*inner)
+            for ask in self._finder.of_function(*inner):
+                self._add(ask)
+
+    def _add(self, ask: Ask) -> None:
+        self._found.append(replace(ask, guards=(*self._guards, *ask.guards)))

@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from types import FunctionType
 from typing import Any, get_args, get_origin
 
 from langgraph.channels.base import BaseChannel
@@ -94,7 +95,9 @@ class TypeDescriber:
             return {"class": self.name(cls)}
         self._within.append(cls)
         try:
-            return {"class": self.name(cls), "fields": self._fields(cls, depth + 1)}
+            described = {"class": self.name(cls), "fields": self._fields(cls, depth + 1)}
+            checks = [self._digests.digest(function) for function in _checks(cls) if self._ownership.owns(function)]
+            return described | ({"checks": checks} if checks else {})
         finally:
             self._within.pop()
 
@@ -121,7 +124,11 @@ class TypeDescriber:
             return {member.name: self._value(member.value) for member in cls}
         if issubclass(cls, BaseModel):
             return {
-                name: {"type": self.describe(field.annotation, depth), "required": field.is_required()}
+                name: {
+                    "type": self.describe(field.annotation, depth),
+                    "required": field.is_required(),
+                    **self._constraints(field.metadata),
+                }
                 for name, field in sorted(cls.model_fields.items())
             }
         hints = _hints(cls)
@@ -129,6 +136,15 @@ class TypeDescriber:
             names = [field.name for field in dataclasses.fields(cls)]
             return {name: self.describe(hints[name], depth) for name in names if name in hints}
         return {name: self.describe(hint, depth) for name, hint in sorted(hints.items())}
+
+    def _constraints(self, metadata: list[Any]) -> dict[str, Any]:
+        """What a field demands of its values beside their type."""
+        said: list[str] = []
+        for each in metadata:
+            found = plain_function(getattr(each, "func", None))
+            digest = self._digests.digest(found[0]) if found is not None else ""
+            said.append(f"{type(each).__name__}({digest})" if digest or " at 0x" in repr(each) else repr(each))
+        return {"constraints": said} if said else {}
 
     def _value(self, value: Any) -> str:
         return repr(value) if isinstance(value, (str, bytes, int, float, tuple, type(None))) else self.name(value)
@@ -200,6 +216,23 @@ def _held(cls: type) -> Iterator[Any]:
     else:
         for hint in _hints(cls).values():
             yield get_args(hint)[0] if get_origin(hint) in (typing.Required, typing.NotRequired) else hint
+
+
+def unchecked(described: Any) -> Any:
+    """A description of a type without what its values are checked for."""
+    if isinstance(described, dict):
+        return {name: unchecked(part) for name, part in described.items() if name not in ("checks", "constraints")}
+    return [unchecked(part) for part in described] if isinstance(described, list) else described
+
+
+def _checks(cls: type) -> list[FunctionType]:
+    """The functions that check, or change, what an object is made of."""
+    decorators = getattr(cls, "__pydantic_decorators__", None)
+    kinds = ("validators", "field_validators", "root_validators", "model_validators")
+    held = [each.func for kind in kinds for each in getattr(decorators, kind, {}).values()]
+    held.append(getattr(cls, "__post_init__", None))
+    found = (plain_function(getattr(each, "__func__", each)) for each in held if each is not None)
+    return [function[0] for function in found if function is not None]
 
 
 def _hints(cls: type) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ all calls that there may have been. tests/langgraph_facts holds this against the
 from __future__ import annotations
 
 import binascii
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,3 +88,14 @@ def find_calls(frame: Frame, tasks: Sequence[Task], names: Collection[str], want
                         below.append((call, called))
         callers = below
     return found
+
+
+def task_names(contract: Mapping[str, Any]) -> Collection[str]:
+    """The tasks that a graph's nodes may call."""
+    names = set(contract.get("tasks") or ())
+    for call in contract.get("calls") or ():
+        names.add(call["task"])
+    for node in (contract.get("nodes") or {}).values():
+        names.update(call["task"] for call in node.get("calls") or ())
+        names.update(node.get("tasks") or ())
+    return sorted(names)

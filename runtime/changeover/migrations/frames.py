@@ -6,7 +6,7 @@ A frame is read by the older version (`reading`), rewritten step by step (`rewri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,11 @@ class Call:
     parent: Task | Call
     writes: list[Write] = field(default_factory=list)
     origin: str = ""  # the namespace that it had in the older version
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the node itself has called it, and no task that it called."""
+        return isinstance(self.parent, Task)
 
 
 @dataclass
@@ -123,3 +128,17 @@ def within(namespace: str, part: str) -> str:
 def is_state(channel: str) -> bool:
     """Whether a channel is a key of the state, and not one of LangGraph's own."""
     return not channel.startswith(("__", BRANCH, JOIN, "start:"))
+
+
+def send_of(path: tuple[Any, ...]) -> int | None:
+    """The place among the queued Sends of a task that has this path; None for one that an edge leads to."""
+    is_send = len(path) > 1 and path[0] == "__pregel_push" and isinstance(path[1], int)
+    return path[1] if is_send else None
+
+
+def contract_at(contract: Mapping[str, Any], namespace: str) -> Mapping[str, Any]:
+    """The contract of the graph that keeps its state in a namespace."""
+    for part in namespace.split(INSIDE) if namespace else ():
+        node = part.partition(":")[0]
+        contract = ((contract.get("nodes") or {}).get(node) or {}).get("subgraph") or {}
+    return contract

@@ -32,6 +32,7 @@ from changeover.migrations.frames import (
     Task,
     Write,
     is_state,
+    send_of,
     within,
 )
 from changeover.migrations.reading import NO_TASK, SAVER, Graph, NotMovable, behind
@@ -89,6 +90,7 @@ class _Landing:
         self._landed = Landed(StagedSaver(runway.saver, for_good=True), "")
         self._ids: dict[str, str] = {}  # of these questions
         self._questions = _questions(root)
+        self._open = _open_questions(root)
         self._whole: StateSnapshot | None = None  # what the graph has said of a head with nothing beside it
 
     async def frame(
@@ -273,7 +275,7 @@ class _Landing:
 
     def _matched(self, frame: Frame, snapshot: StateSnapshot) -> dict[tuple[str, int | None], PregelTask]:
         """The newer graph's tasks by node and place among the Sends. Raises where they are not those of the frame."""
-        named = {(task.name, _send_of(task)): task for task in snapshot.tasks}
+        named = {(task.name, send_of(task.path)): task for task in snapshot.tasks}
         wanted = {(task.node, task.send) for task in frame.tasks}
         at = f" in '{'/'.join(frame.path)}'" if frame.path else ""
         missing = [node for node, send in wanted - named.keys()]
@@ -333,14 +335,20 @@ class _Landing:
                 self._landed.tasks[call.id] = call_id
                 self._name_questions(call.origin, called.namespace)
                 await self._write(where, call.writes, call_id, called.path_text)
-            await self._write(where, task.writes, new_id, caller.path_text)
+            await self._write(where, task.writes, new_id, caller.path_text, is_over=task.is_finished)
         has_taken = any(task.resumes for task in frame.tasks)
         loose = [write for write in frame.loose if not (write[0] == RESUME and has_taken)]
         await self._write(where, loose, NO_TASK, "")
 
-    async def _write(self, where: RunnableConfig, writes: list[Write], task_id: str, path: str) -> None:
+    async def _write(
+        self, where: RunnableConfig, writes: list[Write], task_id: str, path: str, *, is_over: bool = False
+    ) -> None:
+        """`is_over`: what the task has asked is answered, and its questions are history."""
         if writes:
-            renamed = [(channel, self._asked(value) if channel == INTERRUPT else value) for channel, value in writes]
+            renamed = [
+                (channel, self._asked(value) if channel == INTERRUPT and not is_over else value)
+                for channel, value in writes
+            ]
             await self._landed.staged.aput_writes(where, renamed, task_id, path)
 
     def _asked(self, value: Any) -> Any:
@@ -350,6 +358,8 @@ class _Landing:
         if not isinstance(value, Interrupt):
             return value
         if value.id not in self._ids:
+            if value.id not in self._open:  # asked inside of a task that has finished: nobody looks for it again
+                return value
             raise NotMovable("a question waits whose id belongs to no task that is known", code="unknown-question")
         return Interrupt(value.value, self._ids[value.id], response_schema=value.response_schema)
 
@@ -440,12 +450,6 @@ def _later_than(saved: str, frame: Frame) -> str:
     number = int(saved.replace("-", ""), 16) + 1
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def _send_of(task: PregelTask) -> int | None:
-    path = task.path
-    is_send = len(path) > 1 and path[0] == "__pregel_push" and isinstance(path[1], int)
-    return path[1] if is_send else None  # type: ignore[return-value]
 
 
 def _has_inside(frame: Frame) -> bool:

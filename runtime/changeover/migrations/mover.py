@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,6 +83,7 @@ class Mover:
     grading: Grading
     moves: Sequence[Directed]
     alike: Sequence[str]  # versions whose saved state is as that of `newer`
+    alike_now: Callable[[], Awaitable[Sequence[str]]]  # and those that were made since this was found out
     alike_since: float  # when the first of them was made
     timeout_s: float  # of the steps' code, for one thread
     serde: SerializerProtocol | None  # that can write objects of the older version; None: the newer one's can
@@ -117,7 +118,7 @@ class Mover:
             await self._rewrite(root)
             target = newer.checkpointer
             assert isinstance(target, BaseCheckpointSaver)
-            await restore(root, self.newer.contract, target, thread_id, self.alike, self.alike_since)
+            await restore(root, self.newer.contract, target, thread_id, self.alike_now, self.alike_since)
             known = self.types if newer is self.newer.graph.runnable else {}
             runway = Runway(self.newer.version, newer, self.newer.contract, self._writing(target), known)
             return await land(root, runway, thread_id)
@@ -173,13 +174,14 @@ class Movers:
             yield known
 
     async def _mover(self, graph: str, older: Side, newer: Side) -> Mover:
-        alike = await self._versions.alike(graph, newer.version)
+        alike_now = partial(self._versions.alike, graph, newer.version)
+        alike = await alike_now()
         rows = await self._versions.known([VersionId(id_) for id_ in alike])
         since = min((row.created_at for row in rows.values()), default=0.0)
         grading = Grading(older.level, newer.level)
         moves = [_directed(move, older, newer) for move in grading.moves]
         serde = _serializer(older.graph.tree, newer.graph.tree, _classes(moves))
-        return Mover(older, newer, grading, moves, alike, since, self._step_timeout_s, serde)
+        return Mover(older, newer, grading, moves, alike, alike_now, since, self._step_timeout_s, serde)
 
     async def _load(self, graph: str, version: VersionId) -> LoadedVersion:
         try:

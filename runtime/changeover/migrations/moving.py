@@ -18,7 +18,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from changeover.checkpoints import whole
 from changeover.checkpoints.saver import Head
 from changeover.contracts.grading import Grade
-from changeover.errors import ChangeoverError, Conflict, NotFound
+from changeover.errors import ChangeoverError, Conflict, NotFound, Unavailable
 from changeover.migrations.landing import TAG, Landed
 from changeover.migrations.mover import Mover, Movers
 from changeover.migrations.reading import NotMovable
@@ -30,6 +30,7 @@ from changeover.store.records import Run, Thread, VersionId
 log = logging.getLogger(__name__)
 
 AT_ONCE = 2  # threads that are prepared at the same time: one works while another waits for the database
+LANDED_AT_ONCE = 50  # threads in one transaction: what runs write waits for it
 ATTEMPTS = 10  # moves that meet somebody who changes the thread; each time they are made again
 
 Fate = Literal["moved", "current", "stays", "busy", "failed"]
@@ -106,17 +107,25 @@ class Moving:
         raise _busy(thread_id)
 
     async def many(self, sights: Sequence[Sight], to: VersionId, reason: str, *, dry_run: bool = False) -> list[Fated]:
-        """Move threads of one graph whose state one version saved, and store them in one transaction."""
+        """Move threads of one graph. Some are stored in one transaction while the next ones are prepared."""
         fates: list[Fated] = []
         ready: list[RestingLanding] = []
-        for found in await self._all_prepared(sights, to, reason):
-            if isinstance(found, Fated):
-                fates.append(found)
-            else:
-                ready.append(found)
+        landing: list[asyncio.Future[Sequence[Any]]] = []
+        for start in range(0, len(sights), LANDED_AT_ONCE):
+            part = sights[start : start + LANDED_AT_ONCE]
+            found = await self._all_prepared(part, to, reason, dry_run=dry_run)
+            fates += [one for one in found if isinstance(one, Fated)]
+            new = [one for one in found if isinstance(one, RestingLanding)]
+            ready += new
+            if new and not dry_run:
+                landing.append(self._landings.land(new))
         if dry_run:
             return fates + [Fated(one.sight.thread.id, "moved", reason) for one in ready]
-        landed = await self._landings.land(ready) if ready else []
+        landed: list[str] = []
+        for outcome in await asyncio.gather(*landing, return_exceptions=True):
+            if isinstance(outcome, BaseException):  # told when the others have ended too
+                raise outcome
+            landed += outcome
         for one, how in zip(ready, landed, strict=True):
             moved: Fate = "moved" if how == "landed" else "busy"
             fates.append(Fated(one.sight.thread.id, moved, reason if how == "landed" else "a run has it"))
@@ -130,7 +139,9 @@ class Moving:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _all_prepared(self, sights: Sequence[Sight], to: VersionId, reason: str) -> list[RestingLanding | Fated]:
+    async def _all_prepared(
+        self, sights: Sequence[Sight], to: VersionId, reason: str, *, dry_run: bool
+    ) -> list[RestingLanding | Fated]:
         """Several at a time: while one waits for the database another is worked on."""
         found: list[RestingLanding | Fated] = []
         alike: dict[tuple[str | None, VersionId], list[Sight]] = {}
@@ -143,14 +154,26 @@ class Moving:
                     heads = await mover.heads([sight.thread.id for sight in own if not sight.is_busy])
                     slots = asyncio.Semaphore(AT_ONCE)
                     found += await asyncio.gather(
-                        *(self._prepared(mover, sight, heads.get(sight.thread.id), to, reason, slots) for sight in own)
+                        *(
+                            self._prepared(mover, sight, heads.get(sight.thread.id), to, reason, slots, dry_run)
+                            for sight in own
+                        )
                     )
+            except Unavailable:
+                raise  # nobody can say what becomes of them
             except ChangeoverError as error:
                 found += [Fated(sight.thread.id, "stays", error.message, error.hint, error.code) for sight in own]
         return found
 
     async def _prepared(
-        self, mover: Mover, sight: Sight, head: Head | None, to: VersionId, reason: str, slots: asyncio.Semaphore
+        self,
+        mover: Mover,
+        sight: Sight,
+        head: Head | None,
+        to: VersionId,
+        reason: str,
+        slots: asyncio.Semaphore,
+        dry_run: bool,
     ) -> RestingLanding | Fated:
         thread = sight.thread
         if sight.is_busy:
@@ -159,7 +182,9 @@ class Moving:
             async with slots:
                 await asyncio.sleep(0)  # runs of this process come first
                 await self._demand_movable(mover, thread)
-                return RestingLanding(sight, to, await self._landing(mover, thread.id, head), reason)
+                return RestingLanding(sight, to, await self._landing(mover, thread.id, head, dry_run=dry_run), reason)
+        except Unavailable:
+            raise
         except ChangeoverError as error:
             return Fated(thread.id, "stays", error.message, error.hint, error.code)
         except Exception as error:  # border: code of the project takes part
@@ -185,16 +210,19 @@ class Moving:
             assert isinstance(saver, BaseCheckpointSaver)
             return (await situation(graph, saver, where, mover.older.contract)).waits or "[]"
 
-    async def _landing(self, mover: Mover, thread_id: str, head: Head | None = None) -> Landing:
+    async def _landing(
+        self, mover: Mover, thread_id: str, head: Head | None = None, *, dry_run: bool = False
+    ) -> Landing:
         grading = mover.grading
         if grading.blocked is None and not mover.moves and not grading.rewrites:
             return Landing(_nothing)
         landed = await mover.move(thread_id, head=head)
-        return await self._stored(landed, mover) if landed is not None else Landing(_nothing)
+        return await self._stored(landed, mover, dry_run=dry_run) if landed is not None else Landing(_nothing)
 
-    async def _stored(self, landed: Landed, mover: Mover) -> Landing:
+    async def _stored(self, landed: Landed, mover: Mover, *, dry_run: bool = False) -> Landing:
         change = whole.update(self._saver, landed.staged)
-        await change.follow()  # state that is kept elsewhere; who reads it then sees by its tag who wrote it
+        if not dry_run:
+            await change.follow()  # state that is kept elsewhere; who reads it then sees by its tag who wrote it
         return _landing_of(landed, change.write, mover.steps)
 
     async def _sight(self, thread_id: str) -> Sight:

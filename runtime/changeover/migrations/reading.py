@@ -6,7 +6,7 @@ The graph itself is asked for its tasks, so that their ids need not be computed.
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -19,8 +19,8 @@ from changeover.checkpoints.saver import Head, OwnSaver
 from changeover.checkpoints.staging import changes_state, copied
 from changeover.contracts.reaching import reached
 from changeover.errors import ChangeoverError, Conflict
-from changeover.migrations.calls import find_calls
-from changeover.migrations.frames import CONTROL, Frame, Task, within
+from changeover.migrations.calls import find_calls, task_names
+from changeover.migrations.frames import CONTROL, Frame, Task, send_of, within
 
 Graph = Pregel[Any, Any, Any, Any]
 NO_TASK = "00000000-0000-0000-0000-000000000000"
@@ -148,13 +148,15 @@ class _Reader:
             dict(saved.checkpoint["channel_versions"]),
             {node: dict(seen) for node, seen in saved.checkpoint["versions_seen"].items()},
         )
-        frame.types = {name: about.get("type") for name, about in (contract.get("channels") or {}).items()}
+        frame.types = {
+            name: (about.get("type"), about.get("schema")) for name, about in (contract.get("channels") or {}).items()
+        }
         _unwrap_snapshots(frame)
         if missing := _missing_deltas(frame, graph):
             as_it_was = (await self._ask(graph, own, saved.checkpoint["id"])).values  # without what tasks wrote since
             frame.values |= {name: as_it_was[name] for name in missing if name in as_it_was}
         frame.tasks = [
-            Task(task.id, task.name, _send_of(task.path), origin=frame.task_namespace(task.name, task.id))
+            Task(task.id, task.name, send_of(task.path), origin=frame.task_namespace(task.name, task.id))
             for task in snapshot.tasks
         ]
         return frame
@@ -218,7 +220,7 @@ class _Reader:
         if not by_task:
             return
         unknown = set(by_task)
-        for call in find_calls(frame, frame.tasks, _task_names(contract), unknown):
+        for call in find_calls(frame, frame.tasks, task_names(contract), unknown):
             call.writes = by_task[call.id]
             _task_of(call).calls.append(call)
         if unknown:
@@ -310,26 +312,10 @@ def _missing_deltas(frame: Frame, graph: Graph) -> list[str]:
     ]
 
 
-def _send_of(path: tuple[Any, ...]) -> int | None:
-    is_send = len(path) > 1 and path[0] == "__pregel_push" and isinstance(path[1], int)
-    return path[1] if is_send else None
-
-
 def _task_of(call: Any) -> Task:
     while not isinstance(call, Task):
         call = call.parent
     return call
-
-
-def _task_names(contract: Mapping[str, Any]) -> Collection[str]:
-    """The tasks that a graph's nodes may call."""
-    names = set(contract.get("tasks") or ())
-    for call in contract.get("calls") or ():
-        names.add(call["task"])
-    for node in (contract.get("nodes") or {}).values():
-        names.update(call["task"] for call in node.get("calls") or ())
-        names.update(node.get("tasks") or ())
-    return sorted(names)
 
 
 def _without_ids(namespace: str) -> str:

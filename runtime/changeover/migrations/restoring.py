@@ -7,7 +7,7 @@ contract saved of the thread.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ async def restore(
     contract: Mapping[str, Any],
     saver: BaseCheckpointSaver[Any],
     thread_id: str,
-    versions: Collection[str],
+    versions: Callable[[], Awaitable[Collection[str]]],
     since: float = 0.0,
 ) -> None:
     """Fill in the keys of `contract` that the frames lack, as one of these versions saved them last.
@@ -40,7 +40,7 @@ async def restore(
         wanted = [name for name in channels if name not in frame.values and name not in frame.types]
         if not wanted:
             continue
-        found = await _last_of(frame, saver, thread_id, versions)
+        found = await _last_of(frame, saver, thread_id, await versions())
         values: Mapping[str, Any] = found.checkpoint["channel_values"] if found is not None else {}
         for name in wanted:
             if name in values:

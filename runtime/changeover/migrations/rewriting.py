@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from langgraph.types import Send
+from langgraph.types import Overwrite, Send
 
 from changeover.contracts.chain import Move
 from changeover.contracts.renaming import Renaming, key_renaming, node_renaming
@@ -33,6 +33,7 @@ from changeover.migrations.tool_calls import rename_tool_calls
 from changeover.project.migration_models import FieldParts
 
 END = "__end__"
+OVERWRITE = "__overwrite__"
 State = dict[str, Any]
 Transform = Callable[[State], State]
 BUILTIN: Mapping[str, Callable[[Any], Any]] = {
@@ -149,10 +150,28 @@ class _Rewriting:
     def _keys_taken(self) -> None:
         """By the names of before the step."""
         state = self._parts.state
+        for path in (*state.rename, *state.drop):
+            for frame, name in self._frames(path):
+                self._demand_no_send_with(frame, name)
         self._rename_keys(state.rename)
         for path in state.drop:
             for frame, name in self._frames(path):
                 drop_key(frame, name)
+
+    def _demand_no_send_with(self, frame: Frame, key: str) -> None:
+        """A queued Send often carries the state along: who gets it looks for the key by its new name."""
+        said = {_last(path) for path in self._parts.sends.convert}
+        names = node_renaming(self._parts)
+        for send in frame.sends():
+            argument = getattr(send, "arg", None)
+            node = _last(_place(names, "/".join((*frame.path, send.node))))
+            if isinstance(argument, dict) and key in argument and node not in said:
+                raise NotMovable(
+                    f"a Send to '{send.node}' waits whose argument has the key '{key}' too, and {self._step.title} does"
+                    " not say what becomes of it there",
+                    code="send-holds-key",
+                    hint=f"add sends.convert for '{node}' to the step; {{}} leaves the argument as it is",
+                )
 
     def _keys_made(self) -> None:
         """By the names of after the step."""
@@ -192,8 +211,8 @@ class _Rewriting:
                 frame.values[name] = function(frame.values[name])
                 frame.touched.add(name)
             for task in frame.tasks:
-                task.writes = [(c, function(value) if c == name else value) for c, value in task.writes]
-            frame.loose = [(c, function(value) if c == name else value) for c, value in frame.loose]
+                task.writes = [(c, _inside(value, function) if c == name else value) for c, value in task.writes]
+            frame.loose = [(c, _inside(value, function) if c == name else value) for c, value in frame.loose]
 
     def _by_older_type(self, path: str) -> Callable[[Any], Any]:
         """Undo a builtin by the type that the key has in the older contract."""
@@ -253,6 +272,15 @@ class _Rewriting:
         for frame in list(self._root.walk()):
             if frame.path == tuple(nodes):
                 yield frame, name
+
+
+def _inside(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A written value converted, where it is wrapped to replace what a reducer has gathered."""
+    if isinstance(value, Overwrite):
+        return Overwrite(function(value.value))
+    if isinstance(value, dict) and set(value) == {OVERWRITE}:
+        return {OVERWRITE: function(value[OVERWRITE])}
+    return function(value)
 
 
 def _remove_node(frame: Frame, node: str, goto: str) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
 from changeover.contracts.waiting import answered, finished_calls, gathered, leads_to, waiting_set
+from changeover.migrations.calls import find_calls, task_names
+from changeover.migrations.frames import CONTROL, Frame, Task, contract_at, send_of
 from changeover.store.records import Waiting
 
 SENDS = "__pregel_tasks"
@@ -56,11 +58,26 @@ async def situation_of(
         writes = saved.pending_writes or []
         resumes |= answered(writes)
         leads |= leads_to(writes)
-        calls[namespace] = finished_calls(writes, [task.id for task in state.tasks])
+        calls[namespace] = _finished_calls(writes, state, saved, contract_at(contract, namespace))
         sends[namespace] = list(saved.checkpoint["channel_values"].get(SENDS) or ())
         joined[namespace] = gathered(saved.checkpoint["channel_values"])
     found = waiting_set(snapshot, resumes, contract=contract, sends=sends, calls=calls, leads=leads, joined=joined)
     return Situation(waiting, found.format())
+
+
+def _finished_calls(
+    writes: Sequence[tuple[str, str, Any]], state: StateSnapshot, saved: CheckpointTuple, contract: Mapping[str, Any]
+) -> int:
+    """Finished calls that the tasks of a head have made themselves; those that these have made are their own affair."""
+    finished = finished_calls(writes, [task.id for task in state.tasks])
+    names = task_names(contract)
+    if not finished or not names:
+        return finished
+    frame = Frame((), str(saved.config["configurable"].get("checkpoint_ns", "")), saved, {}, {}, {})
+    tasks = [Task(task.id, task.name, send_of(task.path)) for task in state.tasks]
+    done = {task_id for task_id, channel, _ in writes if channel not in CONTROL}
+    direct = [call for call in find_calls(frame, tasks, names, done - {task.id for task in tasks}) if call.is_direct]
+    return len(direct)
 
 
 def waits_for(snapshot: StateSnapshot) -> Waiting | None:

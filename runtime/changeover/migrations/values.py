@@ -37,7 +37,7 @@ class Types:
             described = channels.get(name)
             if described is None:
                 continue
-            if name in frame.touched or frame.types.get(name) != described.get("type"):
+            if name in frame.touched or frame.types.get(name) != (described.get("type"), described.get("schema")):
                 frame.values[name] = self._settled(frame, name, value, serde)
         self._demand_state(frame)
 
