@@ -82,6 +82,7 @@ log = logging.getLogger(__name__)
 
 CLOSE_WAIT_S = 30.0
 SILENT_S = 3.0
+PLACE = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 
 
 class GraphVersionManager:
@@ -828,12 +829,18 @@ class GraphVersionManager:
         context: Any,
         **options: Any,
     ) -> RunRequest:
+        given = dict(config or {})
+        configurable: dict[str, Any] = dict((config or {}).get("configurable") or {})
+        place = {name: configurable.pop(name) for name in PLACE if name in configurable}
+        if place and options.get("checkpoint") is None:  # LangGraph's own way to say where to go on from
+            given["configurable"] = configurable
+            options["checkpoint"] = place
         return RunRequest(
             graph,
             input,
             ThreadId(thread_id) if thread_id is not None else None,
             VersionId(version) if version is not None else None,
-            config=dict(config or {}),
+            config=given,
             context=context,
             **options,
         )

@@ -49,7 +49,7 @@ def test_a_choice_of_where_to_go_on_asks_at_the_end_of_its_node() -> None:
     builder.add_edge(START, "it")
     builder.add_conditional_edges("it", lambda state: desks.helper(1), ["it"])
     found = contract_of(builder.compile(), lambda module: None)["nodes"]["it"]
-    assert found["interrupts"] == ["'one'", "{'question': value}"]
+    assert found["interrupts"] == ["'one'", "{'question': value} given 1"]
 
 
 def test_a_question_without_source_is_opaque_and_every_edit_of_it_counts() -> None:

@@ -185,6 +185,7 @@ async def test_its_stream_has_no_seam(manager: GraphVersionManager, stage: Stage
     updates = [data for _, name, data in got if name.partition("|")[0] == "updates"]
     for node in ("w0", "w1", "w2", "second kept", "talk", "last"):
         assert sum(f'"{node}"'.encode() in data for data in updates) >= 1, node
+    assert sum(b'"labour"' in data or b'"work"' in data for data in updates) == 3
     assert stage.total("talk") == 1
 
 

@@ -40,8 +40,9 @@ def questions(asks: tuple[Ask, ...]) -> list[str]:
 
 
 def _guarded(ask: Ask, text: str, among: tuple[Ask, ...]) -> str:
-    """Which of several comes first depends on what they stand in; one alone cannot be taken for another."""
-    return f"{text} where {', '.join(ask.guards)}" if ask.guards and len(among) > 1 else text
+    """Which of several comes first depends on what they stand in; one alone, and not in a loop, is always the same."""
+    is_one_of_many = len(among) > 1 or any(guard.startswith(("for ", "while ")) for guard in ask.guards)
+    return f"{text} where {', '.join(ask.guards)}" if ask.guards and is_one_of_many else text
 
 
 def calls(asks: tuple[Ask, ...], *, always: bool = False) -> list[dict[str, Any]]:

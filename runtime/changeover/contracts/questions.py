@@ -15,10 +15,20 @@ import functools
 import logging
 import opcode
 from collections.abc import Iterator
+from dataclasses import replace
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from changeover.contracts.asks import ASKING_NAMES, INTERRUPT, QUESTION, Ask, is_interrupt, is_task, task_name
+from changeover.contracts.asks import (
+    ASKING_NAMES,
+    INTERRUPT,
+    QUESTION,
+    Ask,
+    is_interrupt,
+    is_task,
+    question_of,
+    task_name,
+)
 from changeover.contracts.code import (
     PLAIN_VALUES,
     Digests,
@@ -53,7 +63,9 @@ class Questions:
     def of(self, thing: Any) -> tuple[Ask, ...]:
         """Of anything that can be called. An object that cannot be read has no questions, or an opaque one."""
         found = plain_function(thing)
-        return self.of_function(*found) if found is not None else ()
+        asks = self.of_function(*found) if found is not None else ()
+        given = _given_before(thing)
+        return tuple(replace(ask, text=f"{ask.text} given {given}") for ask in asks) if given else asks
 
     def of_function(self, function: FunctionType, owner: Any = None) -> tuple[Ask, ...]:
         question = getattr(function, QUESTION, None)
@@ -179,3 +191,13 @@ class Questions:
                 inner = plain_function(method) if isinstance(method, FUNCTIONS) else None
                 if inner is not None:
                     yield inner[0], value
+
+
+def _given_before(thing: Any) -> str:
+    """The plain values that a partial has been given."""
+    said: list[str] = []
+    while isinstance(thing, functools.partial):
+        held = [*thing.args, *(value for _, value in sorted(thing.keywords.items()))]
+        said += [question_of(value) for value in held if isinstance(value, (*PLAIN_VALUES, list, tuple, dict))]
+        thing = thing.func
+    return ", ".join(said)

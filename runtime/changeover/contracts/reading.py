@@ -254,9 +254,9 @@ class Reading(ast.NodeVisitor):
         elif isinstance(target, type):
             made = inspect.getattr_static(target, "__init__", None)
             if isinstance(made, FunctionType):
-                self._follow(MethodType(made, Instance(target)))
+                self._follow(MethodType(made, Instance(target)), node)
         else:
-            self._follow(target)
+            self._follow(target, node)
 
     def _constants(self, given: tuple[ast.expr | ast.keyword, ...]) -> str:
         """What a question's names stand for, where that is known without running anything: another text of it is
@@ -289,11 +289,19 @@ class Reading(ast.NodeVisitor):
         else:
             self._add(Ask(text, call if call == text else f"{INTERRUPT}({text})"))
 
-    def _follow(self, target: Any) -> None:
+    def _follow(self, target: Any, call: ast.Call | None = None) -> None:
+        """What a function asks that is handed on, or called: then what it is called with is a part of its questions."""
         inner = None if target is UNKNOWN else plain_function(target)
         if inner is not None and (self._finder.follows(inner[0], self._function) or hasattr(inner[0], "__wrapped__")):
+            handed: tuple[ast.expr | ast.keyword, ...] = (*call.args, *call.keywords) if call is not None else ()
+            given = tuple(part for part in handed if self._is_known(part))
+            told = ", ".join(ast.unparse(part) for part in given) + self._constants(given) if given else ""
             for ask in self._finder.of_function(*inner):
-                self._add(ask)
+                self._add(replace(ask, text=f"{ask.text} given {told}") if told and ask.task is None else ask)
+
+    def _is_known(self, part: ast.expr | ast.keyword) -> bool:
+        """Whether it is the same whenever it runs: a text that is written there, or has a name."""
+        return any(isinstance(inner, ast.Constant) for inner in ast.walk(part)) or bool(self._constants((part,)))
 
     def _add(self, ask: Ask) -> None:
         self._found.append(replace(ask, guards=(*self._guards, *ask.guards)))

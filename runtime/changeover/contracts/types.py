@@ -34,6 +34,8 @@ PLAIN_TYPES = frozenset(
 
 Schema = dict[str, Any]
 
+KINDS = {"ReducedValue": "BinaryOperatorAggregate"}  # a class of our own for reducers of YAML graphs
+
 
 class TypeDescriber:
     """What is said of types in one contract."""
@@ -47,7 +49,7 @@ class TypeDescriber:
         operator = getattr(channel, "operator", None) or getattr(channel, "reducer", None)
         annotation = getattr(channel, "typ", Any)
         return {
-            "channel": type(channel).__name__,
+            "channel": KINDS.get(type(channel).__name__, type(channel).__name__),
             "type": self.describe(annotation),
             "schema": self.schema(annotation),
             "reducer": self.function(operator) if operator is not None else None,

@@ -86,6 +86,7 @@ class Frame:
     memories: dict[str, Frame] = field(default_factory=dict)  # of subgraphs with a memory of their own, by node
     types: dict[str, Any] = field(default_factory=dict)  # of its keys, as the older contract describes them
     touched: set[str] = field(default_factory=set)  # keys whose value a step has made
+    made: dict[str, str] = field(default_factory=dict)  # keys that there were not, by the step that made them
     due_later: set[str] = field(default_factory=set)  # deferred nodes that run at once in the newer version
     is_new: bool = False  # made by a step, read from nowhere
 

@@ -133,7 +133,7 @@ class _Landing:
                 code="check-failed",
             )
         shown = {interrupt.id for interrupt in snapshot.interrupts}
-        meant = {self._ids.get(id_, id_) for id_ in _open_questions(root)}
+        meant = {self._ids[id_] for id_ in _open_questions(root) if id_ in self._ids}
         if shown != meant:
             raise NotMovable("the newer graph does not ask what the older one has asked", code="check-failed")
         self._landed.interrupts = {old: new for old, new in self._ids.items() if old != new}
@@ -335,21 +335,41 @@ class _Landing:
                 self._landed.tasks[call.id] = call_id
                 self._name_questions(call.origin, called.namespace)
                 await self._write(where, call.writes, call_id, called.path_text)
-            await self._write(where, task.writes, new_id, caller.path_text, is_over=task.is_finished)
+            await self._write(
+                where,
+                task.writes,
+                new_id,
+                caller.path_text,
+                is_over=task.is_finished,
+                is_nested=task.inner is not None,
+            )
         has_taken = any(task.resumes for task in frame.tasks)
         loose = [write for write in frame.loose if not (write[0] == RESUME and has_taken)]
         await self._write(where, loose, NO_TASK, "")
 
     async def _write(
-        self, where: RunnableConfig, writes: list[Write], task_id: str, path: str, *, is_over: bool = False
+        self,
+        where: RunnableConfig,
+        writes: list[Write],
+        task_id: str,
+        path: str,
+        *,
+        is_over: bool = False,
+        is_nested: bool = False,
     ) -> None:
         """`is_over`: what the task has asked is answered, and its questions are history."""
         if writes:
             renamed = [
                 (channel, self._asked(value) if channel == INTERRUPT and not is_over else value)
                 for channel, value in writes
+                if not (channel == INTERRUPT and is_nested and self._is_stale(value))
             ]
             await self._landed.staged.aput_writes(where, renamed, task_id, path)
+
+    def _is_stale(self, value: Any) -> bool:
+        """Whether all of it was asked inside of a graph that asks it no more: its state was edited since."""
+        asked = value if isinstance(value, (list, tuple)) else [value]
+        return all(isinstance(one, Interrupt) and one.id not in self._ids for one in asked)
 
     def _asked(self, value: Any) -> Any:
         """Questions under the ids that the newer graph gives them."""
@@ -360,7 +380,11 @@ class _Landing:
         if value.id not in self._ids:
             if value.id not in self._open:  # asked inside of a task that has finished: nobody looks for it again
                 return value
-            raise NotMovable("a question waits whose id belongs to no task that is known", code="unknown-question")
+            raise NotMovable(
+                "a question waits whose id belongs to no task that is known",
+                code="unknown-question",
+                hint="let the thread go on where it is; it moves when the question is answered",
+            )
         return Interrupt(value.value, self._ids[value.id], response_schema=value.response_schema)
 
 
@@ -370,6 +394,12 @@ def _leave_out(frame: Frame, contract: Mapping[str, Any]) -> None:
     joins = {(frozenset(join_of(join)[0]), join_of(join)[1]): join for join in contract.get("joins") or ()}
     for name in list({**frame.versions, **frame.values}):
         if is_state(name):
+            if name in frame.made and name not in channels:
+                raise NotMovable(
+                    f"{frame.made[name]} makes key '{'/'.join((*frame.path, name))}', which the newer graph has not",
+                    code="unknown-key",
+                    hint="correct the name in the step, or drop the key in a later one",
+                )
             if name not in channels:
                 drop_key(frame, name)
         elif name.startswith(BRANCH):

@@ -21,6 +21,8 @@ def rename_key(frame: Frame, old: str, new: str) -> None:
     _rename_channels(frame, lambda name: new if name == old else name)
     if old in frame.types:
         frame.types[new] = frame.types.pop(old)
+    if old in frame.made:
+        frame.made[new] = frame.made.pop(old)
     if old in frame.touched:
         frame.touched.discard(old)
         frame.touched.add(new)
@@ -47,6 +49,7 @@ def drop_key(frame: Frame, name: str) -> None:
     frame.versions.pop(name, None)
     frame.types.pop(name, None)
     frame.touched.discard(name)
+    frame.made.pop(name, None)
     for seen in frame.seen.values():
         seen.pop(name, None)
     for task in frame.tasks:

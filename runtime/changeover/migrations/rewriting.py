@@ -40,6 +40,20 @@ BUILTIN: Mapping[str, Callable[[Any], Any]] = {
     "str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "tuple": tuple, "set": set,
 }  # fmt: skip
 
+UNDO: Mapping[tuple[str, str], Callable[[Any], Any]] = {  # by the builtin, and the type that the older version has
+    ("str", "str"): str,
+    ("str", "int"): int,
+    ("str", "float"): float,
+    ("str", "bool"): lambda text: text == "True",
+    ("float", "float"): float,
+    ("float", "int"): int,
+    ("list", "list"): list,
+    ("list", "tuple"): tuple,
+    ("list", "set"): set,
+    ("tuple", "tuple"): tuple,
+    ("tuple", "list"): list,
+}
+
 
 class StepCode(Protocol):
     """The functions of a version's steps."""
@@ -153,10 +167,10 @@ class _Rewriting:
         for path in (*state.rename, *state.drop):
             for frame, name in self._frames(path):
                 self._demand_no_send_with(frame, name)
-        self._rename_keys(state.rename)
         for path in state.drop:
             for frame, name in self._frames(path):
                 drop_key(frame, name)
+        self._rename_keys(state.rename)
 
     def _demand_no_send_with(self, frame: Frame, key: str) -> None:
         """A queued Send often carries the state along: who gets it looks for the key by its new name."""
@@ -183,6 +197,7 @@ class _Rewriting:
                 if name not in frame.values:
                     frame.values[name] = copy.deepcopy(value)
                     frame.touched.add(name)
+                    frame.made[name] = self._step.title
 
     def _keys_unmade(self) -> None:
         state = self._parts.state
@@ -202,6 +217,13 @@ class _Rewriting:
         planned = [(frame, name, _last(new)) for old, new in renames.items() for frame, name in self._frames(old)]
         for index, (frame, name, _) in enumerate(planned):
             rename_key(frame, name, f"\0{index}")
+        for frame, name, new in planned:
+            if new in frame.values:
+                raise NotMovable(
+                    f"{self._step.title} makes key '{name}' into '{new}', which has a value of its own",
+                    code="key-taken",
+                    hint=f"drop '{new}' in the same step",
+                )
         for index, (frame, _, new) in enumerate(planned):
             rename_key(frame, f"\0{index}", new)
 
@@ -224,8 +246,9 @@ class _Rewriting:
         for node in nodes:
             contract = ((contract.get("nodes") or {}).get(node) or {}).get("subgraph") or {}
         described = (contract.get("channels") or {}).get(key, {}).get("type")
-        name = described.get("of") if isinstance(described, dict) else described
-        builtin = BUILTIN.get(str(name).removeprefix("builtins."))
+        name = str(described.get("of") if isinstance(described, dict) else described).removeprefix("builtins.")
+        conversion = self._parts.state.convert[path]
+        builtin = UNDO.get((up_of(conversion), name))
         if builtin is None:
             raise NotMovable(
                 f"{self._step.title} cannot be undone: nothing says how to convert '{path}' back",
@@ -402,6 +425,8 @@ def _transform(frame: Frame, function: Transform, title: str) -> None:
             )
         frame.values[name] = value
         frame.touched.add(name)
+        if name not in state:
+            frame.made[name] = title
 
 
 def _forget_value(frame: Frame, name: str) -> None:

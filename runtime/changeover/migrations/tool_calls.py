@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, ToolMessage
-from langgraph.types import Interrupt, Send
+from langgraph.types import Interrupt, Overwrite, Send
 
 from changeover.migrations.frames import INTERRUPT, SENDS, Frame
 from changeover.migrations.reading import NotMovable
 from changeover.project.migration_models import FieldParts, ToolParts
+
+DEPTH = 4  # of lists and dicts in which messages are looked for
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,17 @@ def rename_tool_calls(root: Frame, parts: ToolParts, *, forward: bool) -> None:
     renamer = _Renamer(parts, forward)
     for frame in root.walk():
         for name, value in frame.values.items():
-            if isinstance(value, list) and any(isinstance(message, AIMessage) for message in value):
-                changed = _messages(value, renamer)
-                if changed is not None:
-                    frame.values[name] = changed
-                    frame.touched.add(name)
+            changed = _said(value, renamer)
+            if changed is not value:
+                frame.values[name] = changed
+                frame.touched.add(name)
         if frame.sends():
             frame.values[SENDS] = [_send(send, renamer) for send in frame.sends()]
         for task in frame.tasks:
             task.writes = [(channel, _written(channel, value, renamer)) for channel, value in task.writes]
+            for call in task.calls:
+                call.writes = [(channel, _written(channel, value, renamer)) for channel, value in call.writes]
+        frame.loose = [(channel, _written(channel, value, renamer)) for channel, value in frame.loose]
 
 
 def _forward(fields: FieldParts, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +75,28 @@ def _backward(fields: FieldParts, tool: str, args: Mapping[str, Any]) -> dict[st
         )
     names = {new: old for old, new in fields.rename.items()}
     return {names.get(name, name): value for name, value in args.items() if name not in fields.set}
+
+
+def _said(value: Any, renamer: _Renamer, depth: int = 0) -> Any:
+    """A value with the calls changed that wait in what a model has said; the same object where there are none."""
+    if isinstance(value, AIMessage):
+        changed = _messages([value], renamer)
+        return changed[0] if changed is not None else value
+    if isinstance(value, Overwrite):
+        inside = _said(value.value, renamer, depth + 1)
+        return value if inside is value.value else Overwrite(inside)
+    if depth > DEPTH:
+        return value
+    if isinstance(value, (list, tuple)):
+        if any(isinstance(message, (AIMessage, ToolMessage)) for message in value):
+            messages = _messages(value, renamer)
+            return value if messages is None else type(value)(messages)
+        parts = [_said(part, renamer, depth + 1) for part in value]
+        return value if all(new is old for new, old in zip(parts, value, strict=True)) else type(value)(parts)
+    if isinstance(value, dict):
+        named = {name: _said(part, renamer, depth + 1) for name, part in value.items()}
+        return value if all(named[name] is value[name] for name in value) else named
+    return value
 
 
 def _messages(messages: Sequence[Any], renamer: _Renamer) -> list[Any] | None:
@@ -132,8 +158,8 @@ def _argument(argument: Any, renamer: _Renamer) -> Any:
     if isinstance(argument, list) and argument and all(_is_call(call) for call in argument):
         return [renamer.call(call) for call in argument]
     if isinstance(argument, dict) and argument.get("__type") == "tool_call_with_context":
-        return {**argument, "tool_call": renamer.call(argument["tool_call"])}
-    return argument
+        argument = {**argument, "tool_call": renamer.call(argument["tool_call"])}
+    return _said(argument, renamer)
 
 
 def _is_call(value: Any) -> bool:
@@ -144,7 +170,7 @@ def _written(channel: str, value: Any, renamer: _Renamer) -> Any:
     if channel == SENDS:
         return _send(value, renamer)
     if channel != INTERRUPT:
-        return value
+        return _said(value, renamer)
     return _each(value, lambda one: _question(one, renamer))
 
 

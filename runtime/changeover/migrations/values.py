@@ -39,7 +39,21 @@ class Types:
                 continue
             if name in frame.touched or frame.types.get(name) != (described.get("type"), described.get("schema")):
                 frame.values[name] = self._settled(frame, name, value, serde)
+        for send in frame.sends():
+            if _has_objects(getattr(send, "arg", None)):
+                self._demand_readable(send, serde)
         self._demand_state(frame)
+
+    def _demand_readable(self, send: Any, serde: SerializerProtocol) -> None:
+        """What a queued Send carries has no type that it could be held against, but objects can be whole or not."""
+        try:
+            self._demand_whole(serde.loads_typed(serde.dumps_typed(send.arg)))
+        except Exception as error:  # border: values of the project's code
+            raise NotMovable(
+                f"a Send to '{send.node}' holds an object that the newer version cannot read: {_said(error)}",
+                code="value-invalid",
+                hint=f"write a step that converts it: sends.convert {{{send.node}: module:function}}",
+            ) from error
 
     def _settled(self, frame: Frame, name: str, value: Any, serde: SerializerProtocol) -> Any:
         where = "/".join((*frame.path, name))
@@ -142,6 +156,16 @@ def _is_message(cls: type) -> bool:
 
 def _is_object(value: Any) -> bool:
     return isinstance(value, BaseModel) or dataclasses.is_dataclass(value)
+
+
+def _has_objects(value: Any, depth: int = 0) -> bool:
+    if depth > 4:
+        return False
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(_has_objects(one, depth + 1) for one in value)
+    return _is_object(value) and not _is_message(type(value))
 
 
 def _holds_objects(value: Any) -> bool:

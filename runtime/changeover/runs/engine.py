@@ -440,7 +440,7 @@ class Engine:
                 if moved is not None:
                     log.info("run_handed_over", extra={"from": run.version, "to": moved.version})
                     self._in_flight.moved(flight, moved)
-                    await live.move_to(opened, stack.pop_all(), landing.interrupts if landing else {})
+                    await live.move_to(opened, stack.pop_all(), landing)
                     return
 
     async def _find_what_is_left(self, live: LiveRun) -> None:

@@ -27,6 +27,7 @@ from changeover.runs.inflight import Flight
 from changeover.runs.request import Part, RunRequest
 from changeover.runs.seams import Seams
 from changeover.runs.transformers import Transformers
+from changeover.store.landings import Landing
 from changeover.store.records import Outcome, Run, Waiting
 
 INTERRUPT = "__interrupt__"
@@ -92,6 +93,7 @@ class LiveRun:
         self._stack = AsyncExitStack()
         self._tree: CodeTree | None = None
         self._seams = Seams()
+        self._renamed_tasks: Mapping[str, str] | None = None  # of a migration at the boundary
         self._has_begun = False  # its first event was told
         self._observers: list[Observer] = []
         self._extra: set[str] = set()
@@ -120,11 +122,13 @@ class LiveRun:
         self.graph, self._tree, self.contract = opened.graph, opened.tree, opened.contract
         self._go()
 
-    async def move_to(self, opened: Opened, stack: AsyncExitStack, questions: Mapping[str, str]) -> None:
-        """From here on it runs this graph, which `stack` closes. `questions`: their ids before and now."""
+    async def move_to(self, opened: Opened, stack: AsyncExitStack, landing: Landing | None) -> None:
+        """From here on it runs this graph, which `stack` closes. `landing`: of its thread, if that was migrated."""
         left, self._stack = self._stack, stack
         self.graph, self._tree, self.contract = opened.graph, opened.tree, opened.contract
-        self.asked = with_answers_by(self.asked, questions)
+        if landing is not None:
+            self.asked = with_answers_by(self.asked, landing.interrupts)
+            self._renamed_tasks = landing.tasks
         await left.aclose()
 
     def _go(self) -> None:
@@ -179,7 +183,8 @@ class LiveRun:
     async def _go_on(self) -> None:
         """Continue from the boundary, on whatever version the run is on after it."""
         await self._at_boundary(self)
-        self._seams.went_on()
+        self._seams.went_on(self._renamed_tasks)
+        self._renamed_tasks = None
         self._go()
         await self._find_what_is_left(self)
 

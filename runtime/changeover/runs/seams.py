@@ -24,12 +24,17 @@ class Seams:
         self._tasks: set[tuple[str, str, str]] = set()  # mode, id, and what was said of it
         self._updated: set[tuple[Namespace, str]] = set()  # nodes whose updates were told
         self._updating: set[Namespace] = set()  # namespaces that told a new update since the run went on
+        self._has_moved = False  # nodes may have other names now
         self._fresh: set[Namespace] | None = None  # namespaces that spoke since the run went on; None before that
 
-    def went_on(self) -> None:
-        """From here on the run may repeat itself."""
+    def went_on(self, tasks: Mapping[str, str] | None = None) -> None:
+        """From here on the run may repeat itself. `tasks`: their ids before and now, where it moved to other code."""
         self._fresh = set()
         self._updating = set()
+        self._has_moved = tasks is not None
+        for mode, id_, what in list(self._tasks):
+            if tasks and id_ in tasks:
+                self._tasks.add((mode, tasks[id_], what))
 
     def is_repeated(self, part: Part) -> bool:
         kind, data = part.mode, part.data
@@ -53,7 +58,7 @@ class Seams:
             return False
         nodes = {(namespace, str(node)) for node in update if node != METADATA}
         if _is_cached(update) and self._fresh is not None and namespace not in self._updating:
-            return nodes <= self._updated
+            return self._has_moved or nodes <= self._updated
         self._updated |= nodes
         self._updating.add(namespace)
         return False
