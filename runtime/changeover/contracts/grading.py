@@ -16,6 +16,7 @@ from changeover.contracts.chain import Chain, Move, NoPath, path
 from changeover.contracts.comparing import compare
 from changeover.contracts.differences import Difference, Scope, Touches
 from changeover.contracts.flat import Flat, above, below, leaf, odd_names
+from changeover.contracts.misnamed import misnamed
 from changeover.contracts.names import Names
 from changeover.contracts.waiting import WaitingSet, WaitingTask
 
@@ -77,6 +78,10 @@ class Grading:
             self.moves = path(own.chain, other.chain)
         except NoPath as error:
             self.blocked = Grade("stays", error.reason, error.hint or None)
+            return
+        wrong = misnamed(self.moves[0], self._flat, Flat.of(other.contract)) if self.moves else None
+        if wrong is not None:
+            self.blocked = Grade("stays", wrong, "correct the name in the step")
             return
         if not self._is_same or self.moves:
             self.differences = compare(own.contract, other.contract, Names.of(self.moves))

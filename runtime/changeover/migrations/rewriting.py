@@ -89,6 +89,8 @@ class Directed:
 def rewrite(root: Frame, moves: Sequence[Directed]) -> None:
     """Do the moves to the frames, in order. Raises `NotMovable`."""
     for directed in moves:
+        for frame in root.walk():
+            frame.made.clear()  # a later step, or another version, may have taken it away again
         try:
             _Rewriting(root, directed).do()
         except NotMovable:
