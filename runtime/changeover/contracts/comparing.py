@@ -49,6 +49,10 @@ def _surroundings(comparison: Comparison) -> Iterator[Difference]:
             if (old.get(word) or []) != (new.get(word) or []):
                 reason = f"the breakpoints {what} nodes have changed; threads stop at the new ones"
                 yield Difference("breakpoints-changed", level, "safe", reason, rewrites=False)
+        checks = [(one.get("state") or {}).get("checks") for one in (old, new)]
+        if checks[0] != checks[1]:
+            reason = "the state checks its values in another way; saved ones are checked when a thread moves"
+            yield Difference("state-checked", level, "safe", reason)
         if old.get("context") != new.get("context"):
             reason = "the context of a run has changed; it comes with each run"
             yield Difference("context-changed", level, "safe", reason, rewrites=False)

@@ -85,6 +85,9 @@ class _GraphDescriber:
                 defer = bool(getattr(specs.get(name), "defer", False))
                 described[name] = self._nodes.node(name, node, inner.get(name), defer, paths)
                 described[name]["leads"] = leads.get(name, [])
+                schema = getattr(specs.get(name), "input_schema", None)
+                if schema is not getattr(builder, "state_schema", None) and (made := self._types.input(schema)):
+                    described[name]["input"] = made
         return described
 
     def _functional(self, graph: Pregel[Any, Any, Any, Any]) -> Contract:

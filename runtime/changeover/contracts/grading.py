@@ -85,6 +85,13 @@ class Grading:
             return
         if not self._is_same or self.moves:
             self.differences = compare(own.contract, other.contract, Names.of(self.moves))
+        forgotten = next(_forgotten_memories(self._flat, self.differences), None)
+        if forgotten is not None:
+            reason = (
+                f"what the graph in '{forgotten}' remembers between runs lies inside of another graph, and cannot move"
+            )
+            self.blocked = Grade("stays", reason, "leave the nodes around it, and its keys, as they are")
+            return
         self._touched: dict[Scope, dict[str, list[Difference]]] = {}
         for difference in self._deciding():
             by_path = self._touched.setdefault(difference.touches.scope, {})
@@ -209,6 +216,18 @@ class Grading:
             if asked <= 0 and finished <= 0:
                 return index + 1
         return len(calls) + 1  # it calls in a loop, or what cannot be read
+
+
+def _forgotten_memories(flat: Flat, differences: list[Difference]) -> Iterator[str]:
+    """Memories of graphs inside of plain ones: nothing leads to them while nothing waits there."""
+    for place, node in flat.nodes.items():
+        if not node.get("memory") or not above(place) or (flat.nodes.get(above(place)) or {}).get("memory"):
+            continue
+        for each in differences:
+            is_inside = each.where == place or each.where.startswith(f"{place}/")
+            is_around = place.startswith(f"{each.where}/") and each.what.startswith("node-")
+            if each.rewrites and each.what != "node-kind" and (is_inside or is_around):
+                yield place
 
 
 _ANSWER_FIRST = "let the thread finish what waits on its own version first"

@@ -20,7 +20,10 @@ def joins_differ(comparison: Comparison) -> Iterator[Difference]:
         theirs = {_key(join): join for join in comparison.new.levels[target].get("joins") or []}
         left = {key: join for key, join in theirs.items() if key not in mine.values()}
         for join, carried in mine.items():
-            if carried not in theirs:
+            if _is_edge_now(comparison, target, carried):
+                reason = f"the join {_told(_key(join))} has one source left, and is an edge"
+                yield Difference("join-left", below(level, join), "migrates", reason)
+            elif carried not in theirs:
                 became = _counterpart(carried, left)
                 if became is not None:
                     del left[became]
@@ -92,7 +95,24 @@ def _carried(comparison: Comparison, level: str, join: str) -> Key:
     """A join of the old graph, in the names of the new one."""
     sources, target = _key(join)
     kept = [name for name in sources if not _is_removed(comparison, level, name)]
-    return frozenset(_renamed(comparison, level, name) for name in kept), _renamed(comparison, level, target)
+    return frozenset(_source(comparison, level, name) for name in kept), _renamed(comparison, level, target)
+
+
+def _source(comparison: Comparison, level: str, name: str) -> str:
+    """Of a node that was split it is the last part that the join waits for."""
+    place = comparison.names.node(below(level, name))
+    if place is not None and place.kind == "split" and place.into:
+        return leaf(place.into[-1])
+    return _renamed(comparison, level, name)
+
+
+def _is_edge_now(comparison: Comparison, target: str, carried: Key) -> bool:
+    """Whether steps have taken all sources but one away, from which the newer graph leads on."""
+    if len(carried[0]) != 1:
+        return False
+    (source,) = carried[0]
+    node = comparison.new.nodes.get(below(target, source)) or {}
+    return carried[1] in (node.get("leads") or ())
 
 
 def _is_removed(comparison: Comparison, level: str, name: str) -> bool:

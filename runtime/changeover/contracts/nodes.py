@@ -114,6 +114,9 @@ def _pair(comparison: Comparison, path: str, place: Place, old: Json, new: Json)
     yield from _form_differs(path, old, new)
     yield from _deferred(path, old, new)
     yield from _leads_differ(comparison, path, place, old, new)
+    if old.get("input") != new.get("input"):
+        reason = f"what node '{path}' is given is made in another way; saved values are tried when a thread moves"
+        yield Difference("input-changed", path, "safe", reason)
     if (old.get("reaches") or {}) != (new.get("reaches") or {}):
         reason = f"a graph that node '{path}' calls from its code, or through a tool, has changed"
         hint = "let the thread finish what waits in it first"

@@ -58,15 +58,30 @@ class TypeDescriber:
     def state(self, schema: Any) -> dict[str, Any]:
         """How the values of a graph reach its nodes, and the keys that must be there for it."""
         if isinstance(schema, type) and issubclass(schema, BaseModel):
-            return {"kind": "model", "required": sorted(n for n, f in schema.model_fields.items() if f.is_required())}
+            required = sorted(n for n, f in schema.model_fields.items() if f.is_required())
+            return {"kind": "model", "required": required, **self.checks(schema)}
         if isinstance(schema, type) and dataclasses.is_dataclass(schema):
             missing = dataclasses.MISSING
             fields = [f for f in dataclasses.fields(schema) if f.init]
             return {
                 "kind": "dataclass",
                 "required": sorted(f.name for f in fields if f.default is missing and f.default_factory is missing),
+                **self.checks(schema),
             }
         return {"kind": "dict", "required": []}
+
+    def checks(self, schema: type) -> dict[str, Any]:
+        """What a class demands of its values beside their types; nothing where it demands nothing."""
+        fields = getattr(schema, "model_fields", {})
+        found: dict[str, Any] = {name: self._constraints(field.metadata) for name, field in sorted(fields.items())}
+        found = {name: said for name, said in found.items() if said}
+        functions = [self._digests.digest(function) for function in _checks(schema) if self._ownership.owns(function)]
+        return {"checks": {"fields": found, "functions": functions}} if found or functions else {}
+
+    def input(self, schema: Any) -> Any:
+        """What a node's own input class is, where values are made into it."""
+        is_made = isinstance(schema, type) and (issubclass(schema, BaseModel) or dataclasses.is_dataclass(schema))
+        return self.describe(schema) if is_made else None
 
     def function(self, thing: Any) -> str:
         """A function by name; one of the project also by what it does, since two lambdas have one name."""

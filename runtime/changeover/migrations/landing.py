@@ -38,7 +38,7 @@ from changeover.migrations.frames import (
 from changeover.migrations.reading import NO_TASK, SAVER, Graph, NotMovable, behind
 from changeover.migrations.renaming import barrier, drop_key, join_of
 from changeover.migrations.situations import situation_of
-from changeover.migrations.values import Types
+from changeover.migrations.values import Types, short
 from changeover.store.records import Waiting
 
 FORMAT = 4  # of LangGraph's checkpoints
@@ -270,7 +270,7 @@ class _Landing:
             raise
         except Exception as error:  # border: code of the project takes part in reading a state
             raise NotMovable(
-                f"the newer version cannot read it: {type(error).__name__}: {error}"[:2000], code="check-failed"
+                f"the newer version cannot read it: {type(error).__name__}: {short(error)}", code="check-failed"
             ) from error
 
     def _matched(self, frame: Frame, snapshot: StateSnapshot) -> dict[tuple[str, int | None], PregelTask]:

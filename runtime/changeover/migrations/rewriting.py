@@ -32,7 +32,7 @@ from changeover.migrations.renaming import (
 from changeover.migrations.tool_calls import rename_tool_calls
 from changeover.project.migration_models import FieldParts
 
-END = "__end__"
+ENDS = ("END", "__end__")
 OVERWRITE = "__overwrite__"
 State = dict[str, Any]
 Transform = Callable[[State], State]
@@ -205,7 +205,8 @@ class _Rewriting:
         state = self._parts.state
         for path in state.set:
             for frame, name in self._frames(path):
-                drop_key(frame, name)
+                _forget_value(frame, name)  # what a task has written to it is its own
+                frame.types.pop(name, None)
         for path, conversion in state.convert.items():
             down = down_of(conversion)
             self._convert(path, self._function(down) if down is not None else self._by_older_type(path))
@@ -323,7 +324,19 @@ def _remove_node(frame: Frame, node: str, goto: str) -> None:
     frame.memories.pop(node, None)
     frame.tasks = [task for task in frame.tasks if task.node != node]
     _leave_joins(frame, node)
-    if own and goto != END and all(task.node != goto or task.send is not None for task in frame.tasks):
+    if own and goto in ENDS and frame.tasks and all(task.is_finished for task in frame.tasks):
+        raise NotMovable(
+            f"node '{node}' is gone, and everything beside it has finished: the step would never end",
+            code="finished-beside",
+            hint="let the thread go on where it is; it moves when the step has ended",
+        )
+    if own and any(task.node == goto and task.is_finished for task in frame.tasks):
+        raise NotMovable(
+            f"node '{node}' leads to '{goto}' now, which has finished beside it",
+            code="finished-beside",
+            hint="let the thread go on where it is; it moves when the step has ended",
+        )
+    if own and goto not in ENDS and all(task.node != goto or task.send is not None for task in frame.tasks):
         frame.values[BRANCH + goto] = None
         frame.touched.add(BRANCH + goto)
         frame.tasks.append(Task("", goto))

@@ -12,10 +12,11 @@ from typing import Any
 
 from langgraph.channels.base import BaseChannel
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.types import Overwrite
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from changeover.errors import ChangeoverError
-from changeover.migrations.frames import Frame
+from changeover.migrations.frames import Frame, Write
 from changeover.migrations.reading import Graph, NotMovable
 
 SAID = 600
@@ -39,10 +40,24 @@ class Types:
                 continue
             if name in frame.touched or frame.types.get(name) != (described.get("type"), described.get("schema")):
                 frame.values[name] = self._settled(frame, name, value, serde)
+        for task in frame.tasks:
+            task.writes = [self._settled_write(frame, write, serde, channels) for write in task.writes]
         for send in frame.sends():
             if _has_objects(getattr(send, "arg", None)):
                 self._demand_readable(send, serde)
         self._demand_state(frame)
+
+    def _settled_write(
+        self, frame: Frame, write: Write, serde: SerializerProtocol, channels: Mapping[str, Any]
+    ) -> Write:
+        """What a task has written to a key that has another type now; what a reducer is given has a type of its own."""
+        name, value = write
+        described = channels.get(name)
+        if described is None or described.get("reducer") is not None or isinstance(value, Overwrite):
+            return write
+        if frame.types.get(name) == (described.get("type"), described.get("schema")) and name not in frame.touched:
+            return write
+        return name, self._settled(frame, name, value, serde)
 
     def _demand_readable(self, send: Any, serde: SerializerProtocol) -> None:
         """What a queued Send carries has no type that it could be held against, but objects can be whole or not."""
@@ -50,7 +65,7 @@ class Types:
             self._demand_whole(serde.loads_typed(serde.dumps_typed(send.arg)))
         except Exception as error:  # border: values of the project's code
             raise NotMovable(
-                f"a Send to '{send.node}' holds an object that the newer version cannot read: {_said(error)}",
+                f"a Send to '{send.node}' holds an object that the newer version cannot read: {short(error)}",
                 code="value-invalid",
                 hint=f"write a step that converts it: sends.convert {{{send.node}: module:function}}",
             ) from error
@@ -73,7 +88,7 @@ class Types:
             return self._validated(name, read)
         except ValidationError as error:
             raise NotMovable(
-                f"the value of '{where}' is none of the type that the newer version has for it: {_said(error)}",
+                f"the value of '{where}' is none of the type that the newer version has for it: {short(error)}",
                 code="value-invalid",
                 hint="write a step that converts it",
             ) from error
@@ -135,7 +150,7 @@ class Types:
         except (ValidationError, TypeError, ValueError) as error:
             at = f" of '{'/'.join(frame.path)}'" if frame.path else ""
             raise NotMovable(
-                f"the newer version's state{at} cannot be made of what is saved: {_said(error)}",
+                f"the newer version's state{at} cannot be made of what is saved: {short(error)}",
                 code="state-invalid",
                 hint="set the missing keys in a step of migration, or give them a default",
             ) from error
@@ -174,7 +189,8 @@ def _holds_objects(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(_is_object(one) for one in value)
 
 
-def _said(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """What an error says, of pydantic's the first complaint."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
