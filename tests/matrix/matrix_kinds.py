@@ -585,6 +585,7 @@ AGENT_KINDS = (
         "approval_renamed",
         lambda a: a.having("approval"),
         {"nodes": {"rename": {APPROVAL: "Approval.after_model", f"agent/{APPROVAL}": "Approval.after_model"}}},
+        only=("agent_approval", "agent_two_approvals", "agent_inside_a_graph"),  # in the others nothing is approved
     ),
     agent("middleware_added", lambda a: a.having("remember")),
     agent("prompt_changed", lambda a: a.having("kinder")),

@@ -95,7 +95,7 @@ def rewrite(root: Frame, moves: Sequence[Directed]) -> None:
             _Rewriting(root, directed).do()
         except NotMovable:
             raise
-        except (Exception, SystemExit, GeneratorExit) as error:  # border: code of the project
+        except (Exception, SystemExit, GeneratorExit, KeyboardInterrupt) as error:  # border: code of the project
             way = "up" if directed.forward else "down"
             raise NotMovable(
                 f"{directed.step.title} failed on the way {way}: {type(error).__name__}: {error}"[:2000],
