@@ -323,6 +323,53 @@ def asked_by_a_helper() -> Strange:
     return Strange(line(keys(), ask=older), line(keys(), ask=newer))
 
 
+class Desk:
+    def ask(self, *, words: str) -> Any:
+        return interrupt({"words": words})
+
+
+def asked_by_a_method() -> Strange:
+    desk = Desk()
+
+    def older(state: dict[str, Any]) -> dict[str, Any]:
+        return {"log": [desk.ask(words="a"), desk.ask(words="b")]}
+
+    def newer(state: dict[str, Any]) -> dict[str, Any]:
+        return {"log": [desk.ask(words="a"), desk.ask(words="c")]}
+
+    return Strange(line(keys(), ask=older), line(keys(), ask=newer), told=ONE)
+
+
+def in_a_case() -> Strange:
+    def older(state: dict[str, Any]) -> dict[str, Any]:
+        match state["x"]:
+            case 7:
+                return {"log": [interrupt("a"), interrupt("b")]}
+        return {"log": [interrupt("c")]}
+
+    def newer(state: dict[str, Any]) -> dict[str, Any]:
+        match state["x"]:
+            case 8:
+                return {"log": [interrupt("a"), interrupt("b")]}
+        return {"log": [interrupt("c")]}
+
+    return Strange(line(keys(x=int), ask=older), line(keys(x=int), ask=newer), {"log": [], "x": 7}, ONE)
+
+
+def in_a_list_that_grows() -> Strange:
+    def older(state: dict[str, Any]) -> dict[str, Any]:
+        questions = ["a"]
+        questions.append("b")
+        return {"log": [interrupt(question) for question in questions]}
+
+    def newer(state: dict[str, Any]) -> dict[str, Any]:
+        questions = ["a"]
+        questions.append("c")
+        return {"log": [interrupt(question) for question in questions]}
+
+    return Strange(line(keys(), ask=older), line(keys(), ask=newer), told=ONE)
+
+
 def given_to_a_partial() -> Strange:
     def ask(state: dict[str, Any], question: str = "none") -> dict[str, Any]:
         return {"log": [interrupt(question)]}
@@ -477,7 +524,20 @@ def edited_inside() -> Strange:
         return {"log": [f"{state['key']} {interrupt('well?')}"]}
 
     lower = line(keys(key=str), prepare=prepare, ask=ask)
-    return Strange(line(keys(), lower=lower.compile()), line(keys(extra=str), lower=lower.compile()))
+    older, newer = line(keys(note=str), lower=lower.compile()), line(keys(notes=str), lower=lower.compile())
+    return Strange(older, newer, NOTED, steps=[RENAMED])
+
+
+def forked() -> Strange:
+    step = {**RENAMED, "nodes": {"rename": {"ask": "approve"}}}
+
+    def made(key: str, node: str) -> StateGraph[Any]:
+        def told(state: dict[str, Any]) -> dict[str, Any]:
+            return {"log": [f"{state.get(key)} {interrupt('well?')}"]}
+
+        return line(keys(**{key: str}), begin=nothing, **{node: told})
+
+    return Strange(made("note", "ask"), made("notes", "approve"), NOTED, steps=[step])
 
 
 def kept(old: dict[str, Any], new: dict[str, Any], given: dict[str, Any], step: Any) -> Strange:
