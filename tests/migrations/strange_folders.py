@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 # A ticket is made, then the thread waits.
 KEPT = (
     HEAD
-    + '''
+    + """
 class Ticket(BaseModel):
     number: int = FIELD
 CHECK
@@ -41,7 +41,7 @@ def graph():
     made.add_edge(START, "make")
     made.add_edge("make", "ask")
     return made
-'''
+"""
 )
 CHECK = """
     @field_validator("number")
@@ -55,7 +55,7 @@ CHECK = """
 # Tickets are sent to a node which waits.
 SENT = (
     HEAD
-    + '''
+    + """
 class Ticket(BaseModel):
     number: int
 
@@ -84,7 +84,7 @@ def graph():
     made.add_edge(START, "begin")
     made.add_conditional_edges("begin", each, ["work"])
     return made
-'''
+"""
 )
 CONVERSIONS = """
 from graphs.converted import Ticket
