@@ -356,20 +356,6 @@ def in_a_case() -> Strange:
     return Strange(line(keys(x=int), ask=older), line(keys(x=int), ask=newer), {"log": [], "x": 7}, ONE)
 
 
-def in_a_list_that_grows() -> Strange:
-    def older(state: dict[str, Any]) -> dict[str, Any]:
-        questions = ["a"]
-        questions.append("b")
-        return {"log": [interrupt(question) for question in questions]}
-
-    def newer(state: dict[str, Any]) -> dict[str, Any]:
-        questions = ["a"]
-        questions.append("c")
-        return {"log": [interrupt(question) for question in questions]}
-
-    return Strange(line(keys(), ask=older), line(keys(), ask=newer), told=ONE)
-
-
 def given_to_a_partial() -> Strange:
     def ask(state: dict[str, Any], question: str = "none") -> dict[str, Any]:
         return {"log": [interrupt(question)]}
@@ -513,7 +499,7 @@ def called_within_a_call() -> Strange:
 
         return entrypoint()(flow)
 
-    return Strange(older(), newer(), {"x": 1}, ran=ran)
+    return Strange(older(), newer(), {"x": 1}, steps=[{"graph": "g", "tasks": {"same": True}}], ran=ran)
 
 
 def edited_inside() -> Strange:

@@ -90,6 +90,16 @@ def path(own: Chain, other: Chain) -> tuple[Move, ...]:
     return (*(Move(step, False) for step in reversed(back)), *(Move(step, True) for step in forth))
 
 
+def moves_between(own: Chain, other: Chain, own_contract: str, other_contract: str) -> tuple[Move, ...]:
+    """The moves from one contract to another, named by digest, without steps whose change they had already.
+
+    Raises `NoPath`.
+    """
+    return tuple(
+        move for move in path(own, other) if (own_contract if move.forward else other_contract) not in move.step.done_in
+    )
+
+
 def _comparable(own: Chain, other: Chain) -> tuple[Chain, Chain]:
     """Both chains without the steps that lie before the beginning of the other one."""
     if not own or not other:

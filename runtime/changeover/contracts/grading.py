@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from changeover.contracts.chain import Chain, Move, NoPath, path
+from changeover.contracts.chain import Chain, Move, NoPath, moves_between
 from changeover.contracts.comparing import compare
 from changeover.contracts.differences import Difference, Scope, Touches
 from changeover.contracts.flat import Flat, above, below, leaf, odd_names
@@ -75,7 +75,7 @@ class Grading:
             self.blocked = Grade("stays", reason, "give it a name without '/', '+' and ':'")
             return
         try:
-            self.moves = path(own.chain, other.chain)
+            self.moves = moves_between(own.chain, other.chain, own.digest, other.digest)
         except NoPath as error:
             self.blocked = Grade("stays", error.reason, error.hint or None)
             return

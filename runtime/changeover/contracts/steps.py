@@ -42,6 +42,7 @@ class Step:
     parts: StepParts = field(hash=False)
     subgraph: str = ""
     floor: int = 1
+    done_in: tuple[str, ...] = ()  # digests of contracts that had its change before it was written
 
     @property
     def title(self) -> str:
@@ -60,6 +61,7 @@ class Step:
             "parts": parts_json(self.parts),
             "subgraph": self.subgraph,
             "floor": self.floor,
+            **({"done_in": list(self.done_in)} if self.done_in else {}),
         }
 
     @classmethod
@@ -75,6 +77,7 @@ class Step:
             parts=StepParts.model_validate(data["parts"]),
             subgraph=data.get("subgraph", ""),
             floor=data.get("floor", 1),
+            done_in=tuple(data.get("done_in", ())),
         )
 
 

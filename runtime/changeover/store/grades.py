@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from changeover.contracts.chain import NoPath, chain_of, path
+from changeover.contracts.chain import NoPath, chain_of, moves_between
 from changeover.contracts.grading import Grade, Grading, Level
 from changeover.store.connection import Connection
 from changeover.store.records import GraphEntry
@@ -88,7 +88,8 @@ def _steps(own: GraphEntry | None, other: GraphEntry | None, forward: bool) -> S
     if own is None or other is None:
         return ()
     try:
-        moves = path(chain_of(own.chain), chain_of(other.chain))
+        chains = chain_of(own.chain), chain_of(other.chain)
+        moves = moves_between(*chains, own.contract_digest, other.contract_digest)
     except NoPath:
         return ()
     return [f"{move.step.number:04}_{move.step.name}" for move in moves if move.forward == forward]

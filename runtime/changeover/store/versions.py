@@ -11,7 +11,8 @@ from changeover.errors import Conflict, NotFound
 from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import Holder, NewVersion, Version, VersionId
+from changeover.store.late_steps import with_late_steps
+from changeover.store.records import GraphEntry, Holder, NewVersion, Version, VersionId
 
 Clock = Callable[[], float]
 
@@ -288,10 +289,17 @@ def _write_graphs(connection: Connection, id_: str, new: NewVersion) -> None:
         "INSERT INTO version_graphs (version, graph, graph_digest, threads, description, chain)"
         " VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (id_, name, graph.digest, graph.threads, graph.description, graph.chain)
+            (id_, name, graph.digest, graph.threads, graph.description, _chain(connection, name, graph, new))
             for name, graph in new.graphs.items()
         ],
     )
+
+
+def _chain(connection: Connection, name: str, graph: GraphEntry, new: NewVersion) -> str:
+    contract = new.contracts.get(graph.digest)
+    if contract is None:
+        return graph.chain
+    return with_late_steps(connection, name, graph.chain, graph.contract_digest, contract)
 
 
 def _write_contracts(connection: Connection, contracts: Mapping[str, dict[str, Any]], format_: int) -> None:
