@@ -53,9 +53,10 @@ def doubled(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "cents": state["cents"] * 2}
 
 
-@pytest.fixture
-async def manager(tmp_path: Path) -> AsyncIterator[GraphVersionManager]:
-    async with GraphVersionManager.open(tmp_path) as manager:
+@pytest.fixture(params=["sqlite", "postgres"])
+async def manager(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[GraphVersionManager]:
+    database = request.getfixturevalue("postgres_url") if request.param == "postgres" else None
+    async with GraphVersionManager.open(tmp_path, database) as manager:
         await manager.register("one", {"g": old()})
         await manager.switch("one")
         await manager.invoke("g", {"price": 3}, thread_id="old")
