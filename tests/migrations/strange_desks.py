@@ -29,6 +29,7 @@ class Strange:
     told: tuple[Any, ...] = ()
     steps: Sequence[Any] = ()
     ran: list[str] = field(default_factory=list)
+    durability: str = "async"
 
 
 def keys(**named: Any) -> Any:
@@ -101,13 +102,23 @@ def in_a_table() -> Strange:
     return Strange(line(keys(note=str), work=work), line(keys(notes=str), work=work), NOTED, steps=[RENAMED], ran=ran)
 
 
+def in_a_table() -> Strange:
+    ran: list[str] = []
+    held = {"inner": inner(ran)}
+
+    def work(state: dict[str, Any]) -> dict[str, Any]:
+        return {"log": held["inner"].invoke({"log": []})["log"]}
+
+    return Strange(line(keys(note=str), work=work), line(keys(notes=str), work=work), NOTED, steps=[RENAMED], ran=ran)
+
+
 def in_a_call() -> Strange:
-    """The graph is called by a task of the functional API, beside one that waits."""
+    """The graph is called by a task of the functional API."""
     ran: list[str] = []
     called = inner(ran)
 
     @task
-    async def work() -> list[str]:
+    async def work() -> Any:
         return (await called.ainvoke({"log": []}))["log"]
 
     @task
@@ -116,7 +127,7 @@ def in_a_call() -> Strange:
 
     def older() -> Any:
         async def flow(given: dict[str, Any]) -> list[str]:
-            return await work()
+            return [*await work()]
 
         return entrypoint()(flow)
 
@@ -158,7 +169,7 @@ def behind_a_tool() -> Strange:
 
 def named(old: str, new: str, *, step: bool, joined: bool = False) -> Strange:
     def made(name: str, **more: Any) -> StateGraph[Any]:
-        graph = StateGraph(keys(**more))
+        graph: Any = StateGraph(keys(**more))
         graph.add_node(name, asks)
         graph.add_edge(START, name)
         if joined:
@@ -186,7 +197,7 @@ def key_renamed(old: str, new: str) -> Strange:
 
 # Questions: what they stand in, what makes their words, what they are given
 
-ONE = (Command(resume="<a>"),)
+ONE: tuple[Command[Any]] = (Command(resume="<a>"),)
 
 
 def under_a_condition() -> Strange:
@@ -425,7 +436,7 @@ def sent_with_the_state(**more: Any) -> Strange:
         def work(state: dict[str, Any]) -> dict[str, Any]:
             return {"log": [f"{state['item']} {state.get(key)} {interrupt('well?')}"]}
 
-        graph = StateGraph(keys(**{key: str}))
+        graph: Any = StateGraph(keys(**{key: str}))
         graph.add_node("start", nothing)
         graph.add_node("work", work)
         graph.add_edge(START, "start")
@@ -450,7 +461,7 @@ def sent_to_a_subgraph(*, renamed: bool) -> Strange:
             return [Send("lower", {"item": item}) for item in (1, 2, 3)]
 
         lower = line(keys(item=int, **{key: str}), **{"prepare": prepare, node: ask}).compile()
-        graph = StateGraph(keys(**more))
+        graph: Any = StateGraph(keys(**more))
         graph.add_node("start", nothing)
         graph.add_node("lower", lower)
         graph.add_edge(START, "start")

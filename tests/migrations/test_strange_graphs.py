@@ -64,7 +64,7 @@ class World:
         older, newer = f"older{self._count}", f"newer{self._count}"
         await self.manager.register(older, {"g": strange.old})
         await self.manager.register(newer, {"g": strange.new}, migrations=list(strange.steps))
-        thread = Thread(self.manager, f"t{self._count}", "g", older, newer)
+        thread = Thread(self.manager, f"t{self._count}", "g", older, newer, strange.durability)
         await thread.tell(strange.given, older)
         for told in strange.told:
             await thread.tell(told if isinstance(told, Command) else told(await thread.state()), older)
@@ -72,10 +72,14 @@ class World:
 
 
 class Thread:
-    def __init__(self, manager: GraphVersionManager, id_: str, graph: str, older: str, newer: str) -> None:
+    def __init__(
+        self, manager: GraphVersionManager, id_: str, graph: str, older: str, newer: str, durability: str = "async"
+    ) -> None:
         self.manager, self.id, self.graph, self.older, self.newer = manager, id_, graph, older, newer
+        self._durability = durability
 
     async def tell(self, told: Any, version: str, **options: Any) -> Any:
+        options = {"durability": self._durability, **options}
         return await self.manager.invoke(self.graph, told, thread_id=self.id, version=version, **options)
 
     async def state(self) -> StateSnapshot:
@@ -263,13 +267,18 @@ async def test_a_step_makes_no_key_that_the_newer_graph_has_not(world: World) ->
     await thread.stays("unknown-key", "'nots'")
 
 
-@pytest.mark.parametrize(("older", "newer", "value"), [(str, list, "abc"), (int, bool, 5), (float, int, 5.7)])
-async def test_what_no_builtin_can_undo_has_no_way_back(world: World, older: Any, newer: Any, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("older", "newer", "value", "code"),
+    [(str, list, "abc", "one-way"), (int, bool, 5, "contract-differs"), (float, int, 5.7, "contract-differs")],
+)
+async def test_what_no_builtin_can_undo_has_no_way_back(
+    world: World, older: Any, newer: Any, value: Any, code: str
+) -> None:
     step = {"state": {"convert": {"c": newer.__name__}}}
     thread = await world.begin(kept({"c": older}, {"c": newer}, {"c": value}, step))
     await thread.move()
     assert (await thread.state()).values["c"] == newer(value)
-    await thread.stays("one-way", "'c'", to=thread.older)
+    await thread.stays(code, "0001_step", "cannot be undone", to=thread.older)
 
 
 @pytest.mark.parametrize("value", [True, False])

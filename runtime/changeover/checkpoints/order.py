@@ -58,5 +58,7 @@ def around(configurable: dict[str, object]) -> Key | None:
     outer = [place for place in places if place != namespace and (not place or namespace.startswith(f"{place}|"))]
     if not outer:
         return None
-    nearest = max(outer, key=len)
-    return str(configurable["thread_id"]), nearest, str(places[nearest])
+    nearest = str(places[max(outer, key=len)])
+    # a task that is called is noted with the checkpoint of its caller, which lies where the caller's graph keeps it
+    place = min((place for place in outer if str(places[place]) == nearest), key=len)
+    return str(configurable["thread_id"]), place, nearest
