@@ -11,102 +11,49 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from langgraph.types import Command, StateSnapshot, StateUpdate
-from moving_desks import as_stored
+from langgraph.types import Command, StateUpdate
 from strange_desks import (
     Strange,
-    asked_by_a_helper,
-    asked_by_a_method,
     behind_a_tool,
-    behind_an_early_end,
-    called_by_a_finished_task,
-    called_within_a_call,
-    calls_in_a_loop,
-    calls_under_a_condition,
-    edited_inside,
-    forked,
-    given_to_a_partial,
     in_a_call,
-    in_a_case,
-    in_a_comprehension,
-    in_a_loop,
     in_a_table,
     kept,
     key_renamed,
     named,
     named_and_stopped,
+    within_the_function,
+)
+from strange_folders import NEWER, OLDER
+from strange_questions import (
+    asked_by_a_helper,
+    asked_by_a_method,
+    behind_an_early_end,
+    called_within_a_call,
+    calls_in_a_loop,
+    calls_under_a_condition,
+    given_to_a_partial,
+    in_a_case,
+    in_a_comprehension,
+    in_a_list_that_grows,
+    in_a_loop,
+    under_a_condition,
+    worded_by_a_helper,
+)
+from strange_sends import (
+    called_by_a_finished_task,
+    edited_inside,
+    forked,
     overwritten,
     sent_to_a_subgraph,
     sent_with_the_state,
-    under_a_condition,
-    within_the_function,
-    worded_by_a_helper,
 )
-from strange_folders import NEWER, OLDER
+from strange_threads import Thread, World
 
 from changeover import GraphVersionManager, migration
-from changeover.errors import ChangeoverError
 from changeover.runs.threads import Place
 from changeover.store.records import Version
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-class World:
-    """One manager for all; every case has versions and a thread of its own."""
-
-    def __init__(self, manager: GraphVersionManager) -> None:
-        self.manager = manager
-        self._count = 0
-
-    async def begin(self, strange: Strange) -> Thread:
-        self._count += 1
-        older, newer = f"older{self._count}", f"newer{self._count}"
-        await self.manager.register(older, {"g": strange.old})
-        await self.manager.register(newer, {"g": strange.new}, migrations=list(strange.steps))
-        thread = Thread(self.manager, f"t{self._count}", "g", older, newer, strange.durability)
-        await thread.tell(strange.given, older)
-        for told in strange.told:
-            await thread.tell(told if isinstance(told, Command) else told(await thread.state()), older)
-        return thread
-
-
-class Thread:
-    def __init__(
-        self, manager: GraphVersionManager, id_: str, graph: str, older: str, newer: str, durability: str = "async"
-    ) -> None:
-        self.manager, self.id, self.graph, self.older, self.newer = manager, id_, graph, older, newer
-        self._durability = durability
-
-    async def tell(self, told: Any, version: str, **options: Any) -> Any:
-        options = {"durability": self._durability, **options}
-        return await self.manager.invoke(self.graph, told, thread_id=self.id, version=version, **options)
-
-    async def state(self) -> StateSnapshot:
-        state: StateSnapshot = await self.manager.state(self.id)
-        return state
-
-    async def move(self, to: str | None = None) -> None:
-        await self.manager.migrate_thread(self.id, to or self.newer)
-
-    async def ends(self, version: str | None = None) -> Any:
-        """Its values after every question was answered with its own words."""
-        for _ in range(9):
-            state = await self.state()
-            if not state.next:
-                return state.values
-            answers = {asked.id: f"<{asked.value}>" for asked in state.interrupts}
-            await self.tell(Command(resume=answers) if answers else None, version or self.newer)
-        raise AssertionError(f"thread {self.id} does not end")
-
-    async def stays(self, code: str, *words: str, to: str | None = None) -> None:
-        before = as_stored(self.manager, self.id)
-        with pytest.raises(ChangeoverError) as caught:
-            await self.move(to)
-        assert caught.value.code == code, caught.value
-        for word in words:
-            assert word in caught.value.message, caught.value.message
-        assert as_stored(self.manager, self.id) == before
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -166,6 +113,7 @@ async def test_a_name_with_signs_of_paths_in_it_stays(world: World, strange: Str
         (in_a_case, ("'ask'", "7", "8")),
         (in_a_loop, ("'ask'", '["a", "b", "c"]', '["a", "c"]')),
         (in_a_comprehension, ("'ask'", "('a', 'b', 'c')", "('a', 'c')")),
+        (in_a_list_that_grows, ("'ask'", "'b'", "'c'")),
         (worded_by_a_helper, ("'ask'", "text()")),
         (asked_by_a_helper, ("'ask'", "given 'a'", "given 'b'")),
         (asked_by_a_method, ("'ask'", "words='b'", "words='c'")),
@@ -211,8 +159,9 @@ async def test_one_of_several_questions_of_a_subgraph_is_answered_before(world: 
     assert (await thread.ends())["log"] == ["made 1 <well?>", "made 2 second", "made 3 <well?>"]
 
 
-async def test_calls_within_a_call_are_not_done_again(world: World) -> None:
-    strange = called_within_a_call()
+@pytest.mark.parametrize("same", [True, False])
+async def test_calls_within_a_call_are_not_done_again(world: World, same: bool) -> None:
+    strange = called_within_a_call(same=same)
     thread = await world.begin(strange)
     await thread.move()
     assert await thread.ends() == ["leaf 1", "leaf 2", "<well?>", "late"]
@@ -265,6 +214,15 @@ async def test_a_step_makes_no_key_that_the_newer_graph_has_not(world: World) ->
 
     thread = await world.begin(kept({"a": str}, BOTH, {"a": "A"}, mistyped))
     await thread.stays("unknown-key", "'nots'")
+
+
+async def test_a_step_that_would_end_the_process_is_refused(world: World) -> None:
+    @migration(graph="g")
+    def ends(state: dict[str, Any]) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    thread = await world.begin(kept({"a": str}, BOTH, {"a": "A"}, ends))
+    await thread.stays("step-failed", "0001", "KeyboardInterrupt")
 
 
 @pytest.mark.parametrize(

@@ -209,8 +209,8 @@ class Grading:
         calls = (self._flat.levels.get(place) or self._flat.nodes.get(place) or {}).get("calls") or []
         asked, finished = task.asked, task.calls
         for index, call in enumerate(calls):
-            if call["task"] == INTERRUPT:
-                asked -= 1
+            if call["task"] == INTERRUPT or (finished <= 0 and _asks_inside(call)):
+                asked -= 1  # itself, or in the task that waits
             else:
                 finished -= 1
             if asked <= 0 and finished <= 0:
@@ -254,6 +254,10 @@ def _is_at_join(touches: Touches, waiting: WaitingSet) -> bool:
         return True
     waits_alone = bool(here) and not set(touches.nodes) <= {task.node for task in here}
     return waits_alone and (not is_known or not set(touches.nodes) <= set(touches.sources))
+
+
+def _asks_inside(call: Mapping[str, Any]) -> bool:
+    return any(each["task"] == INTERRUPT or _asks_inside(each) for each in call.get("inner") or ())
 
 
 def _is_asked(difference: Difference, task: WaitingTask) -> bool:

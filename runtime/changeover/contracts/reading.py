@@ -19,6 +19,8 @@ from changeover.contracts.asks import INTERRUPT, Ask, is_interrupt, is_task, que
 from changeover.contracts.code import PLAIN_VALUES, Definition, plain_function
 from changeover.contracts.scopes import UNKNOWN, Instance, LocalTask, Partial, Scope, attribute, flat
 
+MUTATORS = frozenset({"append", "extend", "insert", "add", "update", "setdefault", "pop", "remove", "clear"})
+
 
 class Follower(Protocol):
     """Finds what other functions ask for."""
@@ -43,6 +45,7 @@ class Reading(ast.NodeVisitor):
         self.leads_away = False  # what asks is handed on in a way that is not followed
         self._found: list[Ask] = []
         self._guards: list[str] = []  # the conditions and loops around
+        self._added: dict[str, list[str]] = {}  # what was put into them since
         self._written: dict[str, ast.expr] = {}  # what names were given in the function, where that calls nothing
 
     def asks(self) -> tuple[Ask, ...]:
@@ -57,6 +60,8 @@ class Reading(ast.NodeVisitor):
         values = [*node.args, *(keyword.value for keyword in node.keywords)]
         if isinstance(node.func, ast.Attribute):
             self.visit(node.func.value)
+            if node.func.attr in MUTATORS and isinstance(node.func.value, ast.Name):
+                self._added.setdefault(node.func.value.id, []).append(ast.unparse(node))
         elif not isinstance(node.func, ast.Name):
             self.visit(node.func)
         is_partial = self._scope.value(node.func) is functools.partial
@@ -147,6 +152,11 @@ class Reading(ast.NodeVisitor):
             for target in node.targets:
                 self.visit(target)
 
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self.visit(node.value)
+        if isinstance(node.target, ast.Name):
+            self._added.setdefault(node.target.id, []).append(ast.unparse(node))
+
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if isinstance(node.target, ast.Name) and node.value is not None:
             self._assigned(node.target.id, node.value)
@@ -160,6 +170,7 @@ class Reading(ast.NodeVisitor):
             self.visit(value)
         self._scope.names[name] = found
         self._written.pop(name, None)
+        self._added.pop(name, None)
         if not any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(value)):
             self._written[name] = value
 
@@ -268,7 +279,7 @@ class Reading(ast.NodeVisitor):
             if isinstance(part, (ast.Name, ast.Attribute)) and ast.unparse(part) not in said:
                 name, value = ast.unparse(part), self._scope.value(part)
                 if isinstance(part, ast.Name) and part.id in self._written:
-                    said[name] = ast.unparse(self._written[part.id])
+                    said[name] = "; ".join([ast.unparse(self._written[part.id]), *self._added.get(part.id, [])])
                     waiting.append(self._written[part.id])
                 elif isinstance(value, (*PLAIN_VALUES, list, dict, tuple)):
                     said[name] = question_of(value)
