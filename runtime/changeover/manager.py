@@ -16,7 +16,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -51,12 +50,11 @@ from changeover.runs.arrivals import Arrivals
 from changeover.runs.assistants import Assistants
 from changeover.runs.background import BackgroundRun, BackgroundRuns
 from changeover.runs.crons import Crons, request_of_cron
-from changeover.runs.encoding import dumps
 from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
-from changeover.runs.kwargs import outlives_the_process, request_of_run
 from changeover.runs.live import LiveRun
 from changeover.runs.pulse import Pulse
+from changeover.runs.recovery import Recovery
 from changeover.runs.request import RunRequest
 from changeover.runs.routing import decide
 from changeover.runs.threads import Threads
@@ -70,9 +68,7 @@ from changeover.store.pins import Pins, ThreadChange, ThreadReport, ThreadView
 from changeover.store.records import (
     Holder,
     Operation,
-    Outcome,
     Routing,
-    Run,
     ThreadId,
     Version,
     VersionId,
@@ -176,13 +172,20 @@ class GraphVersionManager:
             self.background = BackgroundRuns(
                 self.engine, self.store.runs, self.store.streams, self._forget_thread, self._feedback
             )
+            self.recovery = Recovery(
+                self.store.runs,
+                self.store.streams,
+                self.engine,
+                self.background,
+                max_attempts=self.settings.runs_max_attempts,
+            )
             self.pulse = Pulse(
                 self.store.servers,
                 self.engine,
                 lease_s=self.settings.runs_lease_s,
                 known=lambda: self.routing.revision if self.routing else 0,
                 routing_moved=self._routing_moved,
-                take_up=self._go_on_with,
+                take_up=self.recovery.go_on_with,
                 adopt=self._adopt,
             )
             self.assistants = Assistants(self.store.assistants, lambda: self.routing, self.store.versions.get)
@@ -722,51 +725,12 @@ class GraphVersionManager:
         await self.pulse.start(alone=self.store.is_alone)
         await self.rollout.adopt()
         await self.store.streams.discard_old()
-        for run in await self.store.servers.orphans():
-            if not outlives_the_process(run.kwargs):
-                await self._end_cut_off(run)
+        await self.recovery.end_what_cannot_go_on(await self.store.servers.orphans())
         for thread_id in await self.store.runs.temporary_threads():
             await self._forget_thread(thread_id)
 
-    async def _go_on_with(self, run: Run) -> None:
-        """A run that another process left is this one's now."""
-        request = request_of_run(run)
-        if request is None or not outlives_the_process(run.kwargs):
-            await self._end_cut_off(run)
-        elif run.attempts > self.settings.runs_max_attempts:
-            await self._give_up(run)
-        elif run.wish in ("cancel", "undo") and not run.begun:
-            outcome = Outcome("interrupted", run.wish_reason, began=False, undone=run.wish == "undo")
-            self.engine.give_turn(await self.store.runs.finish(run, outcome))
-        elif run.status == "running" or not self.background.is_active(run.id):
-            temporary = run.thread_id is not None and await self.store.runs.is_temporary(run.thread_id)
-            await self.background.take_up(replace(request, temporary=temporary), run)
-
     async def _adopt(self) -> None:
         await self.rollout.adopt()
-
-    async def _give_up(self, run: Run) -> None:
-        reason = (
-            f"given up: the process that executed it ended {run.attempts - 1} times before it did"
-            f" (runs.max_attempts is {self.settings.runs_max_attempts}); see what it does outside, then run the thread"
-            " again without input to go on from its last checkpoint"
-        )
-        log.error("run_dead", extra={"run_id": run.id, "thread_id": run.thread_id, "attempts": run.attempts - 1})
-        await self._tell_lost(run, reason)
-        self.engine.give_turn(await self.store.runs.give_up(run, reason))
-
-    async def _end_cut_off(self, run: Run) -> None:
-        """A run that lived with who waited for it, or whose request is in no row."""
-        reason = "the process ended while it ran; run the thread again without input to go on from its last checkpoint"
-        began = run.status == "running"
-        await self._tell_lost(run, reason)
-        ending = self.store.runs.finish(run, Outcome("error", reason, "failure" if began else None, began=began))
-        self.engine.give_turn(await ending)
-
-    async def _tell_lost(self, run: Run, reason: str) -> None:
-        if run.kwargs and run.kwargs.get("stream_resumable"):
-            last = dumps({"error": "RunLost", "message": reason})
-            await self.store.streams.append(run, [(await self.store.streams.last(run.id) + 1, "error", last)])
 
     async def _fire(self, cron: Cron) -> str:
         """Make the run of a cron, of its assistant as that is now."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 HEAD = """
 import operator
 from typing import Annotated, Any
@@ -166,3 +169,13 @@ NEWER = {
     "migrations/0001_tickets.yaml": 'graph: converted\nsends: {convert: {work: "graphs.lib.tickets:ticket"}}\n',
     "migrations/0002_python.yaml": "graph: rewritten\ninterrupts: {same: [ask]}\n",
 }
+
+
+def write(path: Path, files: Mapping[str, str | None]) -> None:
+    for name, text in files.items():
+        target = path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if text is None:
+            target.unlink()
+        else:
+            target.write_text(text, encoding="utf-8")

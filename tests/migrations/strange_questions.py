@@ -195,6 +195,20 @@ def in_a_list_that_grows() -> Strange:
     return Strange(line(keys(), ask=older), line(keys(), ask=newer), told=ONE)
 
 
+def with_other_work_around() -> Strange:
+    def older(state: dict[str, Any]) -> dict[str, Any]:
+        first = interrupt("a")
+        second = interrupt("b")
+        return {"log": [first, second]}
+
+    def newer(state: dict[str, Any]) -> dict[str, Any]:
+        """Says it louder."""
+        said = [interrupt("a"), interrupt("b")]
+        return {"log": [answer.upper() for answer in said]}
+
+    return Strange(line(keys(), ask=older), line(keys(note=str), ask=newer), told=ONE)
+
+
 def given_to_a_partial() -> Strange:
     def ask(state: dict[str, Any], question: str = "none") -> dict[str, Any]:
         return {"log": [interrupt(question)]}

@@ -11,6 +11,7 @@ from strange_desks import Strange
 
 from changeover import GraphVersionManager
 from changeover.errors import ChangeoverError
+from changeover.store.records import Version
 
 
 class World:
@@ -64,3 +65,13 @@ class Thread:
         for word in words:
             assert word in caught.value.message, caught.value.message
         assert as_stored(self.manager, self.id) == before
+
+
+class Folder:
+    """A folder whose threads began with its older version."""
+
+    def __init__(self, manager: GraphVersionManager, older: Version, newer: Version) -> None:
+        self.manager, self.older, self.newer = manager, older, newer
+
+    def thread(self, id_: str) -> Thread:
+        return Thread(self.manager, id_, id_.partition("-")[0], self.older.id, self.newer.id)

@@ -5,7 +5,7 @@ What would go wrong here goes wrong silently: work is done twice, an answer goes
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from strange_desks import (
     named_and_stopped,
     within_the_function,
 )
-from strange_folders import NEWER, OLDER
+from strange_folders import NEWER, OLDER, write
 from strange_questions import (
     asked_by_a_helper,
     asked_by_a_method,
@@ -37,6 +37,7 @@ from strange_questions import (
     in_a_list_that_grows,
     in_a_loop,
     under_a_condition,
+    with_other_work_around,
     worded_by_a_helper,
 )
 from strange_sends import (
@@ -47,11 +48,10 @@ from strange_sends import (
     sent_to_a_subgraph,
     sent_with_the_state,
 )
-from strange_threads import Thread, World
+from strange_threads import Folder, World
 
 from changeover import GraphVersionManager, migration
 from changeover.runs.threads import Place
-from changeover.store.records import Version
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -127,6 +127,12 @@ async def test_a_question_is_what_it_stands_in_and_what_it_is_given(
 ) -> None:
     thread = await world.begin(made())
     await thread.stays("contract-differs", *words)
+
+
+async def test_a_question_is_not_what_is_done_with_its_answer(world: World) -> None:
+    thread = await world.begin(with_other_work_around())
+    await thread.move()
+    assert (await thread.ends())["log"] == ["<A>", "<B>"]
 
 
 async def test_what_overwrites_a_key_is_converted_within(world: World) -> None:
@@ -248,40 +254,20 @@ async def test_a_truth_comes_back_as_it_was(world: World, value: bool) -> None:
     assert (await thread.state()).values["c"] is value
 
 
-class Folder:
-    """A folder whose threads began with its older version."""
-
-    def __init__(self, manager: GraphVersionManager, older: Version, newer: Version) -> None:
-        self.manager, self.older, self.newer = manager, older, newer
-
-    def thread(self, id_: str) -> Thread:
-        return Thread(self.manager, id_, id_.partition("-")[0], self.older.id, self.newer.id)
-
-
 THREADS = ("limited-5", "limited-50", "checked-5", "checked-50", "sent-1", "converted-1", "rewritten-1")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def folder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Folder]:
     path: Path = tmp_path_factory.mktemp("folder")
-    _write(path, OLDER)
+    write(path, OLDER)
     async with GraphVersionManager.open(path) as manager:
         older = await manager.build()
         for id_ in THREADS:
             graph, _, said = id_.partition("-")
             await manager.invoke(graph, {"log": [said]}, thread_id=id_, version=older.id)
-        _write(path, NEWER)
+        write(path, NEWER)
         yield Folder(manager, older, await manager.build())
-
-
-def _write(path: Path, files: Mapping[str, str | None]) -> None:
-    for name, text in files.items():
-        target = path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if text is None:
-            target.unlink()
-        else:
-            target.write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize(("graph", "words"), [("limited", "greater than or equal to 10"), ("checked", "too small")])

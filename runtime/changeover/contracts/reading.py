@@ -10,6 +10,7 @@ import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
+from enum import Enum
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Protocol
 
@@ -89,6 +90,14 @@ class Reading(ast.NodeVisitor):
         self._under(test, [node.body])
         self._under(f"not ({test})", [node.orelse])
 
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        before = len(self._guards)
+        for value in node.values:
+            self.visit(value)
+            test = self._guard(value)
+            self._guards.append(test if isinstance(node.op, ast.And) else f"not ({test})")
+        del self._guards[before:]
+
     def visit_While(self, node: ast.While) -> None:
         self.visit(node.test)
         self._under(f"while {self._guard(node.test)}", node.body)
@@ -151,6 +160,8 @@ class Reading(ast.NodeVisitor):
             self.visit(node.value)
             for target in node.targets:
                 self.visit(target)
+                if isinstance(target, (ast.Subscript, ast.Attribute)) and isinstance(target.value, ast.Name):
+                    self._added.setdefault(target.value.id, []).append(ast.unparse(node))
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self.visit(node.value)
@@ -283,6 +294,10 @@ class Reading(ast.NodeVisitor):
                     waiting.append(self._written[part.id])
                 elif isinstance(value, (*PLAIN_VALUES, list, dict, tuple)):
                     said[name] = question_of(value)
+                elif isinstance(value, Enum):
+                    said[name] = question_of(value.value)
+                elif isinstance(value, type) and issubclass(value, Enum):
+                    said[name] = question_of({member.name: member.value for member in value})
                 elif isinstance(part, ast.Attribute):
                     waiting.append(part.value)
             elif isinstance(part, ast.Call):

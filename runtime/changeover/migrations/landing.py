@@ -22,21 +22,17 @@ from langgraph.types import Interrupt, PregelTask, StateSnapshot
 from changeover.checkpoints.staging import StagedSaver
 from changeover.errors import ChangeoverError
 from changeover.migrations.calls import Caller
+from changeover.migrations.fitting import fit_deferred, leave_out, names_of
 from changeover.migrations.frames import (
-    BRANCH,
     INTERRUPT,
-    JOIN,
     RESUME,
-    SENDS,
     Frame,
     Task,
     Write,
-    is_state,
     send_of,
     within,
 )
 from changeover.migrations.reading import NO_TASK, SAVER, Graph, NotMovable, behind
-from changeover.migrations.renaming import barrier, drop_key, join_of
 from changeover.migrations.situations import situation_of
 from changeover.migrations.values import Types, short
 from changeover.store.records import Waiting
@@ -97,8 +93,8 @@ class _Landing:
         self, frame: Frame, graph: Graph, contract: Mapping[str, Any], namespace: str, parents: Mapping[str, str]
     ) -> None:
         """Stage one frame, those inside of it, and the writes of its tasks."""
-        _leave_out(frame, contract)
-        _fit_deferred(frame, graph)
+        leave_out(frame, contract)
+        fit_deferred(frame, graph)
         self._runway.types(frame, graph).settle(frame, self._runway.saver.serde, contract)
         checkpoint, changed = self._checkpoint(frame, namespace)
         await self._put(frame, checkpoint, changed, namespace, parents)
@@ -129,7 +125,7 @@ class _Landing:
         expected = sorted(task.node for task in root.tasks if not task.is_finished)
         if sorted(snapshot.next) != expected:
             raise NotMovable(
-                f"the newer graph would go on with {_names(snapshot.next)}, where {_names(expected)} waits",
+                f"the newer graph would go on with {names_of(snapshot.next)}, where {names_of(expected)} waits",
                 code="check-failed",
             )
         shown = {interrupt.id for interrupt in snapshot.interrupts}
@@ -281,14 +277,14 @@ class _Landing:
         missing = [node for node, send in wanted - named.keys()]
         if missing:
             raise NotMovable(
-                f"{_names(missing)} waits{at}, and the newer graph would not go on there",
+                f"{names_of(missing)} waits{at}, and the newer graph would not go on there",
                 code="task-lost",
                 hint="say in a step of migration where it goes: nodes: rename, remove, split or move",
             )
         extra = [node for node, send in named.keys() - wanted if node not in frame.due_later]
         if extra:
             raise NotMovable(
-                f"the newer graph would run {_names(extra)}{at}, which does not wait in the older one",
+                f"the newer graph would run {names_of(extra)}{at}, which does not wait in the older one",
                 code="task-added",
             )
         return named
@@ -388,82 +384,6 @@ class _Landing:
         return Interrupt(value.value, self._ids[value.id], response_schema=value.response_schema)
 
 
-def _leave_out(frame: Frame, contract: Mapping[str, Any]) -> None:
-    """What the newer graph does not have: keys, triggers, what gone nodes have seen; joins under their new names."""
-    channels, nodes = contract.get("channels") or {}, contract.get("nodes") or {}
-    joins = {(frozenset(join_of(join)[0]), join_of(join)[1]): join for join in contract.get("joins") or ()}
-    for name in list({**frame.versions, **frame.values}):
-        if is_state(name):
-            if name in frame.made and name not in channels:
-                raise NotMovable(
-                    f"{frame.made[name]} makes key '{'/'.join((*frame.path, name))}', which the newer graph has not",
-                    code="unknown-key",
-                    hint="correct the name in the step, or drop the key in a later one",
-                )
-            if name not in channels:
-                drop_key(frame, name)
-        elif name.startswith(BRANCH):
-            if name.removeprefix(BRANCH) not in nodes:
-                drop_key(frame, name)
-        elif name.startswith(JOIN):
-            _fit_join(frame, name, joins)
-        elif name == SENDS and not frame.sends():
-            frame.values.pop(name, None)
-    frame.seen = {node: seen for node, seen in frame.seen.items() if node.startswith("__") or node in nodes}
-    for task in frame.tasks:
-        task.writes = [write for write in task.writes if not _is_unknown(write[0], channels, nodes)]
-    frame.loose = [write for write in frame.loose if not _is_unknown(write[0], channels, nodes)]
-
-
-def _is_unknown(channel: str, channels: Mapping[str, Any], nodes: Mapping[str, Any]) -> bool:
-    if channel.startswith(BRANCH):
-        return channel.removeprefix(BRANCH) not in nodes
-    return is_state(channel) and channel not in channels
-
-
-def _fit_join(frame: Frame, name: str, joins: Mapping[tuple[frozenset[str], str], str]) -> None:
-    """A join is named by its sources: the one with the same ones is the same, whatever their order."""
-    sources, target = join_of(name)
-    same = joins.get((frozenset(sources), target))
-    has_arrived = bool(barrier(frame.values.get(name))) or any(
-        channel == name for task in frame.tasks for channel, _ in task.writes
-    )
-    if same is None and has_arrived:
-        raise NotMovable(
-            f"'{target}' waits for {_names(sources)}, of which some have finished, and the newer graph joins others",
-            code="join-differs",
-            hint="let the thread go on where it is; it moves when the joined node has run",
-        )
-    if same is None:
-        drop_key(frame, name)
-    elif same != name:
-        for mapping in (frame.values, frame.versions, *frame.seen.values()):
-            if name in mapping:
-                mapping[same] = mapping.pop(name)
-        for task in frame.tasks:
-            task.writes = [(same if channel == name else channel, value) for channel, value in task.writes]
-
-
-def _fit_deferred(frame: Frame, graph: Graph) -> None:
-    """The trigger of a deferred node is kept with whether it may go: what waits there has been let go already."""
-    for name, value in list(frame.values.items()):
-        if not name.startswith((BRANCH, JOIN)):
-            continue
-        is_pair = isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[1], bool)
-        is_deferred = type(graph.channels.get(name)).__name__.endswith("AfterFinish")
-        if is_deferred and not is_pair:
-            frame.values[name] = (value, _may_go(frame, name))
-        elif not is_deferred and is_pair:
-            frame.values[name] = value[0]
-            if not value[1]:
-                frame.due_later.add(join_of(name)[1] if name.startswith(JOIN) else name.removeprefix(BRANCH))
-
-
-def _may_go(frame: Frame, trigger: str) -> bool:
-    target = join_of(trigger)[1] if trigger.startswith(JOIN) else trigger.removeprefix(BRANCH)
-    return any(task.node == target and task.send is None for task in frame.tasks)
-
-
 def _is_as_saved(frame: Frame, name: str) -> bool:
     saved = frame.saved.checkpoint
     if saved["channel_versions"].get(name) != frame.versions.get(name):
@@ -520,7 +440,3 @@ def _ids_in(value: Any) -> Iterator[str]:
 
 def _without_ids(namespace: str) -> str:
     return "|".join(part.partition(":")[0] for part in namespace.split("|")) if namespace else ""
-
-
-def _names(nodes: Any) -> str:
-    return ", ".join(f"'{node}'" for node in sorted(set(nodes))) or "nothing"

@@ -31,9 +31,10 @@ from changeover.contracts.steps import Step
 from changeover.errors import Conflict
 from changeover.migrations.frames import Frame
 from changeover.migrations.landing import TAG, Landed, Runway, land
+from changeover.migrations.python_steps import Transform
 from changeover.migrations.reading import NotMovable, read_thread
 from changeover.migrations.restoring import restore
-from changeover.migrations.rewriting import Directed, Transform, rewrite
+from changeover.migrations.rewriting import Directed, rewrite
 from changeover.migrations.serializing import moving_serializer
 from changeover.migrations.values import Types
 from changeover.store.records import GraphEntry, VersionId

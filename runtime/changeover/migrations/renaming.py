@@ -57,6 +57,14 @@ def drop_key(frame: Frame, name: str) -> None:
     frame.loose = [write for write in frame.loose if write[0] != name]
 
 
+def forget_value(frame: Frame, name: str) -> None:
+    """A key without a value; what tasks have written to it is left."""
+    frame.values.pop(name, None)
+    frame.versions.pop(name, None)
+    for seen in frame.seen.values():
+        seen.pop(name, None)
+
+
 def rename_node(frame: Frame, old: str, new: str) -> None:
     """A node of the frame's graph, with the frames inside of it."""
 

@@ -11,31 +11,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from langgraph.types import Overwrite, Send
+from langgraph.types import Overwrite
 
 from changeover.contracts.chain import Move
 from changeover.contracts.renaming import Renaming, key_renaming, node_renaming
 from changeover.contracts.steps import Step, down_of, is_builtin, up_of
-from changeover.migrations.frames import BRANCH, CONTROL, JOIN, SENDS, Frame, Task, is_state
+from changeover.migrations.frames import Frame
 from changeover.migrations.nesting import move_nodes
+from changeover.migrations.node_steps import remove_node, split_node
+from changeover.migrations.python_steps import Transform, transform
 from changeover.migrations.reading import NotMovable
-from changeover.migrations.renaming import (
-    barrier,
-    drop_key,
-    join_channel,
-    join_of,
-    lead_elsewhere,
-    rename_channel,
-    rename_key,
-    rename_node,
-)
+from changeover.migrations.renaming import drop_key, forget_value, rename_key, rename_node
+from changeover.migrations.send_steps import convert_sends, fields_back, fields_forward, inverse
 from changeover.migrations.tool_calls import rename_tool_calls
 from changeover.project.migration_models import FieldParts
 
-ENDS = ("END", "__end__")
 OVERWRITE = "__overwrite__"
-State = dict[str, Any]
-Transform = Callable[[State], State]
 BUILTIN: Mapping[str, Callable[[Any], Any]] = {
     "str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "tuple": tuple, "set": set,
 }  # fmt: skip
@@ -122,7 +113,7 @@ class _Rewriting:
             self._transform()
         else:
             self._transform()
-            self._call_names(_inverse(self._parts.tasks.rename))
+            self._call_names(inverse(self._parts.tasks.rename))
             rename_tool_calls(self._root, self._parts.tools, forward=False)
             self._sends(forward=False)
             self._keys_unmade()
@@ -135,10 +126,10 @@ class _Rewriting:
         nodes = self._parts.nodes
         for path, removal in nodes.remove.items():
             for frame, name in self._frames(path):
-                _remove_node(frame, name, removal.goto.rpartition("/")[2])
+                remove_node(frame, name, removal.goto.rpartition("/")[2])
         for path, split in nodes.split.items():
             for frame, name in self._frames(path):
-                _split_node(frame, name, [_last(part) for part in split.into], _last(split.at))
+                split_node(frame, name, [_last(part) for part in split.into], _last(split.at))
         move_nodes(self._root, nodes.move)
         self._rename_nodes(nodes.rename)
 
@@ -205,7 +196,7 @@ class _Rewriting:
         state = self._parts.state
         for path in state.set:
             for frame, name in self._frames(path):
-                _forget_value(frame, name)  # what a task has written to it is its own
+                forget_value(frame, name)  # what a task has written to it is its own
                 frame.types.pop(name, None)
         for path, conversion in state.convert.items():
             down = down_of(conversion)
@@ -268,14 +259,14 @@ class _Rewriting:
     def _sends(self, *, forward: bool) -> None:
         for path, conversion in self._parts.sends.convert.items():
             if isinstance(conversion, FieldParts):
-                function = _fields(conversion) if forward else _fields_back(conversion)
+                function = fields_forward(conversion) if forward else fields_back(conversion)
             else:
                 ref = up_of(conversion) if forward else down_of(conversion)
                 if ref is None:
                     raise NotMovable(f"{self._step.title} cannot be undone: sends to '{path}'", code="one-way")
                 function = self._function(ref)
             for frame, node in self._frames(path):
-                _convert_sends(frame, node, function)
+                convert_sends(frame, node, function)
 
     def _call_names(self, renames: Mapping[str, str]) -> None:
         for frame in self._root.walk():
@@ -290,7 +281,7 @@ class _Rewriting:
         wanted = tuple(self._step.subgraph.split("/")) if self._step.subgraph else ()
         for frame in list(self._root.walk()):
             if frame.path == wanted:
-                _transform(frame, function, self._step.title)
+                transform(frame, function, self._step.title)
 
     def _frames(self, path: str) -> Iterator[tuple[Frame, str]]:
         """The frames that a path of a step speaks of, with its last part."""
@@ -307,206 +298,6 @@ def _inside(value: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict) and set(value) == {OVERWRITE}:
         return {OVERWRITE: function(value[OVERWRITE])}
     return function(value)
-
-
-def _remove_node(frame: Frame, node: str, goto: str) -> None:
-    """What waits in the node goes on elsewhere, and what it had asked is let go of."""
-    own = [task for task in frame.tasks if task.node == node]
-    if any(task.is_finished for task in own):
-        raise NotMovable(
-            f"node '{node}' is gone, and has finished beside others that still wait",
-            code="finished-node-gone",
-            hint="let the thread go on where it is; it moves when the step has ended",
-        )
-    _take_sends_back(frame, {task.send for task in own if task.send is not None})
-    drop_key(frame, BRANCH + node)
-    frame.seen.pop(node, None)
-    frame.memories.pop(node, None)
-    frame.tasks = [task for task in frame.tasks if task.node != node]
-    _leave_joins(frame, node)
-    if own and goto in ENDS and frame.tasks and all(task.is_finished for task in frame.tasks):
-        raise NotMovable(
-            f"node '{node}' is gone, and everything beside it has finished: the step would never end",
-            code="finished-beside",
-            hint="let the thread go on where it is; it moves when the step has ended",
-        )
-    if own and any(task.node == goto and task.is_finished for task in frame.tasks):
-        raise NotMovable(
-            f"node '{node}' leads to '{goto}' now, which has finished beside it",
-            code="finished-beside",
-            hint="let the thread go on where it is; it moves when the step has ended",
-        )
-    if own and goto not in ENDS and all(task.node != goto or task.send is not None for task in frame.tasks):
-        frame.values[BRANCH + goto] = None
-        frame.touched.add(BRANCH + goto)
-        frame.tasks.append(Task("", goto))
-
-
-def _take_sends_back(frame: Frame, gone: set[int]) -> None:
-    """Queued Sends that are not to be done; the others move up."""
-    if not gone:
-        return
-    sends = frame.sends()
-    order = [index for index in range(len(sends)) if index not in gone]
-    frame.values[SENDS] = [sends[index] for index in order]
-    if not order:
-        drop_key(frame, SENDS)
-    for task in frame.tasks:
-        if task.send is not None and task.send not in gone:
-            task.send = order.index(task.send)
-
-
-def _leave_joins(frame: Frame, node: str) -> None:
-    """Joins wait for the node no more. With one source left a join is an edge; one that has all now lets go."""
-    written = {channel for task in frame.tasks for channel, _ in task.writes}
-    for channel in [
-        name for name in {**frame.versions, **frame.values, **dict.fromkeys(written)} if name.startswith(JOIN)
-    ]:
-        sources, target = join_of(channel)
-        if node not in sources or len(sources) < 2:
-            continue
-        left = [source for source in sources if source != node]
-        new = join_channel(left, target) if len(left) > 1 else BRANCH + target
-        arrived = set(barrier(frame.values.get(channel))) - {node}
-        is_full = bool(arrived) and arrived >= set(left)
-        rename_channel(frame, channel, new)
-        if len(left) > 1:
-            if new in frame.values:
-                frame.values[new] = arrived
-        elif is_full:
-            frame.values[new] = None
-            frame.touched.add(new)
-        else:
-            frame.values.pop(new, None)
-        if is_full:
-            frame.due_later.add(target)
-
-
-def _split_node(frame: Frame, node: str, into: Sequence[str], at: str) -> None:
-    """What waits in the node waits in the part `at`; what has finished it has finished the last part.
-
-    What leads to the node and has not begun leads to the first part.
-    """
-    tasks = [task for task in frame.tasks if task.node == node]
-    has_finished = bool(tasks) and all(task.is_finished for task in tasks)
-    if any(task.is_finished for task in tasks) and not has_finished:
-        raise NotMovable(
-            f"node '{node}' was split, and has finished for some of its Sends while it waits for others",
-            code="finished-node-gone",
-            hint="let the thread go on where it is; it moves when the step has ended",
-        )
-    for task in frame.tasks:
-        task.writes = [lead_elsewhere(write, node, into[0]) for write in task.writes]
-    frame.loose = [lead_elsewhere(write, node, into[0]) for write in frame.loose]
-    seen = dict(frame.seen.get(node, {}))
-    rename_node(frame, node, into[-1] if has_finished or not tasks else at)
-    for part in into:
-        if seen:
-            frame.seen.setdefault(part, dict(seen))
-
-
-def _convert_sends(frame: Frame, node: str, function: Callable[[Any], Any]) -> None:
-    def converted(send: Any) -> Any:
-        if not isinstance(send, Send) or send.node != node:
-            return send
-        return Send(send.node, function(copy.deepcopy(send.arg)), timeout=send.timeout)
-
-    if frame.sends():
-        frame.values[SENDS] = [converted(send) for send in frame.sends()]
-    for task in frame.tasks:
-        task.writes = [(channel, converted(value) if channel == SENDS else value) for channel, value in task.writes]
-    frame.loose = [(channel, converted(value) if channel == SENDS else value) for channel, value in frame.loose]
-
-
-def _transform(frame: Frame, function: Transform, title: str) -> None:
-    """A Python step on the keys of one graph, and on what its tasks have written beside them."""
-    state = {name: value for name, value in frame.values.items() if is_state(name)}
-    after = _called(function, state, title)
-    for holder in [*frame.tasks, None]:
-        writes = holder.writes if holder is not None else frame.loose
-        changed = [new for write in writes for new in _transformed_write(write, state, after, function, title)]
-        if holder is not None:
-            holder.writes = changed
-        else:
-            frame.loose = changed
-    for name in state.keys() - after.keys():
-        _forget_value(frame, name)
-    for name, value in after.items():
-        if not is_state(name):
-            raise NotMovable(
-                f"{title} gives '{name}', which is no name of a key",
-                code="step-failed",
-                hint="return keys of the newer version's state alone",
-            )
-        frame.values[name] = value
-        frame.touched.add(name)
-        if name not in state:
-            frame.made[name] = title
-
-
-def _forget_value(frame: Frame, name: str) -> None:
-    frame.values.pop(name, None)
-    frame.versions.pop(name, None)
-    for seen in frame.seen.values():
-        seen.pop(name, None)
-
-
-def _called(function: Transform, state: State, title: str) -> State:
-    after = function(copy.deepcopy(state))
-    if not isinstance(after, dict) or not all(isinstance(name, str) for name in after):
-        given = "a dict whose keys are no names" if isinstance(after, dict) else f"a {type(after).__name__}"
-        raise NotMovable(
-            f"{title} gives {given}, not the state as a dict by key",
-            code="step-failed",
-            hint="return the new values",
-        )
-    return after
-
-
-def _transformed_write(
-    write: tuple[str, Any], state: State, after: State, function: Transform, title: str
-) -> list[tuple[str, Any]]:
-    """What a task's write of a key is after the step: the keys of which the step makes something else with it.
-
-    A write that changes nothing cannot be followed that way, and is followed by what is missing without it.
-    """
-    channel, value = write
-    if channel in CONTROL or not is_state(channel):
-        return [write]
-    with_it = _called(function, {**state, channel: value}, title)
-    found = {name for name, new in with_it.items() if name == channel or name not in after or new != after[name]}
-    if not found:
-        try:
-            without = _called(function, {name: kept for name, kept in state.items() if name != channel}, title)
-        except Exception as error:  # border: code of the project
-            raise NotMovable(
-                f"{title} cannot be done to what a finished task has written to '{channel}'", code="step-failed"
-            ) from error
-        found = with_it.keys() - without.keys()
-    return [(name, with_it[name]) for name in with_it if name in found]
-
-
-def _fields(parts: FieldParts) -> Callable[[Any], Any]:
-    def function(value: Any) -> Any:
-        changed = {parts.rename.get(name, name): kept for name, kept in dict(value).items() if name not in parts.drop}
-        return {**{name: copy.deepcopy(new) for name, new in parts.set.items()}, **changed}
-
-    return function
-
-
-def _fields_back(parts: FieldParts) -> Callable[[Any], Any]:
-    if parts.drop:
-        raise NotMovable(f"fields that were dropped cannot be brought back: {', '.join(parts.drop)}", code="one-way")
-    names = _inverse(parts.rename)
-
-    def function(value: Any) -> Any:
-        return {names.get(name, name): kept for name, kept in dict(value).items() if name not in parts.set}
-
-    return function
-
-
-def _inverse(renames: Mapping[str, str]) -> dict[str, str]:
-    return {new: old for old, new in renames.items()}
 
 
 def _last(path: str) -> str:
