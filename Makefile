@@ -23,10 +23,9 @@ help: ## show this list
 serve: $(RUN) ## serve this folder on http://127.0.0.1:2024 (PORT=, HOST=, ARGS=)
 	$(BIN)/changeover serve . --host $(HOST) --port $(PORT) $(ARGS)
 
-# Three workers also on two cores: a good part of the tests waits for processes that it has started. These read what the
-# first of them has compiled, whatever the environment says.
+# Processes that tests start read what the first of them has compiled, whatever the environment says.
 test: $(DEV) ## run all tests (ARGS=)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 faults: $(DEV) ## kill a server at every statement that it sends to its database; takes hours (ARGS=)
 	CHANGEOVER_FAULTS=all $(BIN)/python -m pytest -n 2 -s tests/faults tests/recovery $(ARGS)
