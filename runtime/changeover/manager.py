@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime
@@ -424,8 +425,26 @@ class GraphVersionManager:
         """
         if from_ is None and self.routing is None:
             raise Unavailable("no version is current yet", code="nothing-current", hint="name the version with from_")
-        own = _id(from_) if from_ is not None else self.routing.version_for(graph)  # type: ignore[union-attr]
+        named = [_id(from_)] if from_ is not None else [self.routing.version_for(graph)]  # type: ignore[union-attr]
+        found = await self._draft(graph, name, named[0])
+        if from_ is not None or found.says_something:
+            return found
+        for own in await self._left_behind(graph, named[0]):  # the folder serves already: who stays behind it?
+            older = await self._draft(graph, name, own)
+            if older.says_something:
+                return older
+        return found
+
+    async def _draft(self, graph: str, name: str | None, own: str) -> Draft:
         return await draft(graph, name, await self.store.versions.get(own), self.folder, self.rollout.planning)
+
+    async def _left_behind(self, graph: str, current: str) -> list[str]:
+        """The versions that saved threads of a graph which is served by another one, most threads first."""
+        counts: Counter[str] = Counter()
+        for one in await self.store.plans.threads({graph: VersionId(current)}, listed=1):
+            if one.group.saved_version is not None:
+                counts[one.group.saved_version] += one.group.count
+        return [version for version, _ in counts.most_common()]
 
     async def switch(
         self,

@@ -271,6 +271,12 @@ def _write_draft(options: Options, named: list[str], from_: str | None, dry_run:
         return await client.post("/admin/migrations/drafts", body, patient=True)
 
     draft = ask(options, work, "comparing")
+    if not (draft["guesses"] or draft["left"] or named[1:]):
+        raise Conflict(
+            f"nothing that was saved of '{named[0]}' differs from the folder as it is now",
+            code="nothing-differs",
+            hint="name a version with --from, or give the step a name to begin with an empty one",
+        )
     if not dry_run:
         _write(options.folder / draft["file"], draft["text"])
     if options.json:

@@ -182,7 +182,8 @@ class Moving:
             async with slots:
                 await asyncio.sleep(0)  # runs of this process come first
                 await self._demand_movable(mover, thread)
-                return RestingLanding(sight, to, await self._landing(mover, thread.id, head, dry_run=dry_run), reason)
+                landing = await self._landing(mover, thread.id, head, dry_run=dry_run)
+                return RestingLanding(sight, to, landing, reason, in_batch=True)
         except Unavailable:
             raise
         except ChangeoverError as error:

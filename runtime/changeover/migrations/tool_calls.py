@@ -186,16 +186,29 @@ def _question(question: Any, renamer: _Renamer) -> Any:
     if isinstance(value.get("action_requests"), list):
         shown = {
             **value,
-            "action_requests": [renamer.call(request) for request in value["action_requests"]],
+            "action_requests": [_request(request, renamer) for request in value["action_requests"]],
             "review_configs": [
                 {**config, "action_name": renamer.name(config.get("action_name", ""))}
                 for config in value.get("review_configs", [])
             ],
         }
     elif value.get("type") == "tool_approval":
-        shown = renamer.call(value)
+        shown = _request(value, renamer)
     else:
         return question
     if shown == value:
         return question
     return Interrupt(shown, question.id, response_schema=None)  # the old one speaks of the old arguments
+
+
+def _request(request: Any, renamer: _Renamer) -> Any:
+    """A request for approval; in the words that langchain makes for it the call is said once more."""
+    called = renamer.call(request)
+    description = request.get("description")
+    if isinstance(description, str):
+        called["description"] = description.replace(_told(request), _told(called))
+    return called
+
+
+def _told(request: Any) -> str:
+    return f"Tool: {request['name']}\nArgs: {request.get('args')}"

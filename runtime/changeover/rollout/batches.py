@@ -110,6 +110,7 @@ class Batches:
     ) -> None:
         if target.status == "rejected":
             raise Conflict(f"{target.id} was rejected and cannot run", code="version-rejected")
+        _demand_good(target)
         if from_ is not None and from_.id == target.id:
             raise InvalidRequest(f"threads of {target.id} are on {target.id} already", hint="name two versions")
         for graph in graphs or ():
@@ -208,6 +209,7 @@ class Batches:
             await self._note(work, progress)
 
     async def _page(self, work: _Work, sights: Sequence[Sight], progress: BatchProgress, *, puts_off: bool) -> None:
+        _demand_good(await self._patiently(partial(self._store.versions.get, work.to)))
         now = time.time()
         left = [fated for sight in sights if (fated := work.left_alone(sight, now)) is not None]
         alone = {fated.thread_id for fated in left}
@@ -247,6 +249,16 @@ class Batches:
         if self.stops:
             raise Unavailable("the server stops", code="stopping")
         await asyncio.sleep(RETRY_S)
+
+
+def _demand_good(target: Version) -> None:
+    """A batch moves nobody onto what a rollback has left, and ends where that happens while it is under way."""
+    if target.bad:
+        raise Conflict(
+            f"{target.id} was left by a rollback; no more threads are moved to it",
+            code="overtaken",
+            hint=f"switch to {target.id} first if it is good after all",
+        )
 
 
 @dataclass(frozen=True)

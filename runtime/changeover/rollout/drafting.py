@@ -37,6 +37,11 @@ class Draft:
     guesses: Sequence[str]
     left: Sequence[Difference]
 
+    @property
+    def says_something(self) -> bool:
+        """Whether anything differs that a step could be for."""
+        return bool(self.guesses or self.left)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "graph": self.graph,

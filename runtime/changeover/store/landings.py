@@ -66,6 +66,7 @@ class RestingLanding:
     to: VersionId
     landing: Landing
     reason: str
+    in_batch: bool = False  # then not onto a version that a rollback has left
 
 
 class Landings:
@@ -143,14 +144,22 @@ def settle_down(
     rows.add_event(connection, now, "thread_migrated", **told)
 
 
+def _left_by_rollbacks(connection: Connection) -> set[str]:
+    return {row["id"] for row in connection.execute("SELECT id FROM versions WHERE bad = 1").fetchall()}
+
+
 def land_resting(connection: Connection, landings: Sequence[RestingLanding], now: float) -> list[Landed]:
     """Land threads that no run has. What is alike for all of them is written at once."""
     found = {sight.thread.id: sight for sight in _sights(connection, [one.sight.thread.id for one in landings])}
     results: list[Landed] = []
     landed: list[RestingLanding] = []
     inserts = Inserts(connection)
+    left = _left_by_rollbacks(connection) if any(one.in_batch for one in landings) else set()
     for resting in landings:
         sight = found.pop(resting.sight.thread.id, None)
+        if resting.in_batch and resting.to in left:
+            results.append("busy")
+            continue
         if sight is None or sight.mark != resting.sight.mark:
             results.append("busy" if sight is not None and sight.is_busy else "moved")
         elif sight.is_busy:
