@@ -72,6 +72,22 @@ async def test_back_and_forth(manager: GraphVersionManager) -> None:
     assert await notes(manager, "idle") == {"note": "a+"}
 
 
+async def test_nobody_is_moved_onto_what_a_rollback_has_left(manager: GraphVersionManager) -> None:
+    await opened(manager)
+    sights = await manager.store.landings.sights(["idle", "waits"])
+    await manager.switch("two")
+    await manager.rollback()
+    with pytest.raises(Conflict) as refused:
+        await manager.migrate("two", "one")
+    assert refused.value.code == "overtaken"
+    fates = await manager.moving.many(sights, VersionId("two"), "a batch that was under way")
+    assert [fated.fate for fated in fates] == ["busy", "busy"]
+    for thread_id in ("idle", "waits"):
+        assert await bound(manager, thread_id) == ("one", None)
+    await manager.switch("two")  # good after all
+    assert result(await manager.migrate("two", "one"))["moved"] == 2
+
+
 async def test_what_cannot_be_moved_is_told_and_is_as_it_was(manager: GraphVersionManager) -> None:
     await opened(manager, asks=False)
     before = await manager.state("waits")
