@@ -143,3 +143,8 @@ def contract_at(contract: Mapping[str, Any], namespace: str) -> Mapping[str, Any
         node = part.partition(":")[0]
         contract = ((contract.get("nodes") or {}).get(node) or {}).get("subgraph") or {}
     return contract
+
+
+def without_ids(namespace: str) -> str:
+    """The place of a memory in graphs inside graphs: it lasts longer than the tasks around it."""
+    return "|".join(part.partition(":")[0] for part in namespace.split("|")) if namespace else ""

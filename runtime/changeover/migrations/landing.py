@@ -31,6 +31,7 @@ from changeover.migrations.frames import (
     Write,
     send_of,
     within,
+    without_ids,
 )
 from changeover.migrations.reading import NO_TASK, SAVER, Graph, NotMovable, behind
 from changeover.migrations.situations import situation_of
@@ -153,7 +154,7 @@ class _Landing:
             raise NotMovable(
                 f"the thread waits inside of '{node}', which is no subgraph in the newer version", code="no-subgraph"
             )
-        place = within(_without_ids(namespace), node) if about.get("memory") else within(namespace, f"{node}:{task_id}")
+        place = within(without_ids(namespace), node) if about.get("memory") else within(namespace, f"{node}:{task_id}")
         await self.frame(inner, graph, about.get("subgraph") or {}, place, around)
 
     async def _behind(
@@ -193,7 +194,7 @@ class _Landing:
         """What a subgraph remembers between runs; a newer graph without that memory leaves it behind."""
         about = (contract.get("nodes") or {}).get(node) or {}
         if about.get("memory") and isinstance(graph, Pregel):
-            place = within(_without_ids(namespace), node)
+            place = within(without_ids(namespace), node)
             await self.frame(memory, graph, about.get("subgraph") or {}, place, around)
 
     def _checkpoint(self, frame: Frame, namespace: str) -> tuple[Checkpoint, dict[str, Any]]:
@@ -436,7 +437,3 @@ def _ids_in(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for one in value:
             yield from _ids_in(one)
-
-
-def _without_ids(namespace: str) -> str:
-    return "|".join(part.partition(":")[0] for part in namespace.split("|")) if namespace else ""

@@ -20,7 +20,7 @@ from changeover.checkpoints.staging import changes_state, copied
 from changeover.contracts.reaching import reached
 from changeover.errors import ChangeoverError, Conflict
 from changeover.migrations.calls import find_calls, task_names
-from changeover.migrations.frames import CONTROL, Frame, Task, send_of, within
+from changeover.migrations.frames import CONTROL, Frame, Task, send_of, within, without_ids
 
 Graph = Pregel[Any, Any, Any, Any]
 NO_TASK = "00000000-0000-0000-0000-000000000000"
@@ -258,7 +258,7 @@ class _Reader:
             about = nodes.get(name) or {}
             if not about.get("memory") or name in waiting or not isinstance(found, Pregel):
                 continue
-            namespace = within(_without_ids(frame.namespace), name)
+            namespace = within(without_ids(frame.namespace), name)
             memory = await self.frame(found, about.get("subgraph") or {}, (*frame.path, name), namespace)
             if memory is not None:
                 frame.memories[name] = memory
@@ -316,8 +316,3 @@ def _task_of(call: Any) -> Task:
     while not isinstance(call, Task):
         call = call.parent
     return call
-
-
-def _without_ids(namespace: str) -> str:
-    """The place of a memory in graphs inside graphs: it lasts longer than the tasks around it."""
-    return "|".join(part.partition(":")[0] for part in namespace.split("|")) if namespace else ""
