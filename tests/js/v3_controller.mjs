@@ -159,7 +159,8 @@ await main({
     const thread = await client.threads.create();
     await client.runs.wait(thread.thread_id, "chatting", { input: said("before") });
     const run = await client.runs.create(thread.thread_id, "gated", { input: said("elsewhere") });
-    await eventually(async () => (await client.runs.get(thread.thread_id, run.run_id)).status === "running");
+    // the page takes a thread for idle whose newest state has nothing left to do: wait for that of this run
+    await eventually(async () => (await client.threads.getState(thread.thread_id)).next.length > 0);
     const { controller, now } = mounted("gated", { threadId: thread.thread_id });
     await controller.hydrationPromise;
     await eventually(() => now().isLoading);

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from changeover.project.check import analyse
+from changeover.project.models import ChangeoverFile
+from changeover.settings import Settings
 
 PROJECT = {"agents.yaml": b"models: {demo: {model: 'demo:rules'}}\nagents: {a: {model: demo}}\n"}
 
@@ -36,3 +40,13 @@ server: {host: 127.0.0.1, port: 2024, cors: []}
 """
     _, problems = analyse({**PROJECT, "changeover.yaml": text}, {})
     assert problems == []
+
+
+def test_every_setting_that_a_file_may_hold_is_a_key_of_it() -> None:
+    for field in dataclasses.fields(Settings):
+        if not field.metadata.get("in_file") or "." not in field.metadata["key"]:
+            continue
+        section, name = field.metadata["key"].split(".", 1)
+        model = ChangeoverFile.model_fields[section].annotation
+        assert model is not None
+        assert name in {known.alias or own for own, known in model.model_fields.items()}, field.metadata["key"]

@@ -216,10 +216,12 @@ class LimitsSection(Strict):
     version: Amount | None = None
     body: Amount | None = None
     build: Amount | None = None
+    step: Amount | None = None
 
 
 class RunsSection(Strict):
     concurrency: int | None = None
+    lease: Amount | None = None
     max_attempts: int | None = None
     webhook_private: bool | None = None
 
@@ -233,6 +235,7 @@ class LangGraphSection(Strict):
 class ServerSection(Strict):
     host: str | None = None
     port: int | None = None
+    workers: int | None = None
     cors: list[str] | None = None
 
 
