@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from changeover import GraphVersionManager
-from changeover.server.langgraph.v3 import threads
+from changeover.server.langgraph.v3 import threads, websocket
 
 DEADLINE_S = 20.0
 TASKS = {"protocol-commands", "protocol-events"}
@@ -264,3 +264,19 @@ async def test_nothing_is_left_of_a_connection_that_ended(url: str) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while TASKS & {task.get_name() for task in asyncio.all_tasks()}:  # noqa: ASYNC110 - they are not ours to await
             await asyncio.sleep(0.01)
+
+
+async def test_the_end_of_a_run_comes_after_what_the_next_subscription_replays(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "SETTLE_S", 1.0)
+    async with opened(url) as socket, httpx.AsyncClient(base_url=url) as http:
+        run = (await socket("run.start", {"assistant_id": "chatting", "input": said("hi")}))["result"]["run_id"]
+        await http.get(f"/threads/t/runs/{run}/join", timeout=DEADLINE_S)
+        await socket("subscription.subscribe", {"channels": ["lifecycle", "input"]})
+        await socket.until("running")
+        await socket("subscription.subscribe", {"channels": ["messages", "lifecycle"]})
+        replayed = await socket.until("completed")
+        ends = [frame for frame in socket.frames if frame.get("event_id", "").endswith("completed")]
+        assert "messages" in {event["method"] for event in replayed}
+        assert len(ends) == 1

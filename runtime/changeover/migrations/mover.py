@@ -32,7 +32,7 @@ from changeover.errors import Conflict
 from changeover.migrations.frames import Frame
 from changeover.migrations.landing import TAG, Landed, Runway, land
 from changeover.migrations.python_steps import Transform
-from changeover.migrations.reading import NotMovable, read_thread
+from changeover.migrations.reading import NotMovable, Older, read_thread
 from changeover.migrations.restoring import restore
 from changeover.migrations.rewriting import Directed, rewrite
 from changeover.migrations.serializing import moving_serializer
@@ -100,10 +100,12 @@ class Mover:
         saver = self.older.graph.runnable.checkpointer
         return await saver.heads(thread_ids) if isinstance(saver, OwnSaver) else {}
 
-    async def move(self, thread_id: str, checkpoint_id: str | None = None, head: Head | None = None) -> Landed | None:
+    async def move(
+        self, thread_id: str, checkpoint_id: str | None = None, head: Head | None = None, *, answers: bool = False
+    ) -> Landed | None:
         """The thread's newest state, or an older one to go on from, as the newer version has it; None if it has none.
 
-        Raises `NotMovable`.
+        `answers`: what waits at the older one is to be answered. Raises `NotMovable`.
         """
         if self.grading.blocked is not None:
             raise NotMovable(self.grading.blocked.reason, hint=self.grading.blocked.hint)
@@ -113,7 +115,8 @@ class Mover:
             newer = await stack.enter_async_context(self.newer.graph.opened(where, "threads.read"))
             saver = older.checkpointer
             assert isinstance(saver, BaseCheckpointSaver)
-            root = await read_thread(older, saver, thread_id, self.older.contract, checkpoint_id, head)
+            place = Older(checkpoint_id, answers) if checkpoint_id is not None else None
+            root = await read_thread(older, saver, thread_id, self.older.contract, place, head)
             if root is None or self._has_landed(root):
                 return None
             await self._rewrite(root)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 2  # threads that are prepared at the same time: one works while another waits for the database
 LANDED_AT_ONCE = 50  # threads in one transaction: what runs write waits for it
+WHOLE = "go on from the newest state, or from an older one of the whole graph"
 ATTEMPTS = 10  # moves that meet somebody who changes the thread; each time they are made again
 
 Fate = Literal["moved", "current", "stays", "busy", "failed"]
@@ -64,20 +65,26 @@ class Moving:
         async with self._movers.between(run.graph, writer, to) as mover:
             return await self._landing(mover, run.thread_id)
 
-    async def for_fork(self, run: Run, checkpoint_id: str) -> Landing | None:
+    async def for_fork(self, run: Run, place: Mapping[str, Any], *, answers: bool) -> Landing | None:
         """The landing of an older state that the run goes on from; None where the run's version can read it as it is.
 
-        Raises `NotMovable`.
+        `answers`: the run answers what waits there, which has to be one question, the first of its node. Raises
+        `NotMovable`.
         """
         assert run.thread_id is not None
-        where: Any = {"thread_id": run.thread_id, "checkpoint_ns": "", "checkpoint_id": checkpoint_id}
+        namespace, checkpoint_id = str(place.get("checkpoint_ns") or ""), str(place["checkpoint_id"])
+        where: Any = {"thread_id": run.thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}
         tag = await self._tag({"configurable": where})
         if tag is None or tag == run.version:
             return None
         async with self._movers.between(run.graph, VersionId(tag), run.version) as mover:
             if tag in mover.alike:
                 return None
-            landed = await mover.move(run.thread_id, checkpoint_id)
+            if namespace:
+                raise NotMovable(
+                    f"this state of a subgraph was saved by {tag}, and has none of the graph around", hint=WHOLE
+                )
+            landed = await mover.move(run.thread_id, checkpoint_id, answers=answers)
             return await self._stored(landed, mover) if landed is not None else None
 
     async def _tag(self, where: RunnableConfig) -> str | None:

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointTuple, DeltaChannelHistory
 from langgraph.pregel import Pregel
 from langgraph.pregel._checkpoint import LATEST_VERSION
-from langgraph.types import StateSnapshot
+from langgraph.types import Interrupt, StateSnapshot
 
 from changeover.checkpoints.saver import Head, OwnSaver
 from changeover.checkpoints.staging import changes_state, copied
 from changeover.contracts.reaching import reached
 from changeover.errors import ChangeoverError, Conflict
 from changeover.migrations.calls import find_calls, task_names
-from changeover.migrations.frames import CONTROL, Frame, Task, send_of, within, without_ids
+from changeover.migrations.frames import CONTROL, INTERRUPT, Frame, Task, send_of, within, without_ids
 
 Graph = Pregel[Any, Any, Any, Any]
 NO_TASK = "00000000-0000-0000-0000-000000000000"
@@ -79,12 +80,20 @@ class HeadsOf(BaseCheckpointSaver[Any]):
         return self._base.get_next_version(current, channel)
 
 
+@dataclass(frozen=True)
+class Older:
+    """An older state of a thread. `answers`: whoever goes on from there answers what waits."""
+
+    checkpoint_id: str
+    answers: bool = False
+
+
 async def read_thread(
     graph: Graph,
     saver: BaseCheckpointSaver[Any],
     thread_id: str,
     contract: Mapping[str, Any],
-    checkpoint_id: str | None = None,
+    older: Older | None = None,
     head: Head | None = None,
 ) -> Frame | None:
     """The newest state of a thread, or an older one to go on from; None if there is none. Raises `NotMovable`.
@@ -96,9 +105,9 @@ async def read_thread(
     if head is not None:
         heads.has_read(thread_id, head)
     reader = _Reader(heads, thread_id)
-    if checkpoint_id is None:
+    if older is None:
         return await reader.frame(graph, contract, (), "")
-    return await reader.older_frame(graph, contract, checkpoint_id)
+    return await reader.older_frame(graph, contract, older)
 
 
 class _Reader:
@@ -122,13 +131,20 @@ class _Reader:
         await self._read_inside(frame, graph, contract)
         return frame
 
-    async def older_frame(self, graph: Graph, contract: Mapping[str, Any], checkpoint_id: str) -> Frame | None:
+    async def older_frame(self, graph: Graph, contract: Mapping[str, Any], older: Older) -> Frame | None:
         """A state of the root as it was when its step began."""
-        snapshot = await self._ask(graph, "", checkpoint_id)
-        saved = await self._head("", checkpoint_id)
+        snapshot = await self._ask(graph, "", older.checkpoint_id)
+        saved = await self._head("", older.checkpoint_id)
         if saved is None:
             return None
-        return await self._frame(graph, contract, (), "", saved, snapshot)
+        frame = await self._frame(graph, contract, (), "", saved, snapshot)
+        if older.answers and not _asks_once(frame):
+            raise NotMovable(
+                "more than one question waits at this older state, or not the first of its node",
+                code="older-questions",
+                hint="go on from it without an answer: it asks again",
+            )
+        return frame
 
     async def _frame(
         self,
@@ -293,6 +309,18 @@ def _calls_sent(frame: Frame, task: Task) -> list[Any]:
         argument = [argument.get("tool_call", argument)]
     calls = argument if isinstance(argument, list) else []
     return [call for call in calls if isinstance(call, dict) and "name" in call]
+
+
+def _asks_once(frame: Frame) -> bool:
+    """Whether one question waits, the first of its node: an answer can be for nothing else."""
+    asked = [
+        (task_id, one.id)
+        for task_id, channel, value in frame.saved.pending_writes or []
+        if channel == INTERRUPT
+        for one in (value if isinstance(value, (list, tuple)) else [value])
+    ]
+    first = {(task.id, Interrupt.from_ns(None, task.origin).id) for task in frame.tasks}
+    return len(asked) == 1 and asked[0] in first
 
 
 def _unwrap_snapshots(frame: Frame) -> None:

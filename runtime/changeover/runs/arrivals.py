@@ -63,10 +63,11 @@ class Arrivals:
     async def forked(self, run: Run, request: RunRequest) -> RunRequest:
         """The request with an older state to go on from that another version saved brought to the run's version."""
         checkpoint_id = (request.checkpoint or {}).get("checkpoint_id")
-        if checkpoint_id is None or run.thread_id is None or (request.checkpoint or {}).get("checkpoint_ns"):
+        if request.checkpoint is None or checkpoint_id is None or run.thread_id is None:
             return request
+        answers = isinstance(request.input, Command) and request.input.resume is not None
         try:
-            landing = await self._moving.for_fork(run, str(checkpoint_id))
+            landing = await self._moving.for_fork(run, request.checkpoint, answers=answers)
         except NotMovable as error:
             raise Conflict(
                 f"checkpoint {checkpoint_id} of thread {run.thread_id} cannot be gone on from by {run.version}:"
@@ -77,7 +78,7 @@ class Arrivals:
         if landing is None:
             return request
         await self._rows.land(run, landing)
-        return replace(request, checkpoint=None)
+        return _with_plain_answer(replace(request, checkpoint=None))
 
     async def heard(self, request: RunRequest) -> RunRequest:
         """The request with its answers given to the questions as they are called now: a move has changed their ids."""
@@ -95,3 +96,13 @@ def with_answers_by(request: RunRequest, ids: Mapping[str, str]) -> RunRequest:
         return request
     resume = {ids.get(id_, id_): answer for id_, answer in command.resume.items()}
     return replace(request, input=replace(command, resume=resume))
+
+
+def _with_plain_answer(request: RunRequest) -> RunRequest:
+    """The request with an answer to the one question that there is; by its id it would be one of another state."""
+    command = request.input
+    if not isinstance(command, Command) or not isinstance(command.resume, dict) or len(command.resume) != 1:
+        return request
+    ((id_, answer),) = command.resume.items()
+    is_id = isinstance(id_, str) and len(id_) == 32 and all(letter in "0123456789abcdef" for letter in id_)
+    return replace(request, input=replace(command, resume=answer)) if is_id else request

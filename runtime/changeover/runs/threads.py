@@ -266,6 +266,12 @@ class Threads:
         graph = await self._graph_of(str(named)) if row.thread.version is None and named else None
         seen = await self.rows.seen(thread_id, graph, decide)
         writer = seen.writer if place.checkpoint_id is None else await self._writer(seen.row.thread, place, seen.writer)
+        if place.namespace and writer != seen.writer:
+            raise Conflict(
+                f"the state of this subgraph was saved by {writer}, and the thread's by {seen.writer}",
+                code="other-version",
+                hint="edit the newest state, or an older one of the whole graph",
+            )
         state, change, config = await self._edited(thread_id, seen.graph, seen.decision, writer, supersteps, place)
         if whole.is_ours(self._saver):
             await self.rows.change(seen, state, decide, change.write)

@@ -5,6 +5,7 @@ Owns the filter of a subscription and the place of a listener; both ways in, SSE
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -79,10 +80,16 @@ class Listener:
 
     Keeps no events: it reads what the thread keeps, as long as it keeps up. `lost` is called once if the thread
     dropped events before they were read; `batches` then raise `TooSlow`.
+
+    `settle_s`: so long after a subscription no end of a run is given that was not given yet. Clients subscribe several
+    times in a row, and some stop reading all they subscribed to, or are about to, when any of it says that the run
+    ended: what a later subscription of the row replays must come before.
     """
 
-    def __init__(self, thread: ThreadEvents, lost: Callable[[], object] | None = None) -> None:
+    def __init__(self, thread: ThreadEvents, lost: Callable[[], object] | None = None, settle_s: float = 0.0) -> None:
         self.thread = thread
+        self._settle_s = settle_s
+        self._settled_at = 0.0
         self._subscriptions: dict[str, Subscription] = {}
         self._lost = lost
         thread.add(self)
@@ -107,6 +114,7 @@ class Listener:
         subscription = Subscription(wanted, after, since is not None, over, thread.answered)
         replayed = sum(map(subscription.wants, thread.after(after)))
         self._subscriptions[id_] = subscription
+        self._settled_at = time.monotonic() + self._settle_s
         thread.wake()
         return id_, replayed
 
@@ -119,9 +127,12 @@ class Listener:
         Ends when the server stops and nothing is at work on the thread any more.
         """
         while True:
-            batch = list(islice(self._ready(), BATCH))
+            unsettled_s = self._settled_at - time.monotonic()
+            batch = list(islice(self._ready(unsettled_s > 0), BATCH))
             if batch:
                 yield batch
+            elif unsettled_s > 0:
+                await self.thread.changed(unsettled_s)
             elif self.thread.is_over:
                 return
             elif not await self.thread.changed(quiet_s):
@@ -136,9 +147,12 @@ class Listener:
     def close(self) -> None:
         self.thread.remove(self)
 
-    def _ready(self) -> Iterator[Recorded]:
+    def _ready(self, is_unsettled: bool) -> Iterator[Recorded]:
         """What can be given now. Where it is left off, it goes on the next time."""
+        given = max((subscription.after for subscription in self._subscriptions.values()), default=0)
         for event in self.thread.after(self.position):
+            if is_unsettled and event.ends_run and event.seq > given:
+                return
             wanted = False
             for subscription in self._subscriptions.values():
                 wanted = subscription.wants(event) or wanted

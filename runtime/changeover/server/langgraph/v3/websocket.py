@@ -30,6 +30,7 @@ from changeover.server.security import SUBPROTOCOL
 COMMANDS_AT_ONCE = 32  # of one connection; what comes meanwhile waits in the client's own buffer
 SUBSCRIPTIONS = 1_000  # of one connection
 QUIET_S = 3_600.0  # the server's pings keep a connection awake, not we
+SETTLE_S = 0.25  # in which a client that subscribes several times in a row sends the next
 REFUSED_ID = 4422  # 4000 and the status that HTTP would have: clients take it for final
 GONE = 1000
 NO_TEXT = 1003
@@ -68,7 +69,7 @@ class Connection:
             return
         thread = await self._hub.open(self._thread_id)
         reading = asyncio.create_task(self._read(), name="protocol-commands")
-        self._listener = Listener(thread, reading.cancel)
+        self._listener = Listener(thread, reading.cancel, SETTLE_S)
         telling = asyncio.create_task(self._tell(self._listener), name="protocol-events")
         try:
             await asyncio.wait({reading, telling}, return_when=asyncio.FIRST_COMPLETED)
