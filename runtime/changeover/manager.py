@@ -26,9 +26,11 @@ from typing import Any, Self
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
+from changeover.build.builder import Builder
 from changeover.build.embeddings import StoreWishes
 from changeover.build.loaded import LoadedGraph
 from changeover.build.loader import Loader
+from changeover.build.modules import CodeTrees
 from changeover.build.own_folder import OwnFolder
 from changeover.checkpoints.opening import long_term_store, saver_for
 from changeover.checkpoints.rewinding import Rewinder
@@ -38,14 +40,17 @@ from changeover.migrations.items import Items
 from changeover.migrations.mover import Movers
 from changeover.migrations.moving import Fated, Moving
 from changeover.project.problems import Problem
+from changeover.resources.pool import ResourcePool
 from changeover.rollout.drafting import Draft, draft
 from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.expiry import Expiry
 from changeover.rollout.folder import ProjectFolder, settings_file
 from changeover.rollout.forecast import Plan
 from changeover.rollout.live import LiveEdits
+from changeover.rollout.observing import Observing
 from changeover.rollout.operations import Drain, Receipt, Rollout, Wishes
 from changeover.rollout.registration import registration
+from changeover.rollout.resting import Resting
 from changeover.runs.addresses import Addresses
 from changeover.runs.arrivals import Arrivals
 from changeover.runs.assistants import Assistants
@@ -149,16 +154,21 @@ class GraphVersionManager:
             stack.callback(wishes.close)
             memory = await stack.enter_async_context(long_term_store(where, wishes.index, wishes.ttl))
             self.memory = memory
+            self.resources = ResourcePool(self._tell_of_resource)
+            stack.push_async_callback(self.resources.close)
+            trees = CodeTrees(own.path / "trees")
+            builder = Builder(self.project, trees, self.resources, memory, timeout_s=self.settings.limit_build_s)
             self.loader = Loader(
                 self.store.versions,
-                own.path / "trees",
+                builder,
                 saver,
                 memory,
-                build_timeout_s=self.settings.limit_build_s,
                 keep_loaded=self.settings.keep_loaded,
                 in_use=self._in_use,
             )
             stack.callback(self.loader.close)
+            resting = Resting(self.loader, self.store.versions, lambda: self.routing)
+            stack.push_async_callback(resting.close)
             movers = Movers(self.loader, self.store.versions, self.settings.limit_step_s)
             self.moving = Moving(movers, self.store.landings, saver)
             self.items = Items(self.store.database, memory, movers)
@@ -216,7 +226,8 @@ class GraphVersionManager:
                 self.items,
             )
             stack.push_async_callback(self.rollout.close)
-            self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader)
+            observing = Observing(builder, self.resources, self.store.observations)
+            self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader, builder, observing)
             stack.callback(self.folder.close)
             await self.folder.read_environment()
             self.notes = [note for note in [await wishes.problem()] if note]
@@ -225,6 +236,7 @@ class GraphVersionManager:
             self.threads.start()
             expiry = Expiry(self.pins)
             expiry.start()
+            resting.start()
             stack.push_async_callback(expiry.close)
             self._stack = stack.pop_all()
         self.started_at = time.time()
@@ -768,6 +780,13 @@ class GraphVersionManager:
     async def _graph_of(self, given: str) -> str:
         """The graph that a client names by its name, or by the id of an assistant."""
         return (await self.assistants.resolve(given)).graph
+
+    async def _tell_of_resource(self, event: str, data: dict[str, Any]) -> None:
+        """An event that a resource caused. Where the database is away at the moment, the log has it alone."""
+        try:
+            await self.store.journal.add_event(event, **data)
+        except ChangeoverError as error:
+            log.warning("event_not_written", extra={"event": event, "reason": error.message})
 
     def _in_use(self) -> set[str]:
         routed = {self.routing.current, *self.routing.graphs.values()} if self.routing else set()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from changeover.build.blame import own_code_problem
 from changeover.build.digest import Digests, Part, Reference
 from changeover.build.factories import FactoryRoom
-from changeover.build.loaded import Compiled, CompiledGraph
+from changeover.build.loaded import Compiled, CompiledGraph, UsedModel
 from changeover.build.modules import CodeTree
 from changeover.build.parts import Parts
 from changeover.contracts.contract import contract_of
@@ -24,6 +24,9 @@ from changeover.project.load import Project
 from changeover.project.problems import Problem
 from changeover.project.prompts import Prompts
 from changeover.resources.models import ModelPool
+from changeover.resources.need import Need
+from changeover.resources.pool import Handle
+from changeover.resources.reconciling import Name
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Workshop:
 
     pool: ModelPool
     key: bytes  # random per process, so that a fingerprint says nothing about a value
+    handle: Callable[[Need], Handle]
     room: FactoryRoom | None = None
 
     def fingerprint(self, environment: Mapping[str, str], names: Iterable[str]) -> str:
@@ -46,13 +50,14 @@ def compile_project(
     environment: Mapping[str, str],
     known: Mapping[str, list[Compiled]],
     workshop: Workshop,
+    needs: Mapping[Name, Need],
     exported: Iterable[str] = (),
 ) -> dict[str, Compiled]:
     """Every agent and graph of the project, compiled. Raises `ProjectError` with the problems of all of them.
 
     `exported` names the variables that the project's code may read from the process's environment.
     """
-    return _Compiler(project, tree, environment, known, workshop, exported).compile()
+    return _Compiler(project, tree, environment, known, workshop, needs, exported).compile()
 
 
 class _Compiler:
@@ -63,6 +68,7 @@ class _Compiler:
         environment: Mapping[str, str],
         known: Mapping[str, list[Compiled]],
         workshop: Workshop,
+        needs: Mapping[Name, Need],
         exported: Iterable[str],
     ) -> None:
         self._project = project
@@ -80,6 +86,7 @@ class _Compiler:
             workshop.pool,
             lambda name: self._reuse(name),
             workshop.room,
+            lambda kind, name: workshop.handle(needs[kind, name]),
         )
 
     def compile(self) -> dict[str, Compiled]:
@@ -105,7 +112,8 @@ class _Compiler:
         part = self._digests.graph(name, asked)
         contract = contract_of(graph, self._tree.logical_name)
         factory, warnings = self._parts.factories.get(name), self._parts.warnings.get(name, ())
-        return Compiled(name, part.digest, self._fingerprint(part), graph, contract, asked, factory, warnings)
+        models = frozenset(UsedModel(*used) for used in self._parts.models.get(name, ()))
+        return Compiled(name, part.digest, self._fingerprint(part), graph, contract, asked, factory, warnings, models)
 
     def _asked(self, name: str) -> frozenset[Reference]:
         """What Python graphs asked for: the graph itself and those inside it."""

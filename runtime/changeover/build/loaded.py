@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
@@ -22,10 +22,18 @@ from changeover.build.digest import Reference
 from changeover.build.factories import RUN, AccessContext, AsItIs, Factory
 from changeover.build.modules import CodeTree
 from changeover.build.step_code import LoadedSteps
+from changeover.build.tenancy import Tenancy
 from changeover.project.problems import Problem
 from changeover.store.records import VersionId
 
 CompiledGraph = Pregel[Any, Any, Any, Any]
+
+
+class UsedModel(NamedTuple):
+    """A model that a graph was built with: how the project calls it, and the key of its client."""
+
+    name: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Compiled:
     asked: frozenset[Reference] = frozenset()
     factory: Factory | None = None
     warnings: tuple[Problem, ...] = ()
+    models: frozenset[UsedModel] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class LoadedGraph:
     compiled: Compiled
     runnable: CompiledGraph
     tree: CodeTree | None = None
+    tenancy: Tenancy | None = None
 
     def opened(
         self,
@@ -67,11 +77,13 @@ class LoadedGraph:
     ) -> AbstractAsyncContextManager[CompiledGraph]:
         """The graph for one access, with the saver and the store; a factory makes it for this `config`.
 
-        An ordinary graph is `runnable` itself, at no cost: nothing is awaited, no thread is asked. Entering raises
-        `FactoryFailed`, `TimedOut` (`factory-timeout`) or `Conflict` (`graph-differs`).
+        An ordinary graph is `runnable` itself, at no cost: no thread is asked, and nothing is awaited but resources
+        that a run needs and that are not open. Entering raises `FactoryFailed`, `TimedOut` (`factory-timeout`) or
+        `Conflict` (`graph-differs`).
         """
         factory = self.compiled.factory
-        return AsItIs(self.runnable) if factory is None else self._made(factory, config, access, context, user)
+        made = AsItIs(self.runnable) if factory is None else self._made(factory, config, access, context, user)
+        return made if self.tenancy is None or access != RUN else _held(self.tenancy, made)
 
     @asynccontextmanager
     async def _made(
@@ -82,10 +94,17 @@ class LoadedGraph:
             yield _equipped(made, self.runnable.checkpointer, self.runnable.store)
 
 
+@asynccontextmanager
+async def _held(tenancy: Tenancy, opened: AbstractAsyncContextManager[CompiledGraph]) -> AsyncIterator[CompiledGraph]:
+    async with tenancy.run(), opened as graph:
+        yield graph
+
+
 @dataclass(frozen=True)
 class LoadedVersion:
     id: VersionId
     graphs: Mapping[str, LoadedGraph]
+    tenancy: Tenancy
     tree: CodeTree | None = None
     registered: bool = False
     steps: LoadedSteps = field(default_factory=LoadedSteps)  # the code of its steps of migration
@@ -93,10 +112,14 @@ class LoadedVersion:
 
 
 def bind(
-    compiled: Compiled, saver: BaseCheckpointSaver[Any] | None, store: BaseStore | None, tree: CodeTree | None = None
+    compiled: Compiled,
+    saver: BaseCheckpointSaver[Any] | None,
+    store: BaseStore | None,
+    tree: CodeTree | None = None,
+    tenancy: Tenancy | None = None,
 ) -> LoadedGraph:
     """The graph with a saver and a store; what it is made of stays shared."""
-    return LoadedGraph(compiled, _equipped(compiled.graph, saver, store), tree)
+    return LoadedGraph(compiled, _equipped(compiled.graph, saver, store), tree, tenancy)
 
 
 def _equipped(graph: CompiledGraph, saver: Any, store: BaseStore | None) -> CompiledGraph:

@@ -1,6 +1,6 @@
 """Versions made runnable: compiled from a snapshot, kept in memory while needed, rebuilt when asked for again.
 
-Owns the loaded versions, the trees of code and the savers bound to them. It writes no rows: what a build found
+Owns the loaded versions and the savers bound to them. It writes no rows: what a build found
 out is handed back, and stored by the manager. Contracts that an older release stored are the one exception: they are
 replaced where the version is rebuilt.
 """
@@ -8,104 +8,73 @@ replaced where the version is rebuilt.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.store.base import BaseStore
 
-from changeover.build.compiler import Workshop, compile_project
-from changeover.build.deadline import DeadlinePassed, run_in_thread
-from changeover.build.factories import FactoryRoom
+from changeover.build.builder import Builder, Candidate, Environment
 from changeover.build.loaded import Compiled, LoadedGraph, LoadedVersion, LoadedVersions, bind
-from changeover.build.modules import CodeTree, CodeTrees
-from changeover.build.step_code import LoadedSteps, load_steps
+from changeover.build.step_code import LoadedSteps
+from changeover.build.tenancy import Tenancy
 from changeover.checkpoints.serializer import LogicalSerializer
 from changeover.checkpoints.sqlite import bound_to
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.errors import Conflict, NotFound, ProjectError
-from changeover.project.check import analyse
-from changeover.project.load import Project
 from changeover.project.problems import Problem
-from changeover.resources.models import ModelPool
+from changeover.resources.need import named
+from changeover.resources.reconciling import Name, reconcile
 from changeover.store.records import VersionId
 from changeover.store.versions import Versions
 
-Environment = Mapping[str, str]
-FACTORY_SHARE = 0.9  # of the time of a build: what took it is named before the build is given up
-ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A compiled project that is not a version yet. It holds one use of its tree."""
-
-    project: Project
-    tree: CodeTree
-    graphs: Mapping[str, Compiled]
-    warnings: tuple[Problem, ...] = ()
-    steps: LoadedSteps = field(default_factory=LoadedSteps)
+log = logging.getLogger(__name__)
 
 
 class Loader:
     def __init__(
         self,
         versions: Versions,
-        trees_folder: Path,
+        builder: Builder,
         saver: BaseCheckpointSaver[Any],
         store: BaseStore | None,
         *,
-        build_timeout_s: float,
         keep_loaded: int,
         in_use: Callable[[], Collection[str]],
     ) -> None:
         self._versions = versions
-        self._trees = CodeTrees(trees_folder)
+        self._builder = builder
         self._saver = saver
         self._store = store
-        self._build_timeout_s = build_timeout_s
         self._keep_loaded = keep_loaded
         self._in_use = in_use
-        self._room = FactoryRoom(build_timeout_s * FACTORY_SHARE, store)
-        self._workshop = Workshop(ModelPool(), secrets.token_bytes(32), self._room)
         self._loading: dict[VersionId, asyncio.Lock] = {}
         self._kept: Counter[str] = Counter()
+        self._newest: VersionId | None = None
+        self._needed_last: Mapping[Name, str] = {}  # by the newest
         self.loaded = LoadedVersions()
-        self.environment: Environment = {}
-        self.exported: frozenset[str] = frozenset()  # variables of langgraph.json, which code reads from the process
 
     async def compile(self, files: Mapping[str, bytes]) -> Candidate:
         """Check and compile the files of a snapshot. Raises `ProjectError` with every problem found."""
-        known = self.loaded.compiled()
-        self._room.loop = asyncio.get_running_loop()
-        work = partial(self._compile, files, self.environment, self.exported, known)
-        with self._keeping_trees():  # what is taken over from them must not lose its modules meanwhile
-            for attempt in range(ATTEMPTS):
-                try:
-                    return await run_in_thread(work, self._build_timeout_s, self.discard)
-                except DeadlinePassed as late:
-                    raise ProjectError([self._late(late, files)]) from None
-                except SystemError:
-                    # Two threads that parse Python at once can trip each other up in CPython 3.11 ("AST constructor
-                    # recursion depth mismatch"): the source is right, and read again
-                    if attempt == ATTEMPTS - 1:
-                        raise
-            raise AssertionError("unreachable")
+        return await self._builder.build(files, self.loaded.compiled(), demand=True)
 
-    def adopt(self, id_: VersionId, candidate: Candidate) -> LoadedVersion:
-        """Keep a candidate as the loaded form of this version."""
+    def adopt(self, id_: VersionId, candidate: Candidate, *, is_new: bool = False) -> LoadedVersion:
+        """Keep a candidate as the loaded form of this version. `is_new`: it was built from the folder just now."""
         saver = bound_to(self._saver, LogicalSerializer(candidate.tree))
+        tenancy = candidate.tenancy
+        tenancy.belongs_to(id_)
         graphs = {
-            name: bind(compiled, saver, self._store, candidate.tree) for name, compiled in candidate.graphs.items()
+            name: bind(compiled, saver, self._store, candidate.tree, tenancy)
+            for name, compiled in candidate.graphs.items()
         }
-        version = LoadedVersion(id_, graphs, candidate.tree, steps=candidate.steps)
+        version = LoadedVersion(id_, graphs, tenancy, candidate.tree, steps=candidate.steps)
         replaced = self.loaded.put(version)
+        if is_new or self._newest in (None, id_):
+            self._tell_of(id_, tenancy)
+            self._builder.expect(candidate)
         if replaced is not None:
             self._let_go(replaced)
         self.trim()
@@ -113,12 +82,14 @@ class Loader:
 
     def discard(self, candidate: Candidate) -> None:
         """Let go of a candidate that does not become a version."""
-        self._trees.release(candidate.tree)
+        self._builder.discard(candidate)
 
     def register(self, id_: VersionId, graphs: Mapping[str, Compiled], steps: LoadedSteps | None = None) -> None:
         """Keep a version that was made in code; it stays loaded until the process ends."""
         bound = {name: bind(compiled, self._saver, self._store) for name, compiled in graphs.items()}
-        self.loaded.put(LoadedVersion(id_, bound, registered=True, steps=steps or LoadedSteps()))
+        self.loaded.put(
+            LoadedVersion(id_, bound, self._builder.tenancy(), registered=True, steps=steps or LoadedSteps())
+        )
 
     async def graph(self, id_: VersionId, name: str) -> LoadedGraph:
         """A graph of a version, which is rebuilt from its stored snapshot if it is not loaded."""
@@ -128,7 +99,10 @@ class Loader:
         return version.graphs[name]
 
     async def load(self, id_: VersionId) -> LoadedVersion:
-        return self.loaded.get(id_) or await self._rebuild(id_)
+        """A version made ready to serve: what it needs live is open, as far as it can be had."""
+        version = self.loaded.get(id_) or await self._rebuild(id_)
+        await version.tenancy.wake()
+        return version
 
     @contextmanager
     def keeping(self, id_: VersionId) -> Iterator[None]:
@@ -145,18 +119,23 @@ class Loader:
 
         Returns those that changed. A version that cannot be compiled with it keeps serving as it was.
         """
-        self.environment = environment
+        self._builder.environment = environment
         changed: list[VersionId] = []
         problems: list[Problem] = []
         for version in list(self.loaded):
             if version.registered:
                 continue
             try:
-                candidate = await self.compile(await self._versions.files(version.id))
+                files = await self._versions.files(version.id)
+                is_awake = version.tenancy.is_awake
+                candidate = await self._builder.build(files, self.loaded.compiled(), demand=True, wake=is_awake)
             except ProjectError as error:
                 problems += error.problems
                 continue
             same = all(version.graphs[name].compiled is graph for name, graph in candidate.graphs.items())
+            same = same and {need.key for need in version.tenancy.needs} == {
+                need.key for need in candidate.tenancy.needs
+            }
             if same or version.id not in self.loaded:
                 self.discard(candidate)
             else:
@@ -165,6 +144,18 @@ class Loader:
         if problems:
             raise ProjectError(sorted(set(problems), key=lambda problem: problem.sort_key))
         return changed
+
+    def awake(self) -> set[str | None]:
+        """Versions that hold something live, but for the newest."""
+        return {version.id for version in self.loaded if version.tenancy.holds and version.id != self._newest}
+
+    def rest_but(self, in_service: Collection[str | None]) -> None:
+        """What versions hold live that nothing needs is let go of; they stay loaded, and take it again for a run."""
+        needed = self._needed()
+        for version in self.loaded:
+            if version.id not in in_service and version.id not in needed and version.id != self._newest:
+                version.tenancy.rest()
+        self._builder.prune()
 
     def trim(self) -> None:
         """Drop the versions used longest ago beyond the limit, except those that something uses."""
@@ -188,46 +179,7 @@ class Loader:
     def _needed(self) -> set[str]:
         return {*self._in_use(), *self._kept}
 
-    @contextmanager
-    def _keeping_trees(self) -> Iterator[None]:
-        trees = [version.tree for version in self.loaded if version.tree is not None]
-        for tree in trees:
-            self._trees.use(tree)
-        try:
-            yield
-        finally:
-            for tree in trees:
-                self._trees.release(tree)
-
     # --- inside ----------------------------------------------------------------------------------
-
-    def _compile(
-        self,
-        files: Mapping[str, bytes],
-        environment: Environment,
-        exported: frozenset[str],
-        known: Mapping[str, list[Compiled]],
-    ) -> Candidate:
-        project, problems = analyse(files, environment)
-        if any(problem.severity == "error" for problem in problems):
-            raise ProjectError(problems)
-        tree = self._tree(project, environment, exported)
-        try:
-            graphs = compile_project(project, tree, environment, known, self._workshop, exported)
-            steps = load_steps(project, tree)
-        except BaseException:
-            self._trees.release(tree)
-            raise
-        noted = [problem for graph in graphs.values() for problem in graph.warnings]
-        return Candidate(project, tree, graphs, (*problems, *noted), steps)
-
-    def _tree(self, project: Project, environment: Environment, exported: frozenset[str]) -> CodeTree:
-        """Its modules are imported anew when the variables change that they may read while they are."""
-        variant = self._workshop.fingerprint(environment, exported) if exported else ""
-        folders = project.langgraph.folders if project.langgraph else ()
-        steps = {migration.path for migration in project.migrations}  # a new step makes no new graph
-        files = {path: content for path, content in project.files.items() if path not in steps}
-        return self._trees.acquire(files, project.import_roots, folders, variant)
 
     async def _rebuild(self, id_: VersionId) -> LoadedVersion:
         async with self._loading.setdefault(id_, asyncio.Lock()):
@@ -242,7 +194,8 @@ class Loader:
                     hint=f"call manager.register('{id_}', ...) again",
                 )
             try:
-                candidate = await self.compile(await self._versions.files(id_))
+                files = await self._versions.files(id_)
+                candidate = await self._builder.build(files, self.loaded.compiled(), demand=False)
             except ProjectError as error:
                 raise Conflict(
                     f"{id_} cannot be rebuilt from its stored snapshot here",
@@ -263,22 +216,10 @@ class Loader:
             raise
 
     def _let_go(self, version: LoadedVersion) -> None:
-        if version.tree is not None:
-            self._trees.release(version.tree)
+        self._builder.release(version.tenancy, version.tree)
 
-    def _late(self, late: DeadlinePassed, files: Mapping[str, bytes]) -> Problem:
-        """Where project code stood when its time was up."""
-        for filename, line in reversed(late.stack):
-            path = next((path for path in files if filename.endswith(f"/{path}")), None)
-            if path is not None:
-                text = files[path].decode("utf-8", "replace").splitlines()[line - 1 : line]
-                return Problem(
-                    "import",
-                    f"the import did not end within {self._build_timeout_s:g} s",
-                    path,
-                    line,
-                    1,
-                    "move work out of import time; limits.build raises the limit",
-                    text="".join(text),
-                )
-        return Problem("build-timeout", late.message, hint=late.hint or "")
+    def _tell_of(self, id_: VersionId, tenancy: Tenancy) -> None:
+        self._newest = id_
+        before, self._needed_last = self._needed_last, named(tenancy.needs)
+        plan = reconcile(before, self._needed_last)
+        log.info("resources_reconciled %s", plan.summary, extra={"version": id_})

@@ -227,10 +227,12 @@ class CodeTrees(importlib.abc.MetaPathFinder):
             tree.uses += 1
             return tree
 
-    def use(self, tree: CodeTree) -> None:
-        """One more use of a tree that has some."""
+    def use_all(self) -> list[CodeTree]:
+        """One more use of every tree there is."""
         with self._lock:
-            tree.uses += 1
+            for tree in self._trees.values():
+                tree.uses += 1
+            return list(self._trees.values())
 
     def release(self, tree: CodeTree) -> None:
         """One use less; the last one takes the modules out of the process and the files off the disk."""

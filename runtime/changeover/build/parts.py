@@ -21,7 +21,7 @@ from langchain_core.tools import BaseTool
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 
-from changeover.build import agents, context, graphs, targets, tools
+from changeover.build import agents, context, graphs, mcp_tools, targets, tools
 from changeover.build.blame import closest, own_code_problem, problem_at
 from changeover.build.factories import Factory, FactoryRoom
 from changeover.errors import ProjectError
@@ -29,6 +29,7 @@ from changeover.project import environment
 from changeover.project.problems import Problem
 from changeover.project.prompts import Prompts
 from changeover.resources import models
+from changeover.resources.pool import Handle
 
 if TYPE_CHECKING:
     from changeover.project.load import Project
@@ -52,6 +53,10 @@ def _nothing(name: str) -> CompiledGraph | None:
     return None
 
 
+def _no_handle(kind: str, name: str) -> Handle:
+    raise KeyError(f"nothing of the kind {kind} is called {name}")
+
+
 @dataclass
 class Parts:
     """Everything of one version by name. `reuse` may give an agent or graph that is already compiled."""
@@ -63,11 +68,14 @@ class Parts:
     pool: models.ModelPool
     reuse: Callable[[str], CompiledGraph | None] = _nothing
     room: FactoryRoom | None = None
+    handles: Callable[[str, str], Handle] = _no_handle  # of what is live, by kind and name
     _made: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
     _contexts: dict[str, context.GraphContext] = field(default_factory=dict, repr=False)
     _making: list[tuple[str, str]] = field(default_factory=list, repr=False)
     factories: dict[str, Factory] = field(default_factory=dict, repr=False)
     warnings: dict[str, tuple[Problem, ...]] = field(default_factory=dict, repr=False)
+    models: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
+    """Of each agent and graph the models that it was built with: name and key of the client."""
 
     def agent(self, name: str) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The agent `name`, compiled."""
@@ -92,14 +100,28 @@ class Parts:
         return set(self._contexts[name].references) if name in self._contexts else set()
 
     def tool(self, name: str) -> BaseTool:
+        """A tool of tools.yaml, or `server/tool` of an MCP server."""
+        if "/" in name:
+            found = self._server_tools(*name.split("/", 1), "tools")
+            if len(found) != 1:
+                message = f"'{name}' selects {len(found)} tools, not one"
+                raise ProjectError([self.problem("unknown-tool", message, "tools")])
+            return found[0]
         return self._part("tool", name, lambda: self._new_tool(name))  # type: ignore[no-any-return]
 
     def model(self, name: str) -> BaseChatModel | Runnable[Any, Any]:
         """A name from `models` or a provider string, fallbacks included."""
+        self.model_chain(name)
         return models.build_model(name, self.project, self.env, self.pool)
 
     def model_chain(self, name: str) -> list[BaseChatModel]:
-        return models.model_chain(name, self.project, self.env, self.pool)
+        """The model and those that it falls back to; whatever is being built is noted as their user."""
+        chain = models.model_chain(name, self.project, self.env, self.pool)
+        spec = self.project.models.get(name)
+        for called, client in zip([name, *(spec.fallbacks if spec else [])], chain, strict=False):
+            for _, user in self._making:
+                self.models.setdefault(user, set()).add((called, self.pool.key_of(client)))
+        return chain
 
     def problem(self, code: str, message: str, *place: str | int, hint: str = "") -> Problem:
         """A problem at `place`: a section of the project (see `Project.document_of`) and the way inside it."""
@@ -115,21 +137,50 @@ class Parts:
         found: list[BaseTool] = []
         for index, name in enumerate(names):
             try:
-                found.append(self._listed_tool(name, *place, index))
+                found += self._listed_tools(name, *place, index)
             except ProjectError as error:
                 problems += error.problems
         if problems:
             raise ProjectError(problems)
         return found
 
-    def _listed_tool(self, name: str, *place: str | int) -> BaseTool:
-        if "/" in name:
-            message = f"'{name}': tools of an MCP server cannot be used by this release"
-            raise ProjectError([self.problem("unsupported", message, *place)])
+    def _listed_tools(self, name: str, *place: str | int) -> list[BaseTool]:
+        server, slash, pattern = name.partition("/")
+        if slash:
+            return self._server_tools(server, pattern, *place)
         if name not in self.project.tools:
             hint = closest(name, self.project.tools)
             raise ProjectError([self.problem("unknown-tool", f"tool '{name}' is not in tools.yaml", *place, hint=hint)])
-        return self.tool(name)
+        return [self.tool(name)]
+
+    def _server_tools(self, server: str, pattern: str, *place: str | int) -> list[BaseTool]:
+        """The tools of an MCP server that a pattern selects, as they were observed; none where it was not there."""
+        if server not in self.project.mcp_servers:
+            hint = closest(server, self.project.mcp_servers)
+            message = f"'{server}/{pattern}': no MCP server of tools.yaml is called '{server}'"
+            raise ProjectError([self.problem("unknown-tool", message, *place, hint=hint)])
+        known = self._observed(server)
+        names = mcp_tools.allowed(self.project.mcp_servers[server], list(known or ()), pattern)
+        if known is not None and not names and not any(sign in pattern for sign in "*?["):
+            hint = closest(pattern, known) or f"it has: {', '.join(sorted(known)) or 'none'}"
+            message = f"MCP server '{server}' has no tool '{pattern}'"
+            raise ProjectError([self.problem("unknown-tool", message, *place, hint=hint)])
+        return [self._server_tool(server, (known or {})[name]) for name in names]
+
+    def _server_tool(self, server: str, tool: Any) -> BaseTool:
+        key = ("tool", f"{server}/{tool.name}")
+        if key not in self._made:
+            self._made[key] = mcp_tools.mcp_tool(server, tool, self.handles("mcp", server))
+        found: BaseTool = self._made[key]
+        return found
+
+    def _observed(self, server: str) -> dict[str, Any] | None:
+        content = self.project.files.get(mcp_tools.observed_path(server))
+        try:
+            return mcp_tools.read_observed(content) if content is not None else None
+        except ValueError as error:
+            message = f"{mcp_tools.observed_path(server)}: {error}"
+            raise ProjectError([self.problem("observed", message, "mcp_servers", server)]) from None
 
     def resolve(self, reference: str, *place: str | int) -> Any:
         """What `module:attribute` names in the version's Python. Raises `ProjectError` at the line that failed."""

@@ -89,13 +89,14 @@ class ToolSpec(Strict):
 
 
 class McpServerSpec(BaseModel):
-    """A tool server; further keys go to langchain-mcp-adapters as they are."""
+    """A tool server; further keys go to langchain-mcp-adapters as they are. `call_timeout` is in seconds."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     transport: Literal["stdio", "streamable_http", "sse", "websocket"]
     tools: list[str] | None = None
     required: bool = True
+    call_timeout: float | int | None = Field(default=None, gt=0)
 
 
 class ToolsFile(Strict):

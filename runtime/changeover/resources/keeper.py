@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Literal
@@ -27,6 +28,7 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 60.0
 SOUND_S = 30.0  # who was well for so long begins with the first pause again
 REASON_LIMIT_CHARS = 300
+MAX_NOTICES = 20
 
 
 class Keeper:
@@ -52,6 +54,7 @@ class Keeper:
         self._renew = False
         self._lost: str | None = None
         self._word = asyncio.Event()  # something was wished, or the resource was lost
+        self._notices: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_NOTICES)
         self._opening: asyncio.Timeout | None = None
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -113,11 +116,15 @@ class Keeper:
             began = self._clock()
             if await self._open():
                 down = await self._look_after()
+                was_sound = self._clock() - began > SOUND_S
+                if was_sound:  # who needs it just now can wait for the next opening, which comes at once
+                    self._settled.clear()
                 await self._close()
-                if self._clock() - began > SOUND_S:
-                    pause_s = FIRST_PAUSE_S
                 if down is not None:
                     await self._degrade(down)
+                if was_sound:
+                    pause_s = FIRST_PAUSE_S
+                    continue
             self._settled.set()
             if self._wish == "run" and self.status == "degraded":
                 await self._hear(pause_s)
@@ -136,6 +143,7 @@ class Keeper:
             if self._resource is None:
                 self._resource = self.need.make()
                 self._resource.lost = self._on_lost
+                self._resource.notice = self._on_notice
             self.opens += 1
             async with asyncio.timeout(self._resource.open_timeout_s) as self._opening:
                 await self._resource.open()
@@ -161,6 +169,7 @@ class Keeper:
         assert self._resource is not None
         while True:
             heard = await self._hear(self._resource.check_every_s)
+            await self._pass_on()
             if self._wish != "run" or self._renew:
                 return None
             if self._lost is not None:
@@ -209,6 +218,14 @@ class Keeper:
     def _on_lost(self, reason: str) -> None:
         self._lost = self.need.hidden(reason)[:REASON_LIMIT_CHARS]
         self._word.set()
+
+    def _on_notice(self, event: str, data: dict[str, Any]) -> None:
+        self._notices.append((event, data))
+        self._word.set()
+
+    async def _pass_on(self) -> None:
+        while self._notices:
+            await self._say(*self._notices.popleft())
 
     async def _degrade(self, reason: str) -> None:
         if self._wish != "run":

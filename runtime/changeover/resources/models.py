@@ -9,12 +9,9 @@ but in the client itself, the pool's keys are keyed hashes in memory only.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain.chat_models import init_chat_model
@@ -26,6 +23,8 @@ from changeover.project.environment import MissingVariable, resolve
 from changeover.project.models import ModelSpec
 from changeover.project.problems import Problem
 from changeover.resources.demo import DemoRules
+from changeover.resources.need import Key, Keys
+from changeover.resources.resource import Resource
 
 if TYPE_CHECKING:
     from changeover.project.load import Project
@@ -58,26 +57,45 @@ _VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
 class ModelPool:
     """Clients by a keyed hash of their resolved configuration. Safe to use from several threads; opens each once."""
 
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
+    def __init__(self, keys: Keys | None = None) -> None:
+        self._keys = keys or Keys()
         self._lock = threading.Lock()
-        self._opening: dict[bytes, threading.Lock] = {}
-        self._models: dict[bytes, BaseChatModel] = {}
+        self._opening: dict[Key, threading.Lock] = {}
+        self._models: dict[Key, BaseChatModel] = {}
+        self._keys_of: dict[int, Key] = {}  # by the client's identity
 
     def get(self, configuration: Mapping[str, Any], open_model: Callable[[], BaseChatModel]) -> BaseChatModel:
         """The client of `configuration`, made by `open_model` when it is the first to be asked for."""
-        text = json.dumps(configuration, sort_keys=True, default=repr)
-        key = hashlib.blake2b(text.encode(), key=self._key).digest()
+        key = self._keys.of("model", configuration)
         with self._lock:
             opening = self._opening.setdefault(key, threading.Lock())
         with opening:
             model = self._models.get(key)
             if model is None:
                 model = self._models[key] = open_model()
+                self._keys_of[id(model)] = key
             return model
+
+    def key_of(self, model: BaseChatModel) -> Key:
+        """The key of a client that `get` gave."""
+        return self._keys_of[id(model)]
+
+    def keep_only(self, keys: Collection[Key]) -> None:
+        """Forget the others: whoever has such a client goes on with it, who asks for it next gets a new one.
+
+        Not for while anybody is between `get` and the use of its key.
+        """
+        with self._lock:
+            for key in self._models.keys() - keys:
+                self._keys_of.pop(id(self._models.pop(key)), None)
+                self._opening.pop(key, None)
 
     def __len__(self) -> int:
         return len(self._models)
+
+
+class ModelClient(Resource):
+    """A client of `ModelPool`, for as long as versions use it; there is nothing to open or to close."""
 
 
 def build_model(

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from changeover.project.problems import Problem
+from changeover.resources.reconciling import Name
 from changeover.resources.resource import Resource
 
 Kind = Literal["model", "mcp", "http", "plugin"]
@@ -63,3 +64,8 @@ class Need:
 
 
 TITLES: dict[str, str] = {"model": "model", "mcp": "MCP server", "http": "HTTP tool", "plugin": "plugin"}
+
+
+def named(needs: Iterable[Need]) -> dict[Name, Key]:
+    """By kind and name, for `reconcile`."""
+    return {(need.kind, need.name): need.key for need in needs}

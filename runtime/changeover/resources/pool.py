@@ -14,6 +14,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from changeover.errors import NotFound, ProjectError
@@ -45,6 +46,15 @@ class Handle:
         if keeper is None:
             raise ResourceDown(f"{self._title} is not open", hint="nothing that serves needs it")
         return keeper.live()
+
+    async def ready(self, timeout_s: float) -> Resource:
+        """As `live`; where it is being opened just now, that is waited for, for a time."""
+        keeper = self._pool.keeper(self._key)
+        if keeper is not None and keeper.status != "healthy":
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await keeper.settled()
+        return self.live()
 
     def kept(self) -> Resource | None:
         """What is kept for this key, also where it is not well at the moment."""
@@ -96,6 +106,9 @@ class ResourcePool:
             users.discard(user)
             if not users:
                 self._end(key)
+
+    def held(self) -> set[Key]:
+        return set(self._keepers)
 
     def names(self) -> Mapping[tuple[str, str], Key]:
         """What is open by kind and name; of several with one name the newest."""

@@ -20,13 +20,10 @@ class ResourcePlan:
     close: tuple[str, ...] = ()
 
     @property
-    def counts(self) -> dict[str, int]:
-        return {
-            "created": len(self.create),
-            "kept": len(self.keep),
-            "replaced": len(self.replace),
-            "closed": len(self.close),
-        }
+    def summary(self) -> str:
+        """`created=1 kept=19 replaced=0 closed=1`."""
+        counts = {"created": self.create, "kept": self.keep, "replaced": self.replace, "closed": self.close}
+        return " ".join(f"{word}={len(names)}" for word, names in counts.items())
 
     def to_json(self) -> dict[str, Any]:
         return {

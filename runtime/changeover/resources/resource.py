@@ -21,12 +21,17 @@ def _nobody(reason: str) -> None:
     return None
 
 
+def _nothing(event: str, data: dict[str, Any]) -> None:
+    return None
+
+
 class Resource:
     """A live thing of one configuration. All its methods are called by one task, its keeper's, one at a time.
 
     `open` raises where it cannot be had. `close` is called once after each `open`, also one that failed or was cut
     off, and leaves nothing behind. `check` raises where it is not well. What notices by itself that it went down calls
-    `lost`, from the event loop.
+    `lost`; what else it notices and a person should know is an event, with its data: `notice`. Both are called from the
+    event loop.
     """
 
     open_timeout_s: float = 30.0
@@ -36,6 +41,7 @@ class Resource:
 
     def __init__(self) -> None:
         self.lost: Callable[[str], None] = _nobody
+        self.notice: Callable[[str, dict[str, Any]], None] = _nothing
 
     async def open(self) -> None:
         """Make it live. Raises anything."""

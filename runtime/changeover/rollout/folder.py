@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from changeover.build.builder import Builder, Candidate
 from changeover.build.loaded import Compiled
-from changeover.build.loader import Candidate, Loader
+from changeover.build.loader import Loader
+from changeover.build.mcp_tools import observed_path
 from changeover.contracts.chain import Chain, chain_text, chains_of
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.errors import Conflict, OperatorError, ProjectError
@@ -24,6 +26,7 @@ from changeover.project.document import read
 from changeover.project.environment import environment_of, langgraph_environment, store_of
 from changeover.project.langgraph import LANGGRAPH_FILE, StoreSettings
 from changeover.project.problems import Problem
+from changeover.rollout.observing import Observing
 from changeover.settings import ProcessEnvironment, Settings
 from changeover.store.opening import Store
 from changeover.store.records import GraphEntry, NewVersion, Routing, Version
@@ -48,11 +51,15 @@ class FolderGraphs:
 class ProjectFolder:
     """A project's folder: `build` it, `check` it, follow its `.env`."""
 
-    def __init__(self, path: Path, settings: Settings, store: Store, loader: Loader) -> None:
+    def __init__(
+        self, path: Path, settings: Settings, store: Store, loader: Loader, builder: Builder, observing: Observing
+    ) -> None:
         self.path = path
         self._settings = settings
         self._store = store
         self._loader = loader
+        self._builder = builder
+        self._observing = observing
         self._building = asyncio.Lock()
         self._process = ProcessEnvironment()
         self._store_wish: StoreSettings | None = None
@@ -60,7 +67,7 @@ class ProjectFolder:
 
     async def read_environment(self) -> None:
         """Take the values of the process and of `.env` as they are, before anything is built with them."""
-        self._loader.environment = await self._environment()
+        self._builder.environment = await self._environment()
         await self._export()
 
     def close(self) -> None:
@@ -69,8 +76,8 @@ class ProjectFolder:
 
     async def check(self, files: Mapping[str, str] | None = None) -> list[Problem]:
         """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
-        snapshot = await self._snapshot(files)
-        return await asyncio.to_thread(problems_of, snapshot, self._loader.environment)
+        snapshot = await self._read(files)
+        return await asyncio.to_thread(problems_of, snapshot, self._builder.environment)
 
     async def unsupported(self) -> list[Problem]:
         """What of the folder's langgraph.json has no effect here, for a server to say when it starts."""
@@ -90,14 +97,27 @@ class ProjectFolder:
             if files:  # not what the folder holds
                 return await self._build(snapshot, message)
             version = await self._build_seen(snapshot, message)
-            await self.seen(snapshot.digest)
+            await self.seen(version.digest)
+            return version
+
+    async def refresh(self, server: str) -> Version:
+        """A version of the folder with what an MCP server says of its tools now; nothing is switched.
+
+        The same version as before where nothing is new. Raises `ProjectError`, where the server is down too.
+        """
+        await self._follow_environment()
+        async with self._building:
+            snapshot, spec = await self._observing.asked_again(await self._snapshot(None), server)
+            version = await self._build_seen(snapshot, f"refreshed {server}")
+            await self.seen(version.digest)  # first: to a watcher the new tools are no save
+            await self._observing.keep(server, spec, snapshot.files[observed_path(server)])
             return version
 
     async def described(self) -> FolderGraphs:
         """The graphs of the folder as it is now, compiled to be looked at; nothing is kept. Raises `ProjectError`."""
         await self._follow_environment()
         async with self._building:
-            candidate = await self._compile(await self._snapshot(None))
+            candidate = await self._compile(await self._observing.complete(await self._snapshot(None)))
             try:
                 migrations = candidate.project.migrations
                 contracts = {name: dict(compiled.contract) for name, compiled in candidate.graphs.items()}
@@ -126,9 +146,9 @@ class ProjectFolder:
     async def refresh_environment(self) -> bool:
         """Take a changed `.env`: what depends on it is compiled anew, without a new version."""
         values = await self._environment()
-        if values == self._loader.environment and not await self._export():
+        if values == self._builder.environment and not await self._export():
             return False
-        before = self._loader.environment
+        before = self._builder.environment
         names = sorted(name for name in {*before, *values} if before.get(name) != values.get(name))
         async with self._building:
             await self._export()
@@ -157,7 +177,7 @@ class ProjectFolder:
     # --- inside ----------------------------------------------------------------------------------
 
     async def _is_worth_another_try(self, digest: str) -> bool:
-        if self._tried_with == self._loader.environment:
+        if self._tried_with == self._builder.environment:
             return False
         known = await self._store.versions.by_digest(digest)
         return known is not None and known.status == "rejected"
@@ -178,11 +198,15 @@ class ProjectFolder:
             raise
 
     async def _build(self, snapshot: Snapshot, message: str) -> Version:
-        self._tried_with = self._loader.environment
+        self._tried_with = self._builder.environment
         known = await self._store.versions.by_digest(snapshot.digest)
         if known is not None and known.status != "rejected":
             return known
         try:
+            snapshot = await self._observing.complete(snapshot)
+            known = await self._store.versions.by_digest(snapshot.digest)
+            if known is not None and known.status != "rejected":
+                return known
             candidate = await self._compile(snapshot)
         except ProjectError as error:
             raise await self._reject(snapshot, message, error) from None
@@ -191,7 +215,7 @@ class ProjectFolder:
         except BaseException:
             self._loader.discard(candidate)
             raise
-        self._loader.adopt(version.id, candidate)
+        self._loader.adopt(version.id, candidate, is_new=True)
         log.info("version_ready", extra={"version": version.id, "changed": list(version.changed)})
         return version
 
@@ -220,6 +244,10 @@ class ProjectFolder:
         return ProjectError(error.problems, version=version.id)
 
     async def _snapshot(self, files: Mapping[str, str] | None) -> Snapshot:
+        """The folder, with what is known already of what lies outside of it."""
+        return await self._observing.known(await self._read(files))
+
+    async def _read(self, files: Mapping[str, str] | None) -> Snapshot:
         limits = SnapshotLimits(
             file_bytes=self._settings.limit_file_bytes, version_bytes=self._settings.limit_version_bytes
         )
@@ -251,7 +279,7 @@ class ProjectFolder:
         if self._store_wish is not None and store != self._store_wish:
             log.warning("store_settings_wait", extra={"reason": "'store' of langgraph.json is read at the start"})
         self._store_wish = store
-        self._loader.exported = frozenset(values)
+        self._builder.exported = frozenset(values)
         changed = self._process.hold(values)
         if changed:
             log.info("environment_applied", extra={"variables": changed})

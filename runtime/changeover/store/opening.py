@@ -20,6 +20,7 @@ from changeover.store.feedback import FeedbackRows
 from changeover.store.gate import Gate
 from changeover.store.journal import Journal
 from changeover.store.landings import Landings
+from changeover.store.observations import Observations
 from changeover.store.plans import Plans
 from changeover.store.routing import RoutingLog
 from changeover.store.runs import Runs
@@ -51,6 +52,7 @@ class Store:
     gate: Gate
     landings: Landings
     plans: Plans
+    observations: Observations
     lock: FileLock | None
 
     @classmethod
@@ -90,6 +92,7 @@ class Store:
             Gate(database),
             Landings(database, clock),
             Plans(database, clock),
+            Observations(database, clock),
             lock,
         )
 

@@ -1,0 +1,126 @@
+"""Observed inputs: what a project's servers say of their tools, made a part of its versions.
+
+What was observed once is used for every version after it, until somebody asks for a refresh: a server that changes its
+tools changes no version by itself. Owns when a server is asked, and where its answer is in a snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+from changeover.build.builder import Builder
+from changeover.build.mcp_tools import mcp_need, observed_path, spec_digest, written_observed
+from changeover.errors import ProjectError
+from changeover.project.load import Project, load
+from changeover.project.problems import Problem
+from changeover.resources.drift import observed
+from changeover.resources.mcp import McpSession
+from changeover.resources.need import Need
+from changeover.resources.pool import ResourcePool, User
+from changeover.resources.resource import ResourceDown
+from changeover.store.observations import Observations
+from changeover.versions.snapshot import Snapshot
+
+KIND = "mcp"
+WORD = b"mcp_servers"
+TOOLS_FILES = ("tools.yaml", "tools.yml", "tools.json")
+
+
+class Observing:
+    def __init__(self, builder: Builder, pool: ResourcePool, rows: Observations) -> None:
+        self._builder = builder
+        self._pool = pool
+        self._rows = rows
+
+    async def known(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with what was observed before of the servers that it names."""
+        project = await self._project(snapshot)
+        if project is None:
+            return snapshot
+        found = await self._rows.known(KIND, _specs(project))
+        return _with(snapshot, {observed_path(name): content for name, content in found.items()})
+
+    async def complete(self, snapshot: Snapshot) -> Snapshot:
+        """And with what is observed now of those that never were. Raises `ProjectError` where a required one is down.
+
+        One that is not required and not there adds a warning, and no tools.
+        """
+        project = await self._project(snapshot)
+        if project is None:
+            return snapshot
+        missing = [name for name in project.mcp_servers if observed_path(name) not in snapshot.files]
+        if not missing:
+            return snapshot
+        found, problems = await self._ask(project, missing)
+        errors = [problem for problem in problems if problem.severity == "error"]
+        if errors:
+            raise ProjectError(errors)
+        specs = _specs(project)
+        files = {
+            observed_path(name): await self._rows.put(KIND, name, specs[name], content)
+            for name, content in found.items()
+        }
+        return _with(snapshot, files, problems)
+
+    async def asked_again(self, snapshot: Snapshot, name: str) -> tuple[Snapshot, str]:
+        """The snapshot with what the server says now, and the digest of its entry, for `keep`.
+
+        Raises `ProjectError`.
+        """
+        project = await self._project(snapshot)
+        if project is None or name not in project.mcp_servers:
+            raise ResourceDown(f"the folder names no MCP server '{name}' any more", hint="save it again, and build")
+        found, problems = await self._ask(project, [name])
+        if name not in found:
+            raise ProjectError([replace(problem, severity="error") for problem in problems])
+        return _with(snapshot, {observed_path(name): found[name]}), _specs(project)[name]
+
+    async def keep(self, name: str, spec: str, content: bytes) -> None:
+        await self._rows.put(KIND, name, spec, content, replace=True)
+
+    async def _ask(self, project: Project, names: list[str]) -> tuple[dict[str, bytes], list[Problem]]:
+        """What each server says, and what is wrong with those that say nothing."""
+        around = self._builder.surroundings
+        needs = {name: mcp_need(name, project, around) for name in names}
+        user = User("build")
+        try:
+            await self._pool.take(user, needs.values())
+            answers = {name: self._answer(need) for name, need in needs.items()}
+        finally:
+            self._pool.give_back(user)
+        found = {name: answer for name, answer in answers.items() if isinstance(answer, bytes)}
+        problems = [answer for answer in answers.values() if isinstance(answer, Problem)]
+        return found, problems
+
+    def _answer(self, need: Need) -> bytes | Problem:
+        try:
+            session = self._pool.handle(need).live()
+        except ResourceDown:
+            keeper = self._pool.keeper(need.key)
+            problem = need.problem(keeper.reason if keeper else "it was closed")
+            return problem if need.required else replace(problem, severity="warning")
+        assert isinstance(session, McpSession)
+        return written_observed(observed(session.tools))
+
+    async def _project(self, snapshot: Snapshot) -> Project | None:
+        """The project, where its files name servers at all; reading them takes a moment."""
+        if not any(WORD in snapshot.files.get(name, b"") for name in TOOLS_FILES):
+            return None
+        project = (await asyncio.to_thread(load, snapshot.files)).project
+        return project if project.mcp_servers else None
+
+
+def _specs(project: Project) -> dict[str, str]:
+    return {name: spec_digest(spec) for name, spec in project.mcp_servers.items()}
+
+
+def _with(snapshot: Snapshot, files: Mapping[str, bytes], problems: list[Problem] | None = None) -> Snapshot:
+    unread = {path: entry for path, entry in snapshot.manifest.entries.items() if entry.unread}
+    return Snapshot.of(
+        {**snapshot.files, **files},
+        problems=(*snapshot.problems, *(problems or ())),
+        originals=snapshot.originals,
+        unread=unread,
+    )
