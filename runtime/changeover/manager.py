@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from changeover.migrations.mover import Movers
 from changeover.migrations.moving import Fated, Moving
 from changeover.project.problems import Problem
 from changeover.resources.pool import ResourcePool
+from changeover.resources.reconciling import ResourcePlan, reconcile
 from changeover.rollout.drafting import Draft, draft
 from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.expiry import Expiry
@@ -427,8 +429,30 @@ class GraphVersionManager:
         `migrates` (steps of `migrations/` lead there), `stays` (on the version it is on), `refused` (its policy, or the
         policy that `threads` would set, demands that it moves, and it cannot: then a switch is refused).
         """
-        target = await self.store.versions.get(_id(to))
-        return await self.rollout.planning.plan(target, await self.store.routing.head(), graphs, threads)
+        target, routing = await self.store.versions.get(_id(to)), await self.store.routing.head()
+        plan = await self.rollout.planning.plan(target, routing, graphs, threads)
+        before = VersionId(routing.current) if routing else None
+        return replace(plan, resources=await self.resource_plan(before, target.id, partly=bool(graphs)))
+
+    async def resource_plan(self, before: VersionId | None, after: VersionId, *, partly: bool = False) -> ResourcePlan:
+        """What is to be opened, kept, replaced and closed for one version after another, or partly beside it."""
+        if before is None:
+            (needed,) = await self.loader.needs(after)
+            return reconcile({}, needed)
+        had, needed = await self.loader.needs(before, after)
+        return reconcile(had, {**had, **needed} if partly else needed)
+
+    async def refresh(self, resource: str) -> Version | None:
+        """Have news of something live, by its id: the tools that an MCP server lists now make a version of the folder,
+        which serves once somebody switches to it; anything else is opened anew.
+
+        Raises `NotFound`, and `ProjectError` where the server is down or the folder wrong.
+        """
+        keeper = self.resources.find(resource)
+        if keeper.need.kind == "mcp":
+            return await self.folder.refresh(keeper.need.name)
+        await self.resources.start(resource)
+        return None
 
     async def draft_step(self, graph: str, name: str | None = None, *, from_: Version | str | None = None) -> Draft:
         """A step of migration for a graph, guessed from the version that serves it and the folder as it is now.
@@ -701,7 +725,7 @@ class GraphVersionManager:
             "watching": self.watching,
             "loaded": len(self.loader.loaded),
             "uptime_s": round(time.time() - self.started_at, 3) if self.started_at else 0.0,
-            "health": "ok" if self.routing else "nothing is current yet",
+            "health": self._health(),
         }
 
     async def report(self) -> dict[str, Any]:
@@ -787,6 +811,12 @@ class GraphVersionManager:
             await self.store.journal.add_event(event, **data)
         except ChangeoverError as error:
             log.warning("event_not_written", extra={"event": event, "reason": error.message})
+
+    def _health(self) -> str:
+        if self.routing is None:
+            return "nothing is current yet"
+        degraded = self.resources.degraded() if self.is_open else []
+        return f"degraded: {', '.join(degraded)}" if degraded else "ok"
 
     def _in_use(self) -> set[str]:
         routed = {self.routing.current, *self.routing.graphs.values()} if self.routing else set()

@@ -25,6 +25,7 @@ SOURCES = Path(__file__).resolve().parents[2] / "runtime"
 START_S = 30.0
 END_S = 30.0
 POLL_S = 0.02
+OPEN_OPERATIONS = "SELECT kind, id FROM operations WHERE status = 'running'"
 
 GRAPH = """
 import asyncio
@@ -315,11 +316,18 @@ def check(server: Server, seen: Acknowledged, deaths: Sequence[Death]) -> list[s
     return wrong
 
 
+def wait_for_operations(server: Server, database: Database) -> None:
+    """Whoever took over an operation looks from time to time whether its runs have ended."""
+    ends = time.monotonic() + START_S
+    while server.lives and time.monotonic() < ends and database.rows(OPEN_OPERATIONS):
+        time.sleep(POLL_S)
+
+
 def check_database(database: Database) -> list[str]:
     current = database.rows("SELECT id FROM versions WHERE status = 'current'")
     routed = database.rows("SELECT current FROM routing ORDER BY revision DESC LIMIT 1")
     active = database.rows("SELECT id, status FROM runs WHERE status IN ('pending', 'running')")
-    open_ = database.rows("SELECT kind, id FROM operations WHERE status = 'running'")
+    open_ = database.rows(OPEN_OPERATIONS)
     wrong = database.damages()
     wrong += [f"{len(current)} versions are current"] if len(current) != 1 else []
     wrong += [f"current is {current}, routed is {routed}"] if current != routed else []

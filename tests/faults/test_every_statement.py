@@ -233,6 +233,7 @@ def _round(nursery: scenario.Nursery, fresh: Fresh, scratch: Path, strikes: Sequ
     last = nursery.start(folder, database)
     try:
         wrong = scenario.check(last, seen, deaths)
+        scenario.wait_for_operations(last, database)
     except (AssertionError, scenario.Died) as error:
         wrong = [f"{type(error).__name__}: {error}"]
     finally:

@@ -120,7 +120,7 @@ class World:
         for turn in self.stage.plans:
             self.stage.let_go(turn)
         self.do(self.manager.close())
-        assert self.manager.loader._trees._trees == {}  # each was let go of as often as it was taken
+        assert self.manager.loader._builder._trees._trees == {}  # each was let go of as often as it was taken
 
     def close(self) -> None:
         if self.manager.is_open:

@@ -24,18 +24,18 @@ from changeover.build.factories import FactoryRoom
 from changeover.build.loaded import Compiled, UsedModel
 from changeover.build.mcp_tools import observed_path, read_observed
 from changeover.build.modules import CodeTree, CodeTrees
-from changeover.build.needs import model_need, needs_of
+from changeover.build.needs import declared, model_need, needs_of
 from changeover.build.step_code import LoadedSteps, load_steps
 from changeover.build.surroundings import Surroundings
 from changeover.build.tenancy import Tenancy
 from changeover.errors import ProjectError
 from changeover.project.check import analyse
-from changeover.project.load import Project
+from changeover.project.load import Project, load
 from changeover.project.problems import Problem
 from changeover.resources.drift import observed
 from changeover.resources.mcp import McpSession
 from changeover.resources.models import ModelPool
-from changeover.resources.need import Need
+from changeover.resources.need import Key, Need
 from changeover.resources.pool import ResourcePool
 from changeover.resources.reconciling import Name
 
@@ -119,6 +119,11 @@ class Builder:
                 tenancy.end()
                 self._let_go(prepared.tree)
                 raise
+
+    async def declared(self, files: Mapping[str, bytes]) -> Mapping[Name, Key]:
+        """What the files of a version say it needs live; nothing of them is run."""
+        around = self.surroundings
+        return await asyncio.to_thread(lambda: declared(load(files).project, around))
 
     def expect(self, candidate: Candidate) -> None:
         """From now on what servers say is compared with what this candidate was made from."""

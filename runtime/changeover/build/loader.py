@@ -26,7 +26,7 @@ from changeover.checkpoints.sqlite import bound_to
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.errors import Conflict, NotFound, ProjectError
 from changeover.project.problems import Problem
-from changeover.resources.need import named
+from changeover.resources.need import Key, named
 from changeover.resources.reconciling import Name, reconcile
 from changeover.store.records import VersionId
 from changeover.store.versions import Versions
@@ -144,6 +144,16 @@ class Loader:
         if problems:
             raise ProjectError(sorted(set(problems), key=lambda problem: problem.sort_key))
         return changed
+
+    async def needs(self, *ids: VersionId) -> list[Mapping[Name, Key]]:
+        """What each of these versions needs live, by kind and name; equal keys are the same thing.
+
+        Of versions that are all loaded it is known; else it is told from their files, so that both are told alike.
+        """
+        loaded = [self.loaded.get(id_) for id_ in ids]
+        if all(version is not None and not version.registered for version in loaded):
+            return [named(version.tenancy.needs) for version in loaded if version is not None]
+        return [await self._builder.declared(await self._versions.files(id_)) for id_ in ids]
 
     def awake(self) -> set[str | None]:
         """Versions that hold something live, but for the newest."""

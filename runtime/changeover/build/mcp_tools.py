@@ -129,11 +129,16 @@ class _Bridge:
                 if not error.undelivered:
                     raise
                 return await self._call(name, arguments, options)
-        except (CallFailed, ResourceDown) as error:
-            text = f"MCP server '{self._server}': {error.message}"
-            return types.CallToolResult(content=[types.TextContent(type="text", text=text)], isError=True)
+        except CallFailed as error:
+            return _failed(f"MCP server '{self._server}': {error.message}")
+        except ResourceDown as error:
+            return _failed(error.message)
 
     async def _call(self, name: str, arguments: dict[str, Any], options: dict[str, Any]) -> types.CallToolResult:
         session = await self._handle.ready(WAIT_S)
         assert isinstance(session, McpSession)
         return await session.call_tool(name, arguments, **options)
+
+
+def _failed(text: str) -> types.CallToolResult:
+    return types.CallToolResult(content=[types.TextContent(type="text", text=text)], isError=True)

@@ -13,6 +13,7 @@ import typer
 from changeover.cli import output
 from changeover.cli.client import Client, ask, connect
 from changeover.cli.options import Options
+from changeover.cli.resources import show_planned
 from changeover.cli.rollout import VersionArgument
 from changeover.cli.threads import After, Page, tell_next
 from changeover.errors import NotFound
@@ -268,8 +269,9 @@ def _show_diff(found: Mapping[str, Any]) -> None:
     """First what kinds of things differ, then the text of the files."""
     files = found.get("files") or []
     for kind, value in found.items():
-        if kind not in ("files", "from", "to", "contract_changes") and value:
+        if kind not in ("files", "from", "to", "contract_changes", "resources") and value:
             output.line(f"{kind}: {_differences(value)}")
+    show_planned(found.get("resources") or {})
     _show_contract_changes(found.get("contract_changes") or {})
     if not files:
         output.line(f"no file differs between {found.get('from')} and {found.get('to')}")

@@ -17,6 +17,7 @@ from changeover.cli import output
 from changeover.cli.client import Client, ask
 from changeover.cli.finding import demand_project
 from changeover.cli.options import Options
+from changeover.cli.resources import show_planned
 from changeover.cli.rollout import Graphs, ThreadPolicy, Timeout, VersionArgument, seconds
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, OperatorError, TimedOut
 
@@ -207,6 +208,7 @@ def _show_plan(found: Mapping[str, Any]) -> None:
         output.line(f"{before}to {found['to']}: {_count(len(graphs), 'graph')} would be another: {', '.join(graphs)}")
     if files:
         output.line(f"files: {output.listed(files, 8)}")
+    show_planned(found.get("resources") or {})
     if found.get("steps"):
         output.line(f"steps: {', '.join(found['steps'])}")
     _show_changes(graphs)

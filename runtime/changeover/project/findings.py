@@ -65,8 +65,7 @@ class Findings:
         server, slash, _ = name.partition("/")
         if slash:
             message = f"{what}: '{shown(name)}': there is no MCP server '{shown(server)}' in tools.yaml"
-            if self.known("unknown-tool", message, server, self.project.mcp_servers, section, *path):
-                self._unsupported(what, "of an MCP server", section, *path)
+            self.known("unknown-tool", message, server, self.project.mcp_servers, section, *path)
             return
         message = f"{what}: tool '{shown(name)}' is not in tools.yaml"
         if self.known("unknown-tool", message, name, self.project.tools, section, *path):

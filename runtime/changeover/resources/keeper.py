@@ -28,6 +28,11 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 60.0
 SOUND_S = 30.0  # who was well for so long begins with the first pause again
 REASON_LIMIT_CHARS = 300
+AFTER: dict[Wish, tuple[Status, str]] = {
+    "run": ("opening", "it is opened anew"),
+    "stop": ("stopped", "it was stopped by hand"),
+    "end": ("closed", ""),
+}
 MAX_NOTICES = 20
 
 
@@ -110,22 +115,25 @@ class Keeper:
         pause_s = FIRST_PAUSE_S
         while self._wish != "end":
             if self._wish == "stop":
-                self._turn("stopped", "it was stopped by hand")
+                self._turn(*AFTER["stop"])
+                self._settled.set()
                 await self._hear(None)
                 continue
             began = self._clock()
+            comes_soon = False
             if await self._open():
                 down = await self._look_after()
-                was_sound = self._clock() - began > SOUND_S
-                if was_sound:  # who needs it just now can wait for the next opening, which comes at once
+                if self._clock() - began > SOUND_S:
+                    pause_s = FIRST_PAUSE_S
+                comes_soon = self._wish == "run" and (down is None or pause_s == FIRST_PAUSE_S)
+                if comes_soon:  # who needs it just now waits for the next opening
                     self._settled.clear()
+                self._turn(*(("degraded", down) if down is not None else AFTER[self._wish]))
                 await self._close()
                 if down is not None:
-                    await self._degrade(down)
-                if was_sound:
-                    pause_s = FIRST_PAUSE_S
-                    continue
-            self._settled.set()
+                    await self._degrade(down, was_healthy=True)
+            if not comes_soon:
+                self._settled.set()
             if self._wish == "run" and self.status == "degraded":
                 await self._hear(pause_s)
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
@@ -150,7 +158,7 @@ class Keeper:
         except (Exception, BaseExceptionGroup) as error:  # a library's or the project's code
             self._opening = None
             await self._close()
-            await self._degrade(self._said(error))
+            await self._degrade(self._said(error), was_healthy=False)
             return False
         except BaseException:
             await asyncio.shield(self._close())
@@ -227,14 +235,13 @@ class Keeper:
         while self._notices:
             await self._say(*self._notices.popleft())
 
-    async def _degrade(self, reason: str) -> None:
+    async def _degrade(self, reason: str, *, was_healthy: bool) -> None:
         if self._wish != "run":
             return
-        was = self.status
-        if reason != self.last_error or was != "degraded":
+        if was_healthy or reason != self.last_error or self.status != "degraded":
             self._note(reason)
         self._turn("degraded", reason)
-        if was == "healthy":
+        if was_healthy:
             await self.tell_of_trouble()
 
     async def tell_of_trouble(self) -> None:

@@ -21,6 +21,7 @@ from changeover.errors import NotFound, ProjectError
 from changeover.resources.keeper import Keeper, Tell
 from changeover.resources.need import Key, Keys, Need
 from changeover.resources.resource import Resource, ResourceDown
+from changeover.store.records import timestamp
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,19 @@ class ResourcePool:
         """What is open by kind and name; of several with one name the newest."""
         return {(keeper.need.kind, keeper.need.name): key for key, keeper in self._keepers.items()}
 
+    async def stop(self, id_: str) -> None:
+        """Close it until `start`; who needs it is told so. It goes on while it is being closed. Raises `NotFound`."""
+        keeper = self.find(id_)
+        keeper.stop()
+        await self._tell("resource_stopped", {"kind": keeper.need.kind, "name": keeper.need.name})
+
+    async def start(self, id_: str) -> None:
+        """Open it anew, now, and wait until it is open or has failed to. Raises `NotFound`."""
+        keeper = self.find(id_)
+        keeper.restart()
+        await self._tell("resource_started", {"kind": keeper.need.kind, "name": keeper.need.name})
+        await keeper.settled()
+
     async def close(self) -> None:
         for key in list(self._keepers):
             self._end(key)
@@ -125,6 +139,10 @@ class ResourcePool:
     def report(self) -> list[dict[str, Any]]:
         """Everything that is live, by kind and name, the newest of a name first and under that name."""
         return [self._report(id_, keeper) for id_, keeper in sorted(self._by_id().items())]
+
+    def degraded(self) -> list[str]:
+        """The ids of those that should be well and are not."""
+        return [id_ for id_, keeper in sorted(self._by_id().items()) if keeper.status == "degraded"]
 
     def find(self, id_: str) -> Keeper:
         """Raises `NotFound`."""
@@ -158,8 +176,8 @@ class ResourcePool:
             "required": keeper.need.required,
             "uses": len(users),
             "versions": sorted({user.label for user in users}),
-            "since": keeper.since,
-            "opened_at": keeper.opened_at,
+            "since": timestamp(keeper.since),
+            "opened_at": timestamp(keeper.opened_at),
             "open_s": round(keeper.open_s, 4) if keeper.open_s is not None else None,
             "uptime_s": round(self._clock() - keeper.opened_at, 1)
             if keeper.opened_at is not None and keeper.status == "healthy"
@@ -168,7 +186,7 @@ class ResourcePool:
             "restarts": max(0, keeper.opens - 1),
             "errors": keeper.errors,
             "last_error": keeper.last_error or None,
-            "last_error_at": keeper.last_error_at,
+            "last_error_at": timestamp(keeper.last_error_at),
             "details": resource.details() if resource is not None else {},
         }
 

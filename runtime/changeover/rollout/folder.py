@@ -107,8 +107,8 @@ class ProjectFolder:
         """
         await self._follow_environment()
         async with self._building:
-            snapshot, spec = await self._observing.asked_again(await self._snapshot(None), server)
-            version = await self._build_seen(snapshot, f"refreshed {server}")
+            async with self._observing.asked_again(await self._snapshot(None), server) as (snapshot, spec):
+                version = await self._build_seen(snapshot, f"refreshed {server}")
             await self.seen(version.digest)  # first: to a watcher the new tools are no save
             await self._observing.keep(server, spec, snapshot.files[observed_path(server)])
             return version
@@ -117,7 +117,8 @@ class ProjectFolder:
         """The graphs of the folder as it is now, compiled to be looked at; nothing is kept. Raises `ProjectError`."""
         await self._follow_environment()
         async with self._building:
-            candidate = await self._compile(await self._observing.complete(await self._snapshot(None)))
+            async with self._observing.completed(await self._snapshot(None)) as snapshot:
+                candidate = await self._compile(snapshot)
             try:
                 migrations = candidate.project.migrations
                 contracts = {name: dict(compiled.contract) for name, compiled in candidate.graphs.items()}
@@ -203,11 +204,11 @@ class ProjectFolder:
         if known is not None and known.status != "rejected":
             return known
         try:
-            snapshot = await self._observing.complete(snapshot)
-            known = await self._store.versions.by_digest(snapshot.digest)
-            if known is not None and known.status != "rejected":
-                return known
-            candidate = await self._compile(snapshot)
+            async with self._observing.completed(snapshot) as snapshot:
+                known = await self._store.versions.by_digest(snapshot.digest)
+                if known is not None and known.status != "rejected":
+                    return known
+                candidate = await self._compile(snapshot)
         except ProjectError as error:
             raise await self._reject(snapshot, message, error) from None
         try:

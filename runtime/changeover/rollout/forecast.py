@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from changeover.contracts.differences import Difference, Severity
+from changeover.resources.reconciling import ResourcePlan
 from changeover.store.records import VersionId
 
 Verdict = Literal["compatible", "migrates", "stays", "refused"]
@@ -98,6 +99,7 @@ class Plan:
     graphs: Mapping[str, PlannedGraph]
     files: Sequence[Mapping[str, str]] = ()
     steps: Sequence[str] = ()
+    resources: ResourcePlan = field(default_factory=ResourcePlan)
 
     @property
     def breaks(self) -> bool:
@@ -126,6 +128,7 @@ class Plan:
             "threads": {verdict: count for verdict in VERDICTS if (count := self.count(verdict))},
             "files": [dict(file) for file in self.files],
             "steps": list(self.steps),
+            "resources": self.resources.to_json(),
             "breaks": self.breaks,
         }
 

@@ -7,12 +7,15 @@ tools changes no version by itself. Owns when a server is asked, and where its a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
+
+from mcp import McpError
 
 from changeover.build.builder import Builder
 from changeover.build.mcp_tools import mcp_need, observed_path, spec_digest, written_observed
-from changeover.errors import ProjectError
+from changeover.errors import ChangeoverError, ProjectError
 from changeover.project.load import Project, load
 from changeover.project.problems import Problem
 from changeover.resources.drift import observed
@@ -42,18 +45,44 @@ class Observing:
         found = await self._rows.known(KIND, _specs(project))
         return _with(snapshot, {observed_path(name): content for name, content in found.items()})
 
-    async def complete(self, snapshot: Snapshot) -> Snapshot:
+    @asynccontextmanager
+    async def completed(self, snapshot: Snapshot) -> AsyncIterator[Snapshot]:
         """And with what is observed now of those that never were. Raises `ProjectError` where a required one is down.
 
-        One that is not required and not there adds a warning, and no tools.
+        One that is not required and not there adds a warning, and no tools. Those that were asked stay open within it,
+        for whoever builds with the answers.
         """
+        with self._asking() as asker:
+            yield await self._complete(snapshot, asker)
+
+    @asynccontextmanager
+    async def asked_again(self, snapshot: Snapshot, name: str) -> AsyncIterator[tuple[Snapshot, str]]:
+        """The snapshot with what the server says now, and the digest of its entry, for `keep`.
+
+        The server's session stays open within it. Raises `ProjectError`.
+        """
+        project = await self._project(snapshot)
+        if project is None or name not in project.mcp_servers:
+            raise ResourceDown(f"the folder names no MCP server '{name}' any more", hint="save it again, and build")
+        with self._asking() as asker:
+            found, problems = await self._ask(asker, project, [name])
+            if name not in found:
+                raise ProjectError([replace(problem, severity="error") for problem in problems])
+            yield _with(snapshot, {observed_path(name): found[name]}), _specs(project)[name]
+
+    async def keep(self, name: str, spec: str, content: bytes) -> None:
+        await self._rows.put(KIND, name, spec, content, replace=True)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    async def _complete(self, snapshot: Snapshot, asker: User) -> Snapshot:
         project = await self._project(snapshot)
         if project is None:
             return snapshot
         missing = [name for name in project.mcp_servers if observed_path(name) not in snapshot.files]
         if not missing:
             return snapshot
-        found, problems = await self._ask(project, missing)
+        found, problems = await self._ask(asker, project, missing)
         errors = [problem for problem in problems if problem.severity == "error"]
         if errors:
             raise ProjectError(errors)
@@ -64,35 +93,39 @@ class Observing:
         }
         return _with(snapshot, files, problems)
 
-    async def asked_again(self, snapshot: Snapshot, name: str) -> tuple[Snapshot, str]:
-        """The snapshot with what the server says now, and the digest of its entry, for `keep`.
+    @contextmanager
+    def _asking(self) -> Iterator[User]:
+        asker = User("build")
+        try:
+            yield asker
+        finally:
+            self._pool.give_back(asker)
 
-        Raises `ProjectError`.
-        """
-        project = await self._project(snapshot)
-        if project is None or name not in project.mcp_servers:
-            raise ResourceDown(f"the folder names no MCP server '{name}' any more", hint="save it again, and build")
-        found, problems = await self._ask(project, [name])
-        if name not in found:
-            raise ProjectError([replace(problem, severity="error") for problem in problems])
-        return _with(snapshot, {observed_path(name): found[name]}), _specs(project)[name]
-
-    async def keep(self, name: str, spec: str, content: bytes) -> None:
-        await self._rows.put(KIND, name, spec, content, replace=True)
-
-    async def _ask(self, project: Project, names: list[str]) -> tuple[dict[str, bytes], list[Problem]]:
+    async def _ask(self, asker: User, project: Project, names: list[str]) -> tuple[dict[str, bytes], list[Problem]]:
         """What each server says, and what is wrong with those that say nothing."""
         around = self._builder.surroundings
         needs = {name: mcp_need(name, project, around) for name in names}
-        user = User("build")
-        try:
-            await self._pool.take(user, needs.values())
-            answers = {name: self._answer(need) for name, need in needs.items()}
-        finally:
-            self._pool.give_back(user)
+        were_open = [need for need in needs.values() if self._pool.keeper(need.key) is not None]
+        await self._pool.take(asker, needs.values())
+        await asyncio.gather(*(self._renew(need) for need in were_open))
+        answers = {name: self._answer(need) for name, need in needs.items()}
         found = {name: answer for name, answer in answers.items() if isinstance(answer, bytes)}
         problems = [answer for answer in answers.values() if isinstance(answer, Problem)]
         return found, problems
+
+    async def _renew(self, need: Need) -> None:
+        """Have a session that was open before ask its server now; one that is down is opened anew."""
+        keeper = self._pool.keeper(need.key)
+        if keeper is None:
+            return
+        session = keeper.resource
+        if keeper.status != "healthy" or not isinstance(session, McpSession):
+            keeper.restart()
+            await keeper.settled()
+        else:
+            with suppress(TimeoutError, McpError, ChangeoverError):  # what it said last stands, or it is down now
+                async with asyncio.timeout(session.check_timeout_s):
+                    await session.check()
 
     def _answer(self, need: Need) -> bytes | Problem:
         try:

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 import changeover
 from changeover.manager import GraphVersionManager
 from changeover.server import health, openapi, problems, security
-from changeover.server.admin import backup, events, graphs, migrations, routing, runs, threads, versions
+from changeover.server.admin import backup, events, graphs, migrations, resources, routing, runs, threads, versions
 from changeover.server.idempotency import Idempotency
 from changeover.server.langgraph import assistants, crons, execution, feedback, following, joining
 from changeover.server.langgraph import runs as langgraph_runs
@@ -60,7 +60,7 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     app.include_router(langgraph_threads.router(manager))
     app.include_router(assistants.router(manager))
     app.include_router(langgraph_store.router(manager))
-    for part in (backup, versions, graphs, routing, migrations, runs, threads, events):
+    for part in (backup, versions, graphs, routing, migrations, runs, threads, resources, events):
         app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
     app.include_router(health.router(manager, app.state.stopping))
     app.include_router(langserve.router(manager))  # last: its first segment is the name of any graph

@@ -44,7 +44,8 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         trouble = manager.trouble
         if trouble is not None:
             return problem(503, trouble.code, trouble.message, hint=trouble.hint)
-        return JSON({"status": "ready", "current": manager.routing.current})
+        degraded = manager.resources.degraded()  # the rest serves: it is no reason to send nobody here
+        return JSON({"status": "ready", "current": manager.routing.current, "degraded": degraded})
 
     @routes.get("/metrics")
     async def prometheus() -> Response:

@@ -25,6 +25,7 @@ async def compare(manager: GraphVersionManager, before: Version, after: Version)
         **await asyncio.to_thread(_compare_files, old, new),
         "graphs": changes(*digests),
         "contracts": changes(*contracts),
+        "resources": (await manager.resource_plan(before.id, after.id)).to_json(),
         "contract_changes": await manager.rollout.planning.differences(before, after),
     }
 
