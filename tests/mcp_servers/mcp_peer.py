@@ -2,7 +2,7 @@
 
 `python mcp_peer.py FOLDER [--http PORT]`. In FOLDER: `tools.json` lists what it offers (read at each list, told of when
 it changes); `opened` and `closed` get a line with the process's id for each session; a file `hang` makes it answer
-nothing, `silent` tell nothing, `token` is what it asks for over HTTP.
+nothing, `silent` tell nothing, `down` not start; `token` is what it asks for over HTTP.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ async def call_tool(name: str, arguments: dict[str, Any]) -> list[types.TextCont
         os._exit(7)
     if name == "slow":
         await asyncio.sleep(float(arguments["seconds"]))
+        return [types.TextContent(type="text", text="slept")]
     if name == "fail":
         raise ValueError("it cannot be done")
     if name == "whoami":
@@ -133,7 +134,7 @@ def over_http(port: int) -> None:
 
 
 if __name__ == "__main__":
-    if "--dies" in sys.argv:
+    if "--dies" in sys.argv or (FOLDER / "down").exists():
         print("no such database", file=sys.stderr, flush=True)
         sys.exit(3)
     if "--http" in sys.argv:

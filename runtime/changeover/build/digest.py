@@ -20,12 +20,14 @@ from typing import Any
 import jinja2
 from jinja2 import meta
 
+from changeover.build.mcp_tools import allowed, observed_path, own_files, read_observed
 from changeover.project.environment import references
 from changeover.project.load import Project
 from changeover.project.models import AgentSpec, GraphFile, NodeSpec, ToolSpec
 from changeover.resources.models import key_variable
 
 FORMAT = 1
+NOTHING_OBSERVED = b'{"tools": []}'
 Reference = tuple[str, str]  # kind, name
 
 
@@ -104,13 +106,24 @@ class Digests:
         return self._combine("model", name, parts, spec.model_dump())
 
     def _tool_like(self, reference: str) -> Part:
-        server, slash, _ = reference.partition("/")
-        if slash:
-            found = self._project.mcp_servers.get(server)
-            return self._combine("mcp", reference, [], found.model_dump() if found else None)
-        return self.part("tool", reference)
+        return self._server_tools(reference) if "/" in reference else self.part("tool", reference)
+
+    def _server_tools(self, reference: str) -> Part:
+        """What an agent has of a server: how it is reached, and of its tools, as observed, those that are selected."""
+        server, _, pattern = reference.partition("/")
+        spec = self._project.mcp_servers.get(server)
+        if spec is None:
+            return self._combine("mcp", reference, [], None)
+        try:
+            known = read_observed(self._project.files.get(observed_path(server), NOTHING_OBSERVED))
+        except ValueError:  # reported when it is built
+            known = {}
+        tools = [known[name].model_dump(mode="json") for name in allowed(spec, list(known), pattern)]
+        return self._combine("mcp", reference, [], [spec.model_dump(), own_files(spec, self._project), tools])
 
     def _tool(self, name: str) -> Part:
+        if "/" in name:
+            return self._tool_like(name)
         spec: ToolSpec | None = self._project.tools.get(name)
         if spec is None:
             return self._combine("tool", name, [], None)

@@ -62,7 +62,7 @@ def mcp_need(name: str, project: Project, around: Surroundings) -> Need:
     return Need(
         "mcp",
         name,
-        around.keys.of("mcp", [connection, timeout_s, _own_files(spec, project)]),
+        around.keys.of("mcp", [connection, timeout_s, own_files(spec, project)]),
         make=lambda: McpSession(connection, timeout_s),
         problem=problem,
         required=spec.required,
@@ -80,7 +80,7 @@ def _with_seconds(connection: dict[str, Any]) -> dict[str, Any]:
     return {**connection, **times}
 
 
-def _own_files(spec: McpServerSpec, project: Project) -> list[str]:
+def own_files(spec: McpServerSpec, project: Project) -> list[str]:
     """The digests of the version's files that a server's command names: an edit of its script starts it anew."""
     words = [word for word in (getattr(spec, "args", None) or []) if isinstance(word, str)]
     paths = {path for word in words for path in (word.removeprefix("./"), f"{word.replace('.', '/')}.py")}

@@ -12,6 +12,7 @@ from dataclasses import replace
 from changeover.project.check_agents import check_agents, check_settings, check_tools
 from changeover.project.check_graphs import check_graphs
 from changeover.project.check_langgraph import check_langgraph
+from changeover.project.check_mcp import check_mcp_servers
 from changeover.project.check_migrations import check_migrations
 from changeover.project.check_nodes import check_nodes
 from changeover.project.check_prompts import check_prompts
@@ -61,6 +62,7 @@ def check(project: Project, env: Mapping[str, str]) -> list[Problem]:
     _names(findings)
     check_agents(findings)
     check_tools(findings)
+    check_mcp_servers(findings)
     check_settings(findings)
     check_server(findings)
     check_graphs(findings)

@@ -24,6 +24,7 @@ MAX_ERRORS = 50  # of one entry
 _PLACEHOLDERS: dict[str, Any] = {
     "model": "",
     "url": "",
+    "command": "_",
     "text": "",
     "transport": "stdio",
     "from_": [],
@@ -181,7 +182,9 @@ def _wrong_value(errors: list[Any]) -> tuple[str, str, str]:
         if kind in ("literal_error", "enum"):
             known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
             return "wrong-type", f"should be one of {', '.join(known)}, not '{shown(value)}'", suggestion(value, known)
-    expected = list(dict.fromkeys(_WORDS.get(each["type"], each["msg"]) for each in errors))
+    expected = list(
+        dict.fromkeys(_WORDS.get(each["type"], each["msg"].removeprefix("Input should be ")) for each in errors)
+    )
     return "wrong-type", f"should be {' or '.join(expected)}, not {_described(value)}", ""
 
 

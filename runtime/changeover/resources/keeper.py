@@ -90,8 +90,8 @@ class Keeper:
         self._wishes("stop")
 
     def restart(self) -> None:
-        """Open it anew, now."""
-        self._renew = self.status != "stopped"
+        """Open it anew, now; an opening that is under way already will do."""
+        self._renew = self.status == "healthy"
         self._settled.clear()
         self._wishes("run")
 
@@ -120,19 +120,17 @@ class Keeper:
                 await self._hear(None)
                 continue
             began = self._clock()
-            comes_soon = False
             if await self._open():
                 down = await self._look_after()
                 if self._clock() - began > SOUND_S:
                     pause_s = FIRST_PAUSE_S
-                comes_soon = self._wish == "run" and (down is None or pause_s == FIRST_PAUSE_S)
-                if comes_soon:  # who needs it just now waits for the next opening
+                if down is None or pause_s == FIRST_PAUSE_S:  # who needs it just now waits for the next opening
                     self._settled.clear()
                 self._turn(*(("degraded", down) if down is not None else AFTER[self._wish]))
                 await self._close()
                 if down is not None:
                     await self._degrade(down, was_healthy=True)
-            if not comes_soon:
+            else:
                 self._settled.set()
             if self._wish == "run" and self.status == "degraded":
                 await self._hear(pause_s)

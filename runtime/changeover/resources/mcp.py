@@ -231,6 +231,8 @@ class McpSession(Resource):
                 args=self._connection.get("args", []),
                 env=_environment(self._connection.get("env")),
                 cwd=self._connection.get("cwd"),
+                encoding=self._connection.get("encoding", "utf-8"),
+                encoding_error_handler=self._connection.get("encoding_error_handler", "strict"),
             )
             read, write = await stack.enter_async_context(stdio_client(parameters, errors))
             session = ClientSession(_Until(read, self._on_end), write, message_handler=self._heard)  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, 
 log = logging.getLogger(__name__)
 
 LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
+MAY_COME = frozenset({"mcp-unreachable"})  # problems that go away without an edit
 SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
 
 
@@ -64,6 +65,7 @@ class ProjectFolder:
         self._process = ProcessEnvironment()
         self._store_wish: StoreSettings | None = None
         self._tried_with: Mapping[str, str] | None = None  # the environment of the last build
+        self.awaits_others = False  # the last build was rejected for nothing but what was not there
 
     async def read_environment(self) -> None:
         """Take the values of the process and of `.env` as they are, before anything is built with them."""
@@ -131,7 +133,8 @@ class ProjectFolder:
     async def build_if_changed(self) -> Version | None:
         """A version of the folder if its bytes differ from those seen last, else None.
 
-        Bytes that were rejected are tried again once the environment is another than it was then.
+        Bytes that were rejected are tried again once the environment is another than it was then, and while they were
+        for something that was not there.
         """
         async with self._building:
             snapshot = await self._snapshot(None)
@@ -178,7 +181,7 @@ class ProjectFolder:
     # --- inside ----------------------------------------------------------------------------------
 
     async def _is_worth_another_try(self, digest: str) -> bool:
-        if self._tried_with == self._builder.environment:
+        if self._tried_with == self._builder.environment and not self.awaits_others:
             return False
         known = await self._store.versions.by_digest(digest)
         return known is not None and known.status == "rejected"
@@ -199,7 +202,7 @@ class ProjectFolder:
             raise
 
     async def _build(self, snapshot: Snapshot, message: str) -> Version:
-        self._tried_with = self._builder.environment
+        self._tried_with, self.awaits_others = self._builder.environment, False
         known = await self._store.versions.by_digest(snapshot.digest)
         if known is not None and known.status != "rejected":
             return known
@@ -233,6 +236,7 @@ class ProjectFolder:
 
     async def _reject(self, snapshot: Snapshot, message: str, error: ProjectError) -> ProjectError:
         """Keep what failed with its problems, and say so. Returns the error to raise."""
+        self.awaits_others = all(each.code in MAY_COME for each in error.problems if each.severity == "error")
         new = NewVersion(
             snapshot.digest,
             _manifest(snapshot),

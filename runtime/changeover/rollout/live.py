@@ -23,6 +23,8 @@ Policy = Literal["promote", "stage"]
 Promote = Callable[[Version], Awaitable[object]]
 RETRY_S = 0.5
 RETRIES = 20
+FIRST_LOOK_S = 2.0  # after an edit was rejected for something that was not there
+LONGEST_LOOK_S = 60.0
 
 
 class LiveEdits:
@@ -35,17 +37,21 @@ class LiveEdits:
         self._folder = folder
         self._promote = promote
         self._policy = policy
-        self._task: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         await self._watcher.__aenter__()
-        self._task = asyncio.create_task(self._follow(), name="changeover-watch")
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="changeover-watch"),
+            asyncio.create_task(self._wait_for_others(), name="changeover-watch-others"),
+        ]
 
     async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._watcher.__aexit__(None, None, None)
 
     async def _follow(self) -> None:
@@ -53,12 +59,24 @@ class LiveEdits:
         async for _ in self._watcher.moments():
             await self._take_edit()
 
+    async def _wait_for_others(self) -> None:
+        """An edit that was rejected since a server was not there is tried again: it may be there by now."""
+        pause_s = FIRST_LOOK_S
+        while True:
+            await asyncio.sleep(pause_s)
+            if not self._folder.awaits_others:
+                pause_s = FIRST_LOOK_S
+                continue
+            await self._take_edit()
+            pause_s = min(pause_s * 2, LONGEST_LOOK_S)
+
     async def _take_edit(self) -> None:
         """One moment of quiet. A failure that is not the edit's own is tried again, a few times."""
-        for _ in range(RETRIES):
-            if await self._attempt(self._folder.refresh_environment) and await self._attempt(self._build):
-                return
-            await asyncio.sleep(RETRY_S)
+        async with self._one_at_a_time:
+            for _ in range(RETRIES):
+                if await self._attempt(self._folder.refresh_environment) and await self._attempt(self._build):
+                    return
+                await asyncio.sleep(RETRY_S)
         log.error("edit_given_up", extra={"after_s": RETRIES * RETRY_S, "hint": "save again once the cause is mended"})
 
     async def _build(self) -> None:
