@@ -13,7 +13,19 @@ import sys
 
 from bench.table import Row, show, write
 
-NAMES = ("invoke", "wait", "streams", "edit", "switches", "rollout", "recovery", "holders", "migrations", "memory")
+NAMES = (
+    "invoke",
+    "wait",
+    "streams",
+    "edit",
+    "switches",
+    "rollout",
+    "recovery",
+    "holders",
+    "migrations",
+    "resources",
+    "memory",
+)
 SOAK = "soak"  # has options of its own, and is run by name alone
 
 

@@ -30,6 +30,10 @@ def one(manager: GraphVersionManager, id_: str = "mcp:calc") -> dict[str, Any]:
     return manager.resources.one(id_)
 
 
+def servers_of(manager: GraphVersionManager) -> set[str]:
+    return {name for kind, name in manager.resources.names() if kind == "mcp"}
+
+
 async def serve(manager: GraphVersionManager) -> str:
     version = await manager.build()
     await manager.switch(version)
@@ -188,7 +192,7 @@ async def test_a_token_that_is_rotated_reopens_the_session_without_a_new_version
             assert [known.id for known in await manager.store.versions.list()] == [version]
             await eventually(lambda: len(manager.resources.report()) == 2)
             assert len(peer.opened) == 2
-            told = repr([event for event in await manager.store.journal.events()]) + repr(manager.resources.report())
+            told = repr(list(await manager.store.journal.events())) + repr(manager.resources.report())
             assert "second" not in told
             assert "first" not in told
 
@@ -209,7 +213,8 @@ async def test_opened_once_and_closed_once_over_random_edits(project: Any, tmp_p
             tools = "[" + ", ".join(f'"{name}/none*"' for name in sorted(present)) + "]"
             project(desk({name: entries[name] for name in sorted(present)}, tools, text=f"Edit {edit}."))
             await serve(manager)
-            await eventually(lambda: {known for kind, known in manager.resources.names() if kind == "mcp"} == present)
+            wanted = frozenset(present)
+            await eventually(lambda wanted=wanted: servers_of(manager) == wanted)
             for number, name in enumerate(entries):
                 openings[number] += name in present - before
             assert [len(peer.opened) for peer in peers] == openings
