@@ -58,15 +58,16 @@ from changeover.runs.arrivals import Arrivals
 from changeover.runs.assistants import Assistants
 from changeover.runs.background import BackgroundRun, BackgroundRuns
 from changeover.runs.crons import Crons, request_of_cron
+from changeover.runs.deliveries import Deliveries
 from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
+from changeover.runs.letters import Letters
 from changeover.runs.live import LiveRun
 from changeover.runs.pulse import Pulse
 from changeover.runs.recovery import Recovery
 from changeover.runs.request import RunRequest
 from changeover.runs.routing import decide
 from changeover.runs.threads import Threads
-from changeover.runs.webhooks import Webhooks
 from changeover.settings import Settings
 from changeover.store.backup import Backup, back_up
 from changeover.store.crons import Cron
@@ -146,6 +147,7 @@ class GraphVersionManager:
             where = self.settings.database_address(self.project)
             self.store = await asyncio.to_thread(partial(Store.open, where, shared=self.is_worker))
             stack.push_async_callback(self.store.close)
+            await self.store.alerts.follow(self.settings.alerts)
             self.pins = Pins(self.store.database, time.time)
             self.holding = Holders(self.store.database, time.time)
             saver = await stack.enter_async_context(saver_for(self._given_saver, self.store.database, where))
@@ -213,9 +215,10 @@ class GraphVersionManager:
             stack.push_async_callback(self.threads.close)
             self.crons = Crons(self.store.crons, self.store.journal, self._fire, time.time)
             self.addresses = Addresses(private=self.settings.runs_webhook_private)
-            self.webhooks = Webhooks(self.store.webhooks, self.addresses, time.time)
-            stack.push_async_callback(self.webhooks.close)
-            self.engine.observe(self.webhooks)
+            letters = Letters(self.settings.alerts, self.project.name, lambda: self.loader.environment)
+            self.deliveries = Deliveries(self.store.outbox, self.addresses, letters, time.time)
+            stack.push_async_callback(self.deliveries.close)
+            self.engine.observe(self.deliveries)
             self.rollout = Rollout(
                 self.store,
                 self.in_flight,
@@ -232,7 +235,7 @@ class GraphVersionManager:
             self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader, builder, observing)
             stack.callback(self.folder.close)
             await self.folder.read_environment()
-            self.notes = [note for note in [await wishes.problem()] if note]
+            self.notes = [note for note in [await wishes.problem(), *letters.missing()] if note]
             stack.push_async_callback(self.pulse.close)
             await self._take_up()
             self.threads.start()
@@ -244,13 +247,13 @@ class GraphVersionManager:
         self.started_at = time.time()
 
     async def work(self) -> None:
-        """Do what nobody waits for: the runs that other processes left, crons, webhooks.
+        """Do what nobody waits for: the runs that other processes left, crons, webhooks, alerts.
 
         A server does, once it serves.
         """
         self.pulse.take_runs()
         await self.pulse.beat()
-        await self.webhooks.start(alone=self.store.is_alone)
+        await self.deliveries.start(alone=self.store.is_alone)
         self.crons.start()
 
     async def close(self) -> None:

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from changeover.alerts import Alert, parse_alerts
 from changeover.database_address import SQLITE, demand_postgres, file_of, is_postgres, without_password
 from changeover.errors import OperatorError
 
 Source = Literal["flag", "environment", "file", "default"]
 Parse = Callable[[Any], Any]
 
+SECRET = ("token", "alerts")  # an address of an alert may be one
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
@@ -183,6 +185,8 @@ class Settings:
         False, truth, "runs.webhook_private", "whether webhooks may go to private and loopback addresses"
     )
 
+    alerts: tuple[Alert, ...] = _knob((), parse_alerts, "alerts", "what is told to somebody, and where")
+
     sources: Mapping[str, Source] = field(default_factory=dict)
 
     @classmethod
@@ -225,6 +229,8 @@ class Settings:
             return "set" if self.token else "not set"
         if name == "database":
             return self._shown_database()
+        if name == "alerts":  # an address may be a secret
+            return tuple(f"{' '.join(alert.on)} to {alert.shown}" for alert in self.alerts)
         return getattr(self, name)
 
     def _shown_database(self) -> str:
@@ -304,7 +310,9 @@ def _look_up(
         return "environment", environ[variable], variable
     section, _, name = key.partition(".")
     entries = file.get(section)
-    if knob.metadata["in_file"] and isinstance(entries, Mapping) and name in entries:
+    if not knob.metadata["in_file"] or not name:
+        return ("file", entries, f"changeover.yaml: {key}") if knob.metadata["in_file"] and entries else None
+    if isinstance(entries, Mapping) and name in entries:
         return "file", entries[name], f"changeover.yaml: {key}"
     return None
 
@@ -313,7 +321,7 @@ def _parse(knob: dataclasses.Field[Any], raw: Any, place: str) -> Any:
     try:
         return knob.metadata["parse"](raw)
     except ValueError as error:
-        shown = "(hidden)" if knob.name == "token" else repr(raw)
+        shown = "(hidden)" if knob.name in SECRET else repr(raw)
         raise OperatorError(
             f"{place} is {shown}, expected {error}", code="bad-setting", hint="correct it and start again"
         ) from None

@@ -108,8 +108,6 @@ def _not_honoured(findings: Findings) -> None:
     given: list[tuple[str, ...]] = [("plugins", name) for name in settings.plugins]
     if settings.smoke is not None:
         given.append(("smoke",))
-    if settings.alerts:
-        given.append(("alerts",))
     if settings.requirements == "install":
         given.append(("requirements",))
     given += [

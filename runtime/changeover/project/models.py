@@ -240,6 +240,32 @@ class ServerSection(Strict):
     cors: list[str] | None = None
 
 
+AlertName = Literal[  # the names of `changeover.alerts`
+    "version_rejected",
+    "drain_stalled",
+    "run_dead",
+    "resource_degraded",
+    "rolled_back",
+    "switched",
+    "promotion_refused",
+    "switch_vetoed",
+    "hook_failed",
+    "migration_refused",
+    "handover_refused",
+    "environment_rejected",
+    "cron_failed",
+    "webhook_failed",
+    "*",
+]
+
+
+class AlertSpec(Strict):
+    """Somebody who is told of these events, at an address that should be written `${NAME}`."""
+
+    url: Annotated[str, StringConstraints(min_length=1)]
+    on: Annotated[list[AlertName], Field(min_length=1)]
+
+
 class ChangeoverFile(Strict):
     """changeover.yaml: `include`, `plugins` and `langgraph` are part of a version, the rest is how the server runs.
 
@@ -256,5 +282,5 @@ class ChangeoverFile(Strict):
     smoke: dict[str, Any] | None = None
     limits: LimitsSection = Field(default_factory=LimitsSection)
     runs: RunsSection = Field(default_factory=RunsSection)
-    alerts: list[dict[str, Any]] = Field(default_factory=list)
+    alerts: list[AlertSpec] = Field(default_factory=list)
     server: ServerSection = Field(default_factory=ServerSection)

@@ -39,6 +39,7 @@ _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("ToolSpec", "http"): models.HttpCall,
     ("PromptHead", "variables"): models.PromptVariable,
     ("ChangeoverFile", "plugins"): models.PluginSpec,
+    ("ChangeoverFile", "alerts"): models.AlertSpec,
     **{
         (model, section): parts
         for model in ("MigrationFile", "MigrationArguments")

@@ -22,6 +22,7 @@ from changeover.build.mcp_tools import observed_path
 from changeover.contracts.chain import Chain, chain_text, chains_of
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.errors import Conflict, OperatorError, ProjectError
+from changeover.project.check_server import demand_alerts
 from changeover.project.document import read
 from changeover.project.environment import environment_of, langgraph_environment, store_of
 from changeover.project.langgraph import LANGGRAPH_FILE, StoreSettings
@@ -292,12 +293,16 @@ class ProjectFolder:
 
 
 def settings_file(folder: Path) -> dict[str, Any]:
-    """changeover.yaml as data. What is wrong with it is reported when the folder is built."""
+    """changeover.yaml as data. What is wrong with it is reported when the folder is built.
+
+    Not so its alerts, which no version holds: raises `OperatorError` with their problems.
+    """
     for name in SETTINGS_FILES:
         try:
             document = read(name, (folder / name).read_bytes())
         except OSError:
             continue
+        demand_alerts(document)
         return document.data if isinstance(document.data, dict) else {}
     return {}
 

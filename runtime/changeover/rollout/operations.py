@@ -408,7 +408,9 @@ class Rollout:
             log.exception("operation_not_followed", extra={"operation": operation})
 
     async def _stalled(self, version: VersionId, report: dict[str, Any]) -> None:
-        await self._store.journal.add_event("drain_stalled", version=version, waiting_for=report["holders"])
+        await self._store.journal.add_event(
+            "drain_stalled", version=version, waiting_for=report["holders"], count=report["holders_count"]
+        )
 
     async def _write_plan(self, operation: str, left: Sequence[VersionId], plan: Sequence[Step]) -> None:
         """What is to follow, before it is begun: whoever finds this row goes on from it."""
