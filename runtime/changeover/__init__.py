@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from changeover.decorator import migration as migration
     from changeover.errors import ChangeoverError as ChangeoverError
     from changeover.errors import ProjectError as ProjectError
+    from changeover.hooks import ServiceHooks as ServiceHooks
+    from changeover.hooks import Switching as Switching
     from changeover.manager import GraphVersionManager as GraphVersionManager
     from changeover.server.app import create_app as create_app
 
@@ -23,9 +25,20 @@ _PLACES = {
     "create_app": "changeover.server.app",
     "ChangeoverError": "changeover.errors",
     "ProjectError": "changeover.errors",
+    "ServiceHooks": "changeover.hooks",
+    "Switching": "changeover.hooks",
     "migration": "changeover.decorator",
 }
-__all__ = ["ChangeoverError", "GraphVersionManager", "ProjectError", "__version__", "create_app", "migration"]
+__all__ = [
+    "ChangeoverError",
+    "GraphVersionManager",
+    "ProjectError",
+    "ServiceHooks",
+    "Switching",
+    "__version__",
+    "create_app",
+    "migration",
+]
 
 
 def __getattr__(name: str) -> Any:

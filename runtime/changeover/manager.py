@@ -36,6 +36,7 @@ from changeover.build.own_folder import OwnFolder
 from changeover.checkpoints.opening import long_term_store, saver_for
 from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
+from changeover.hooks import ServiceHooks
 from changeover.migrations.adopting import Adoption, Progress, adopt
 from changeover.migrations.items import Items
 from changeover.migrations.mover import Movers
@@ -48,6 +49,7 @@ from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.expiry import Expiry
 from changeover.rollout.folder import ProjectFolder, settings_file
 from changeover.rollout.forecast import Plan
+from changeover.rollout.hooking import Hooks
 from changeover.rollout.live import LiveEdits
 from changeover.rollout.observing import Observing
 from changeover.rollout.operations import Drain, Receipt, Rollout, Wishes
@@ -96,7 +98,13 @@ class GraphVersionManager:
     Use `open` as an async context manager, or `start` and `close` by hand; both are idempotent.
     """
 
-    def __init__(self, project: Path, settings: Settings, checkpointer: BaseCheckpointSaver[Any] | None = None) -> None:
+    def __init__(
+        self,
+        project: Path,
+        settings: Settings,
+        checkpointer: BaseCheckpointSaver[Any] | None = None,
+        hooks: Sequence[ServiceHooks] = (),
+    ) -> None:
         self.project = project
         self.settings = settings
         self.in_flight = InFlight()
@@ -105,6 +113,7 @@ class GraphVersionManager:
         self.is_worker = False  # one of several processes on the database, whose lock their parent holds
         self.notes: list[str] = []  # what the project wishes and does not get, for a server to say when it starts
         self._given_saver = checkpointer
+        self._given_hooks = tuple(hooks)
         self._stack: AsyncExitStack | None = None
         self._watching: LiveEdits | None = None
 
@@ -115,16 +124,18 @@ class GraphVersionManager:
         database: str | None = None,
         *,
         checkpointer: BaseCheckpointSaver[Any] | None = None,
+        hooks: Sequence[ServiceHooks] = (),
         **flags: Any,
     ) -> GraphVersionManager:
         """A manager for a folder. `flags` are settings by name (`keep_loaded=10`), before those of changeover.yaml.
 
         `checkpointer` keeps conversations elsewhere than in the database; it must allow a copy with another `serde`,
-        as LangGraph's own savers do. Raises `OperatorError` for a setting that cannot be.
+        as LangGraph's own savers do. `hooks` are called when something starts, is switched or fails:
+        `changeover.ServiceHooks`. Raises `OperatorError` for a setting that cannot be.
         """
         folder = Path(project).absolute()
         settings = Settings.load(settings_file(folder), {**flags, "database": database})
-        return cls(folder, settings, checkpointer)
+        return cls(folder, settings, checkpointer, hooks)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -143,11 +154,15 @@ class GraphVersionManager:
             raise OperatorError(
                 f"{self.project} is not a folder", code="no-project", hint="run `changeover init` or name a project"
             )
+        hooks = Hooks(self._given_hooks)
+        await hooks.before_start(self)
         async with AsyncExitStack() as stack:
             where = self.settings.database_address(self.project)
             self.store = await asyncio.to_thread(partial(Store.open, where, shared=self.is_worker))
             stack.push_async_callback(self.store.close)
             await self.store.alerts.follow(self.settings.alerts)
+            hooks.start(self.store.journal)
+            stack.push_async_callback(hooks.close)
             self.pins = Pins(self.store.database, time.time)
             self.holding = Holders(self.store.database, time.time)
             saver = await stack.enter_async_context(saver_for(self._given_saver, self.store.database, where))
@@ -229,10 +244,13 @@ class GraphVersionManager:
                 self.pulse.give_turns,
                 self.moving,
                 self.items,
+                hooks,
             )
             stack.push_async_callback(self.rollout.close)
             observing = Observing(builder, self.resources, self.store.observations)
-            self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader, builder, observing)
+            self.folder = ProjectFolder(
+                self.project, self.settings, self.store, self.loader, builder, observing, hooks.build_failed
+            )
             stack.callback(self.folder.close)
             await self.folder.read_environment()
             self.notes = [note for note in [await wishes.problem(), *letters.missing()] if note]
@@ -245,6 +263,7 @@ class GraphVersionManager:
             stack.push_async_callback(expiry.close)
             self._stack = stack.pop_all()
         self.started_at = time.time()
+        await hooks.after_start(self)
 
     async def work(self) -> None:
         """Do what nobody waits for: the runs that other processes left, crons, webhooks, alerts.
@@ -690,7 +709,7 @@ class GraphVersionManager:
         """What the watcher does with a version it built: serve it, unless it serves already.
 
         A graph that was rolled back alone stays rolled back until an edit changes it. A version that would break
-        threads is not promoted: it waits for a switch by hand, and an event says why.
+        threads, or that a hook vetoed, is not promoted: it waits for a switch by hand, and an event says why.
         """
         keep = await self._rolled_back(version)
         if self.routing is not None and self.routing.current == version.id and keep == set(self.routing.graphs):
@@ -699,10 +718,10 @@ class GraphVersionManager:
         try:
             return await self.rollout.switch(version.id, None, wishes, keep=keep)
         except Conflict as error:
-            if error.code != "would-break-threads":
+            if error.code not in ("would-break-threads", "vetoed"):
                 raise
             log.warning("edit_not_promoted", extra={"version": version.id, "reason": error.message})
-            told = {"reason": error.message, "hint": error.hint, "threads": error.extra["plan"]["threads"]}
+            told = {"reason": error.message, "hint": error.hint, "threads": error.extra.get("plan", {}).get("threads")}
             await self.store.journal.add_event("promotion_refused", version=version.id, **told)
             return None
 

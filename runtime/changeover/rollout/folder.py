@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,14 @@ class ProjectFolder:
     """A project's folder: `build` it, `check` it, follow its `.env`."""
 
     def __init__(
-        self, path: Path, settings: Settings, store: Store, loader: Loader, builder: Builder, observing: Observing
+        self,
+        path: Path,
+        settings: Settings,
+        store: Store,
+        loader: Loader,
+        builder: Builder,
+        observing: Observing,
+        failed: Callable[[ProjectError], None],
     ) -> None:
         self.path = path
         self._settings = settings
@@ -62,6 +69,7 @@ class ProjectFolder:
         self._loader = loader
         self._builder = builder
         self._observing = observing
+        self._failed = failed
         self._building = asyncio.Lock()
         self._process = ProcessEnvironment()
         self._store_wish: StoreSettings | None = None
@@ -247,7 +255,9 @@ class ProjectFolder:
         )
         version = await self._store.versions.put(new, _blobs(snapshot))
         log.warning("version_rejected", extra={"version": version.id, "count": len(error.problems)})
-        return ProjectError(error.problems, version=version.id)
+        told = ProjectError(error.problems, version=version.id)
+        self._failed(told)
+        return told
 
     async def _snapshot(self, files: Mapping[str, str] | None) -> Snapshot:
         """The folder, with what is known already of what lies outside of it."""
