@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 Details = Mapping[str, Any]
 EVERYTHING = "*"
 TEXT_LIMIT = 500  # of a reason that is quoted
+RESOURCES: Mapping[str, str] = {"mcp": "MCP server", "http": "HTTP tool"}  # kinds with other words than their names
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,25 @@ def _run_dead(told: Details) -> str:
 
 
 def _resource_degraded(told: Details) -> str:
-    because = _because(told, "error")
-    return f"{told.get('resource', 'a resource')} does not work as it should{because}. What needs it is told so."
+    return f"{_resource(told)} does not work{_because(told)}. What needs it is told so; it is tried again."
+
+
+def _resource_recovered(told: Details) -> str:
+    return f"{_resource(told)} works again."
+
+
+def _resource_drifted(told: Details) -> str:
+    changes = "; ".join(
+        f"{what}: {_quoted(', '.join(map(str, told[what])))}"
+        for what in ("added", "removed", "changed")
+        if told.get(what)
+    )
+    return f"{_resource(told)} has other tools now ({changes}). Versions keep those that they were built with."
+
+
+def _resource(told: Details) -> str:
+    kind = str(told.get("kind", "resource"))
+    return f"{RESOURCES.get(kind, kind)} '{told.get('name')}'"
 
 
 def _rolled_back(told: Details) -> str:
@@ -139,6 +157,10 @@ def _migration_refused(told: Details) -> str:
     return f"thread {told.get('thread_id')} could not be moved to {told.get('to')}{_because(told)}."
 
 
+def _migration_failed(told: Details) -> str:
+    return f"the migration {told.get('operation')} to {told.get('to')} came to no end{_because(told)}."
+
+
 def _handover_refused(told: Details) -> str:
     return f"run {told.get('run_id')} ends on {told.get('version')} and is not handed over{_because(told)}."
 
@@ -159,8 +181,8 @@ def _webhook_failed(told: Details) -> str:
     )
 
 
-def _because(told: Details, key: str = "reason") -> str:
-    reason = _quoted(told.get(key))
+def _because(told: Details) -> str:
+    reason = _quoted(told.get("reason"))
     return f": {reason}" if reason else ""
 
 
@@ -180,12 +202,15 @@ NAMES: Mapping[str, Told] = {
     "drain_stalled": Told("drain_stalled", _drain_stalled),
     "run_dead": Told("run_dead", _run_dead),
     "resource_degraded": Told("resource_degraded", _resource_degraded),
+    "resource_recovered": Told("resource_recovered", _resource_recovered),
+    "resource_drifted": Told("resource_drifted", _resource_drifted),
     "rolled_back": Told("routing_changed", _rolled_back, action="rollback"),
     "switched": Told("routing_changed", _switched, action="switch"),
     "promotion_refused": Told("promotion_refused", _promotion_refused),
     "switch_vetoed": Told("switch_vetoed", _switch_vetoed),
     "hook_failed": Told("hook_failed", _hook_failed),
     "migration_refused": Told("migration_refused", _migration_refused),
+    "migration_failed": Told("migration_failed", _migration_failed),
     "handover_refused": Told("handover_refused", _handover_refused),
     "environment_rejected": Told("environment_rejected", _environment_rejected),
     "cron_failed": Told("cron_failed", _cron_failed),

@@ -230,7 +230,7 @@ class GraphVersionManager:
             stack.push_async_callback(self.threads.close)
             self.crons = Crons(self.store.crons, self.store.journal, self._fire, time.time)
             self.addresses = Addresses(private=self.settings.runs_webhook_private)
-            letters = Letters(self.settings.alerts, self.project.name, lambda: self.loader.environment)
+            letters = Letters(self.settings.alerts, self.project.name, lambda: builder.environment)
             self.deliveries = Deliveries(self.store.outbox, self.addresses, letters, time.time)
             stack.push_async_callback(self.deliveries.close)
             self.engine.observe(self.deliveries)

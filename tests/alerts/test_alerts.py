@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ from changeover.alerts import NAMES, Alert
 from changeover.errors import OperatorError
 from changeover.project.check import analyse
 from changeover.project.models import AlertSpec
+from changeover.project.problems import Problem
+from changeover.resources.need import Need
+from changeover.resources.pool import User
+from changeover.resources.resource import Resource
 from changeover.runs.addresses import Addresses
 from changeover.runs.deliveries import Deliveries
 from changeover.runs.letters import Letters
@@ -36,6 +40,11 @@ ECHO = {
 }
 EVERY = {"changeover.yaml": 'alerts: [{url: "${ALERT_URL}", on: ["*"]}]\n'}
 ADDRESS = Alert("${ALERT_URL}", ("*",))
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("changeover.runs.deliveries.LOOK_EVERY_S", 0.05)
 
 
 @asynccontextmanager
@@ -79,6 +88,60 @@ async def test_what_goes_wrong_is_told_in_a_sentence(
     assert rolled_back["count"] == 1
 
 
+class Sleeper(Resource):
+    """A process that may be killed."""
+
+    async def open(self) -> None:
+        self.process = await asyncio.create_subprocess_exec("sleep", "600")
+        self._watching = asyncio.create_task(self._watch(self.process))
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        self.lost(f"it ended with {await process.wait()}, as its key s3cret is old")
+
+    async def close(self) -> None:
+        self._watching.cancel()
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+
+async def test_a_resource_that_dies_is_told_and_so_is_its_return(
+    project: WriteProject, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with receiving() as receiver:
+        monkeypatch.setenv("ALERT_URL", receiver.url)
+        async with serving(project({**ECHO, **EVERY})) as manager:
+            sleeper, user = Sleeper(), User("test")
+            need = Need(
+                *("plugin", "kb", "key", lambda: sleeper),
+                problem=lambda reason: Problem("plugin", reason),
+                secrets=frozenset({"s3cret"}),
+            )
+            await manager.resources.take(user, [need])
+            sleeper.process.kill()
+            await eventually(lambda: told(receiver, "resource_recovered"))
+            manager.resources.give_back(user)
+    (degraded,), (recovered,) = told(receiver, "resource_degraded"), told(receiver, "resource_recovered")
+    assert degraded["message"] == (
+        "project: plugin 'kb' does not work: it ended with -9, as its key *** is old. What needs it is told so;"
+        " it is tried again."
+    )
+    assert (degraded["details"]["kind"], degraded["details"]["name"]) == ("plugin", "kb")
+    assert recovered["message"] == "project: plugin 'kb' works again."
+
+
+async def test_equal_alerts_are_of_the_same_resource(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "c.db")
+    try:
+        await store.alerts.follow([ADDRESS])
+        for name in ("kb", "kb", "crm"):
+            await store.journal.add_event("resource_degraded", kind="plugin", name=name, reason="it is down")
+        await store.journal.add_event("resource_recovered", kind="plugin", name="kb")
+        assert await store.outbox.count() == 3
+    finally:
+        await store.close()
+
+
 async def test_an_alert_of_one_thing_is_not_told_of_others(
     project: WriteProject, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +149,7 @@ async def test_an_alert_of_one_thing_is_not_told_of_others(
         monkeypatch.setenv("ALERT_URL", receiver.url)
         alerts = {"changeover.yaml": 'alerts: [{url: "${ALERT_URL}", on: [run_dead, rolled_back]}]\n'}
         async with serving(project({**ECHO, **alerts})) as manager:
-            await manager.store.journal.add_event("resource_degraded", resource="kb")
+            await manager.store.journal.add_event("resource_degraded", kind="plugin", name="kb")
             project({"prompts/echo.md": "Second words.\n"})
             await manager.switch(await manager.build())
             await manager.store.journal.add_event("run_dead", run_id="r", version="v1", reason="given up: it ended")

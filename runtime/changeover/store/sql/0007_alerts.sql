@@ -38,7 +38,8 @@ CREATE TABLE alerts_told (
 CREATE VIEW alerts_of_events AS
     SELECT events.id AS event, events.at, alert, name, data,
            alert || '/' || name || '/' || coalesce(json_extract(data, '$.version'), json_extract(data, '$.to'), '')
-                 || '/' || coalesce(json_extract(data, '$.resource'), json_extract(data, '$.cron_id'), '') AS fold
+                 || '/' || coalesce(json_extract(data, '$.kind') || ':' || json_extract(data, '$.name'),
+                                 json_extract(data, '$.cron_id'), '') AS fold
       FROM events JOIN alerts ON alerts.type = events.type
      WHERE action IS NULL OR action = json_extract(data, '$.action');
 
