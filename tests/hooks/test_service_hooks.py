@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,39 @@ async def test_a_hook_that_hangs_is_a_veto_after_its_time(opened: Open) -> None:
             await manager.switch(version)
         assert caught.value.extra["reason"] == "it did not end within 0.05 s"
         assert manager.routing is None
+
+
+async def test_a_hook_that_heeds_no_cancellation_holds_up_nothing(opened: Open) -> None:
+    class Stubborn(Diary):
+        timeout_s = 0.05
+        told_enough = asyncio.Event()
+
+        async def after_start(self, manager: GraphVersionManager) -> None:
+            while not self.told_enough.is_set():
+                with suppress(asyncio.CancelledError):
+                    await self.told_enough.wait()
+
+    stubborn, other = Stubborn(), Diary()
+    async with opened(stubborn, other) as manager:
+        assert other.of("after_start") == [True]
+        (failed,) = await events(manager, "hook_failed")
+        assert failed["reason"] == "it did not end within 0.05 s"
+        stubborn.told_enough.set()
+
+
+async def test_a_hook_that_is_cancelled_by_itself_takes_nobody_with_it(
+    opened: Open, project: WriteProject, eventually: Eventually
+) -> None:
+    class Odd(Diary):
+        async def after_switch(self, switching: Switching, receipt: Any) -> None:
+            raise asyncio.CancelledError
+
+    diary = Diary()
+    async with opened(Odd(), diary) as manager:
+        await manager.serve_folder()
+        await manager.switch(await second(manager, project))
+        await eventually(lambda: len(diary.of("after_switch")) == 2)
+        assert {one["reason"] for one in await events(manager, "hook_failed")} == {"it was cancelled"}
 
 
 async def test_a_rollback_waits_for_no_hook_and_gives_up_what_is_asked_about(

@@ -26,12 +26,13 @@ log = logging.getLogger(__name__)
 
 WAITING_LIMIT = 100  # what has happened and was not told yet; more is not told
 CLOSE_WAIT_S = 5.0
+CANCEL_WAIT_S = 1.0
 
 Call = Callable[[ServiceHooks], Awaitable[object]]
 
 
 class HookFailed(Exception):
-    """A hook raised, or did not come to an end in its time."""
+    """A hook raised, was cancelled, or did not come to an end in its time."""
 
 
 class Hooks:
@@ -167,14 +168,33 @@ class Hooks:
 
 
 async def _called(hook: ServiceHooks, call: Call) -> object:
-    """Raises `HookFailed`."""
+    """Call it in a task of its own: neither what it raises nor what it holds on to comes to us. Raises `HookFailed`."""
+
+    async def work() -> object:
+        return await call(hook)
+
+    working = asyncio.create_task(work(), name="changeover-hook")
     try:
-        async with asyncio.timeout(hook.timeout_s) as deadline:
-            return await call(hook)
-    except Exception as error:  # code of whoever embeds us
-        if deadline.expired():
-            raise HookFailed(f"it did not end within {hook.timeout_s:g} s") from error
+        done, _ = await asyncio.wait({working}, timeout=hook.timeout_s)
+    finally:
+        await _end(working, hook)
+    if not done:
+        raise HookFailed(f"it did not end within {hook.timeout_s:g} s")
+    if working.cancelled():
+        raise HookFailed("it was cancelled")
+    if (error := working.exception()) is not None:  # code of whoever embeds us
         raise HookFailed(f"{type(error).__name__}: {error}"[:500]) from error
+    return working.result()
+
+
+async def _end(working: asyncio.Task[object], hook: ServiceHooks) -> None:
+    """A hook whose time is over, or whose caller has gone; one that holds on to life is left behind."""
+    if working.done():
+        return
+    working.cancel()
+    await asyncio.wait({working}, timeout=CANCEL_WAIT_S)
+    if not working.done():
+        log.error("hook_does_not_end", extra={"hook": _name(hook), "hint": "let a cancellation end it"})
 
 
 async def _answer(hook: ServiceHooks, switching: Switching) -> str | None:
