@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from changeover.build.builder import Builder, Candidate
 from changeover.build.loaded import Compiled
@@ -36,6 +37,7 @@ from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, 
 
 log = logging.getLogger(__name__)
 
+ENVIRONMENT = "environment-mark"  # the note that is another whenever a process takes a changed environment
 LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
 MAY_COME = frozenset({"mcp-unreachable"})  # problems that go away without an edit
 SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
@@ -165,6 +167,7 @@ class ProjectFolder:
         names = sorted(name for name in {*before, *values} if before.get(name) != values.get(name))
         async with self._building:
             await self._export()
+            await self._store.journal.remember(ENVIRONMENT, uuid4().hex)
             try:
                 changed = await self._loader.refresh(values)
             except ProjectError as error:
@@ -173,6 +176,10 @@ class ProjectFolder:
                 raise
         await self._store.journal.add_event("environment_changed", variables=names, versions=changed)
         return True
+
+    async def environment_mark(self) -> str | None:
+        """Another one each time that a process on the database has taken a changed environment."""
+        return await self._store.journal.note(ENVIRONMENT)
 
     async def status(self, routing: Routing | None) -> dict[str, Any]:
         """Whether the folder's bytes are those that serve, and what was wrong with them when they were built."""

@@ -10,7 +10,10 @@ nobody did, the first request does.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,10 +21,12 @@ from changeover.errors import ChangeoverError, Conflict, ProjectError, Unavailab
 from changeover.manager import GraphVersionManager
 from changeover.rollout.watch_lock import WatchLock
 from changeover.server.security import OPEN_PATHS, route_path
+from changeover.store.records import Routing
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.1  # between two looks at what another process makes current first
+LOOK_S = 0.1  # between two looks at what another process makes current
+ENVIRONMENT_LOOKS = 5  # of so many looks one is for the environment that another process has taken
 RETRY_S = 1.0
 
 
@@ -44,7 +49,7 @@ class FolderService:
             failed = await self._lead()
         else:
             self._tasks.append(asyncio.create_task(self._lead_later(), name="changeover-watch-election"))
-        if self._manager.is_worker:
+        if not self._manager.store.is_alone:
             self._tasks.append(asyncio.create_task(self._prepare(), name="changeover-prepare"))
         await self._manager.work()
         return failed
@@ -100,22 +105,39 @@ class FolderService:
 
     async def _prepare(self) -> None:
         """What another process made current is compiled before the first run needs it, with the environment of then."""
-        prepared = self._manager.routing
+        prepared: Routing | None = None
+        environment: str | None = None
+        looks = itertools.cycle(range(ENVIRONMENT_LOOKS))
         while True:
-            await asyncio.sleep(LOOK_S)
             routing = self._manager.routing
-            if routing is None or routing == prepared:
-                continue
-            prepared = routing
-            try:
-                if not self._lock.is_held:
-                    await self._manager.folder.refresh_environment()
+            if next(looks) == 0 or routing != prepared:
+                environment = await self._followed(environment)
+            if routing is not None and routing != prepared:
+                prepared = routing
                 for id_ in {routing.current, *routing.graphs.values()}:
-                    await self._manager.loader.load(id_)
-            except ChangeoverError as error:
-                log.warning("version_not_prepared", extra={"code": error.code, "reason": error.message})
-            except Exception:  # root of a task
-                log.exception("version_not_prepared")
+                    await self._tried(partial(self._manager.loader.load, id_))
+            await asyncio.sleep(LOOK_S)
+
+    async def _followed(self, taken: str | None) -> str | None:
+        """Take the environment that another process has taken, which its mark says; who leads looks by itself."""
+        mark = taken
+
+        async def follow() -> None:
+            nonlocal mark
+            mark = await self._manager.folder.environment_mark()
+            if mark != taken and not self._lock.is_held:
+                await self._manager.folder.refresh_environment()
+
+        await self._tried(follow)
+        return mark
+
+    async def _tried(self, step: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await step()
+        except ChangeoverError as error:
+            log.warning("version_not_prepared", extra={"code": error.code, "reason": error.message})
+        except Exception:  # root of a task
+            log.exception("version_not_prepared")
 
 
 class Opening:
