@@ -70,12 +70,13 @@ class Servers:
 
 
 @asynccontextmanager
-async def serving(folder: Path, database: str, count: int) -> AsyncIterator[Servers]:
+async def serving(folder: Path, database: str, *flags: str) -> AsyncIterator[Servers]:
+    """A server for each of the flags."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHANGEOVER_")}
     async with AsyncExitStack() as stack:
-        for _ in range(count):
+        for flag in flags:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "changeover.cli", "serve", "--database", database, "--port", "0"),
+                *(sys.executable, "-P", "-m", "changeover.cli", "serve", flag, "--database", database, "--port", "0"),
                 cwd=folder,
                 env={**kept, "PYTHONPATH": str(SOURCES)},
                 stdin=subprocess.DEVNULL,
@@ -91,7 +92,7 @@ async def test_a_save_is_built_once_and_followed_by_all_also_when_its_watcher_wa
     project: WriteProject, postgres_url: str, eventually: Any
 ) -> None:
     folder = project(DESK)
-    async with serving(folder, postgres_url, 3) as servers:
+    async with serving(folder, postgres_url, *["--watch"] * 3) as servers:
         await eventually(lambda: servers.all_serve("v1", 3), DEADLINE_S)
         project({"prompts/echo.md": "Second words.\n"})
         await eventually(lambda: servers.all_serve("v2", 3), DEADLINE_S)
@@ -109,6 +110,18 @@ async def test_a_save_is_built_once_and_followed_by_all_also_when_its_watcher_wa
         ready, routed = [await _of_type(servers, type_, 3) for type_ in ("version_ready", "routing_changed")]
         assert [one["version"] for one in ready] == ["v1", "v2", "v3"]
         assert [one["to"] for one in routed] == ["v1", "v2", "v3"]
+
+
+async def test_one_that_is_not_to_watch_leaves_it_to_one_that_is(
+    project: WriteProject, postgres_url: str, eventually: Any
+) -> None:
+    folder = project(DESK)
+    async with serving(folder, postgres_url, "--no-watch") as servers:
+        await eventually(lambda: servers.all_serve("v1", 1), DEADLINE_S)
+        async with serving(folder, postgres_url, "--watch"):
+            await eventually(lambda: servers.all_serve("v1", 2), DEADLINE_S)
+            project({"prompts/echo.md": "Second words.\n"})
+            await eventually(lambda: servers.all_serve("v2", 2), DEADLINE_S)
 
 
 async def _of_type(servers: Servers, type_: str, count: int) -> list[dict[str, Any]] | None:

@@ -47,7 +47,7 @@ class FolderService:
         failed = None
         if self._lock.take() or await self._led_by_another():
             failed = await self._lead()
-        else:
+        elif self._follows:
             self._tasks.append(asyncio.create_task(self._lead_later(), name="changeover-watch-election"))
         if not self._manager.store.is_alone:
             self._tasks.append(asyncio.create_task(self._prepare(), name="changeover-prepare"))
@@ -68,8 +68,15 @@ class FolderService:
         except ProjectError as error:
             log.error("project_rejected", extra={"count": len(error.problems)})
             failed = error
-        await self._manager.watch()
+        if self._follows:
+            await self._manager.watch()
+        else:
+            self._lock.release()  # for one that does
         return failed
+
+    @property
+    def _follows(self) -> bool:
+        return self._manager.settings.watch_auto != "off"
 
     async def _led_by_another(self) -> bool:
         """Wait until something is current and serve it: False. True if the lead fell to this process first."""
