@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 Details = Mapping[str, Any]
 EVERYTHING = "*"
 TEXT_LIMIT = 500  # of a reason that is quoted
+ITEMS_LIMIT = 20  # of a list that is sent
 RESOURCES: Mapping[str, str] = {"mcp": "MCP server", "http": "HTTP tool"}  # kinds with other words than their names
 
 
@@ -81,6 +82,20 @@ def sentence(name: str, details: Details, project: str, again: int) -> str:
     """What happened, for a person who is woken by it."""
     said = f"{project}: {NAMES[name].sentence(details)}"
     return said if not again else f"{said} ({again} more like this since the last alert)"
+
+
+def brief(details: Details) -> dict[str, Any]:
+    """Details as they are sent: of a list its beginning, of a problem not the line of the project that it quotes."""
+    return {key: _brief(value) for key, value in details.items()}
+
+
+def _brief(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    return [
+        {key: part for key, part in one.items() if key not in ("text", "width")} if isinstance(one, dict) else one
+        for one in value[:ITEMS_LIMIT]
+    ]
 
 
 def version_in(details: Details) -> str | None:

@@ -65,7 +65,8 @@ async def test_what_goes_wrong_is_told_in_a_sentence(
     async with receiving() as receiver:
         monkeypatch.setenv("ALERT_URL", f"{receiver.url}?key=s3cret")
         async with serving(project({**ECHO, **EVERY})) as manager:
-            project({"agents.yaml": "models: {}\nagents: {echo: {model: nobody, prompt: echo}}\n"})
+            agents = ", ".join(f"echo{number}: {{model: nobody, prompt: echo}}" for number in range(30))
+            project({"agents.yaml": f"models: {{}}\nagents: {{{agents}}}\n"})
             with pytest.raises(ProjectError):
                 await manager.build()
             await eventually(lambda: told(receiver, "version_rejected"))
@@ -82,7 +83,9 @@ async def test_what_goes_wrong_is_told_in_a_sentence(
     assert rejected["message"].startswith("project: v2 could not be built: agents.yaml:2")
     assert rejected["message"].endswith("What serves goes on.")
     assert rejected["at"].startswith("20")
+    assert len(rejected["details"]["problems"]) == 20
     assert rejected["details"]["problems"][0]["code"] == "unknown-model"
+    assert "prompt: echo" not in str(rejected), "no line of the project is sent"
     assert rolled_back["message"] == "project: rolled back from v3 to v1 by ada: wrong tone."
     assert rolled_back["version"] == "v1"
     assert rolled_back["count"] == 1

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from changeover.alerts import Alert, sentence, version_in
+from changeover.alerts import Alert, brief, sentence, version_in
 from changeover.errors import InvalidRequest
 from changeover.project.environment import MissingVariable, resolve
 from changeover.runs.addresses import parse
@@ -81,7 +81,7 @@ class Letters:
             "text": message,  # what Slack, Mattermost and their like show
             "count": delivery.again + 1,
             "event": told["event"],
-            "details": details,
+            "details": brief(details),
             "sent_at": timestamp(now),
         }
         return json.dumps(document, ensure_ascii=False).encode()
