@@ -65,4 +65,7 @@ class ServiceHooks:
         """The routing has moved, rollbacks included. Called in the order of the moves made in this process."""
 
     async def on_failed_build(self, error: ProjectError) -> None:
-        """A build failed; `error.problems` says why, `error.version` is the rejected version."""
+        """A build failed; `error.problems` says why, `error.version` is the rejected version.
+
+        Once for the same bytes with the same problems, however often they are tried.
+        """

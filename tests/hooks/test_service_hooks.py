@@ -107,9 +107,11 @@ async def test_each_hook_is_called_in_its_order(opened: Open, project: WriteProj
         await manager.ramp(v2, 10)
         await manager.ramp(v2, 0)
         project({"agents.yaml": "agents: {echo: {model: nobody}}\n"})
-        with pytest.raises(ProjectError):
-            await manager.build()
+        for _ in range(2):
+            with pytest.raises(ProjectError):
+                await manager.build()
         await eventually(lambda: diary.of("on_failed_build"))
+        assert len(await events(manager, "version_rejected")) == 1, "the same again is no news"
     asked = [(one.action, one.from_, one.to, one.actor) for one in diary.of("before_switch")]
     assert asked == [
         ("switch", None, "v1", "server"),

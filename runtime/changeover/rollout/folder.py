@@ -260,10 +260,12 @@ class ProjectFolder:
             tuple(problem.to_json() for problem in error.problems),
             rejected=True,
         )
+        known = await self._store.versions.by_digest(snapshot.digest)
         version = await self._store.versions.put(new, _blobs(snapshot))
         log.warning("version_rejected", extra={"version": version.id, "count": len(error.problems)})
         told = ProjectError(error.problems, version=version.id)
-        self._failed(told)
+        if known is None or list(known.problems) != list(version.problems):  # else it was told before
+            self._failed(told)
         return told
 
     async def _snapshot(self, files: Mapping[str, str] | None) -> Snapshot:

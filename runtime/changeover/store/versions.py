@@ -237,8 +237,9 @@ def _put(connection: Connection, new: NewVersion, blobs: Mapping[str, bytes], no
             _retry(connection, known, new, now)
     if known is None or known.status == "rejected":
         _write_graphs(connection, id_, new)
-        kind = "version_rejected" if new.rejected else "version_ready"
-        rows.add_event(connection, now, kind, version=id_, digest=new.digest, problems=list(new.problems))
+        if known is None or not new.rejected or list(known.problems) != list(new.problems):  # else it is no news
+            kind = "version_rejected" if new.rejected else "version_ready"
+            rows.add_event(connection, now, kind, version=id_, digest=new.digest, problems=list(new.problems))
     stored = find(connection, id_)
     assert stored is not None
     return stored
