@@ -328,6 +328,20 @@ async def test_a_veto_is_a_conflict_over_http(opened: Open, project: WriteProjec
             assert (await client.post("/admin/rollback", json={})).json()["to"] == "v1"
 
 
+async def test_a_first_version_that_is_vetoed_waits_for_a_switch_by_hand(project: WriteProject) -> None:
+    diary = Diary("not yet")
+    app = create_app(GraphVersionManager.open(project(ECHO), hooks=[diary]))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
+    ):
+        assert (await client.get("/admin/status")).json()["versions"] == []
+        assert (await client.get("/readyz")).status_code == 503
+        diary.against = None
+        assert (await client.post("/admin/switch", json={"to": "v1"})).status_code == 200
+        assert (await client.get("/readyz")).status_code == 200
+
+
 async def test_what_has_happened_is_told_before_the_end(opened: Open) -> None:
     class Slow(Diary):
         async def after_switch(self, switching: Switching, receipt: Any) -> None:

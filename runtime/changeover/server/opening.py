@@ -68,6 +68,10 @@ class FolderService:
         except ProjectError as error:
             log.error("project_rejected", extra={"count": len(error.problems)})
             failed = error
+        except Conflict as error:
+            if error.code != "vetoed":
+                raise
+            log.error("first_version_vetoed", extra={"reason": error.message})  # it is ready, for a switch by hand
         if self._follows:
             await self._manager.watch()
         else:
@@ -101,6 +105,9 @@ class FolderService:
     async def _lead_later(self) -> None:
         while True:
             await self._lock.taken()
+            if not self._manager.is_open:
+                self._lock.release()
+                return
             try:
                 await self._manager.watch()
                 return
@@ -115,7 +122,7 @@ class FolderService:
         prepared: Routing | None = None
         environment: str | None = None
         looks = itertools.cycle(range(ENVIRONMENT_LOOKS))
-        while True:
+        while self._manager.is_open:  # who mounts the application may close the manager alone
             routing = self._manager.routing
             if next(looks) == 0 or routing != prepared:
                 environment = await self._followed(environment)
