@@ -67,7 +67,7 @@ from changeover.runs.request import RunRequest
 from changeover.runs.routing import decide
 from changeover.runs.threads import Threads
 from changeover.runs.webhooks import Webhooks
-from changeover.settings import Settings
+from changeover.settings import Settings, environment
 from changeover.store.backup import Backup, back_up
 from changeover.store.crons import Cron
 from changeover.store.holders import HolderPage, Holders
@@ -81,6 +81,7 @@ from changeover.store.records import (
     Version,
     VersionId,
 )
+from changeover.usage.watching import watching_runs
 
 log = logging.getLogger(__name__)
 
@@ -174,12 +175,14 @@ class GraphVersionManager:
             movers = Movers(self.loader, self.store.versions, self.settings.limit_step_s)
             self.moving = Moving(movers, self.store.landings, saver)
             self.items = Items(self.store.database, memory, movers)
+            watching = watching_runs(self.store.usage, self.settings.keep_usage_s, environment())
             self.engine = Engine(
                 self.store.runs,
                 self.in_flight,
                 self.loader.graph,
                 Rewinder(self.store.database, self._given_saver),
                 Arrivals(self.store.runs, self.store.landings, self.moving),
+                await stack.enter_async_context(watching),
                 concurrency=self.settings.runs_concurrency,
             )
             self.background = BackgroundRuns(

@@ -166,6 +166,10 @@ class Settings:
     keep_loaded: int = _knob(50, whole(1), "keep.loaded", "compiled versions in memory; others are rebuilt when needed")
     keep_sweep_s: float = _knob(60.0, duration, "keep.sweep", "pause between looks for threads whose time is over")
 
+    keep_usage_s: float = _knob(
+        90 * 86400.0, duration_of_at_least(3600.0), "keep.usage", "how long it is known what was used when"
+    )
+
     limit_file_bytes: int = _knob(5_000_000, size, "limits.file", "largest file of a version")
     limit_version_bytes: int = _knob(100_000_000, size, "limits.version", "largest version")
     limit_body_bytes: int = _knob(10_000_000, size, "limits.body", "largest request body")

@@ -210,6 +210,7 @@ class KeepSection(Strict):
     for_: Amount | None = Field(default=None, alias="for")
     loaded: int | None = None
     sweep: Amount | None = None
+    usage: Amount | None = None
 
 
 class LimitsSection(Strict):

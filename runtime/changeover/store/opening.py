@@ -29,6 +29,7 @@ from changeover.store.servers import Servers
 from changeover.store.sqlite_database import SqliteDatabase, explain
 from changeover.store.streams import Streams
 from changeover.store.threads import Threads
+from changeover.store.usage import Usage
 from changeover.store.versions import Versions
 from changeover.store.webhooks import Webhooks
 
@@ -53,6 +54,7 @@ class Store:
     landings: Landings
     plans: Plans
     observations: Observations
+    usage: Usage
     lock: FileLock | None
 
     @classmethod
@@ -93,6 +95,7 @@ class Store:
             Landings(database, clock),
             Plans(database, clock),
             Observations(database, clock),
+            Usage(database, clock),
             lock,
         )
 

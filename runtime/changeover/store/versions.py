@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from changeover.errors import Conflict, NotFound
-from changeover.store import rows
+from changeover.store import rows, usage
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.late_steps import with_late_steps
@@ -380,6 +380,7 @@ def _collect(
     purged = [row["id"] for row in free if row["id"] not in kept]
     for id_ in purged:
         connection.execute("DELETE FROM versions WHERE id = ?", (id_,))
+        usage.forget(connection, id_)
         rows.add_event(connection, now, "version_purged", version=id_)
     if purged:
         connection.execute(
