@@ -81,6 +81,7 @@ from changeover.store.records import (
     Version,
     VersionId,
 )
+from changeover.usage.report import NOTHING_USED, by_version, series, window
 from changeover.usage.watching import watching_runs
 
 log = logging.getLogger(__name__)
@@ -735,15 +736,39 @@ class GraphVersionManager:
         """`status` with the versions in use as the database has them, and whether the folder is what serves."""
         routing = await self.store.routing.head()
         flights = self.in_flight.count()
+        in_use = await self.store.versions.in_use()
+        used = by_version(await self.store.usage.all_time([version.id for version in in_use]))
         return {
             **self.status(),
             "routing": routing.to_json() if routing else None,
             "versions": [
-                {**version.to_json(loaded=version.id in self.loader.loaded), "in_flight": flights.get(version.id, 0)}
-                for version in await self.store.versions.in_use()
+                {
+                    **version.to_json(loaded=version.id in self.loader.loaded),
+                    "in_flight": flights.get(version.id, 0),
+                    "usage": used.get(version.id) or NOTHING_USED,
+                }
+                for version in in_use
             ],
             "folder": await self.folder.status(routing),
         }
+
+    async def usage(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        step_s: float | None = None,
+        version: str | None = None,
+        graph: str | None = None,
+    ) -> dict[str, Any]:
+        """What runs that ended used, by version and graph over time; of the last hour where no time is named.
+
+        `since` and `until` are Unix seconds. Raises `InvalidRequest`.
+        """
+        rows = self.store.usage
+        wanted = window(rows.now(), self.settings.keep_usage_s, since, until, step_s)
+        points = await rows.over_time(wanted.since, wanted.until, wanted.step_s, version, graph)
+        return series(wanted, points, await rows.by_name(wanted.since, wanted.until, version, graph))
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -21,4 +21,4 @@ CREATE TABLE usage (
 -- Events that are counted for the metrics.
 CREATE INDEX events_that_are_counted ON events (type) WHERE type IN ('version_ready', 'version_rejected',
     'routing_changed', 'version_drained', 'drain_stalled', 'thread_migrated', 'migration_refused', 'run_handed_over',
-    'handover_refused', 'run_dead');
+    'handover_refused', 'run_dead', 'threads_migrated');
