@@ -11,8 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from usage_desks import READ, STEADY, WRITTEN, Words, of, serve, support
 
 from changeover import GraphVersionManager, create_app
-from changeover.resources.numbers import ResourceNumbers
-from changeover.server.metrics import Metrics
 
 LOCAL = "http://127.0.0.1:2024"
 SAID = {"input": {"messages": [{"role": "user", "content": "look up"}]}, "assistant_id": "support"}
@@ -152,18 +150,3 @@ async def test_buckets_of_latency_rise_to_the_count(client: httpx.AsyncClient) -
     counts = [count for _, count in buckets]
     assert counts == sorted(counts)
     assert buckets[-1] == (float("inf"), 3)
-
-
-async def test_metrics_of_resources_are_what_their_source_tells(on_sqlite: GraphVersionManager) -> None:
-    live = [
-        ResourceNumbers("mcp", "files", "ready", opens=3, closes=2, errors=1, restarts=2),
-        ResourceNumbers("mcp", "files", "degraded", opens=1),
-    ]
-    found = samples((await Metrics(on_sqlite, lambda: live).text()).decode())
-
-    def of_files(name: str, **more: Any) -> float:
-        return found[name, frozenset({"kind": "mcp", "name": "files", **more}.items())]
-
-    assert of_files("changeover_resources", status="ready") == 1
-    assert of_files("changeover_resource_opens_total") == 4
-    assert of_files("changeover_resource_restarts_total") == 2

@@ -96,6 +96,20 @@ async def test_usage_outlives_its_runs(store: Store, clock: Clock) -> None:
     assert len(await store.usage.by_name(int(START) - HOUR_S, int(START) + 1, None, None)) == 3
 
 
+async def test_the_sums_of_a_purged_version_go_with_it(store: Store, clock: Clock) -> None:
+    run = await begun(store)
+    await store.runs.finish(run, Outcome("success", used=tokens(run.version)))
+    await store.runs.delete(run.id, f"t{run.id}")
+    await store.threads.delete({f"t{run.id}": lambda connection: None})
+    await store.versions.collect(keep=0, older_than=clock.now + 1, needed=())
+    clock.now += 1
+    _, purged = await store.versions.collect(keep=0, older_than=clock.now + 1, needed=())
+    assert purged == [run.version]
+    assert await store.usage.all_time([run.version]) == []
+    assert await store.usage.labels() == []
+    assert len(await store.usage.by_name(int(START) - HOUR_S, int(START) + 1, None, None)) == 3
+
+
 async def test_old_minutes_become_hours_with_the_same_sums_and_end_after_their_time(store: Store, clock: Clock) -> None:
     for n in range(6):
         run = await begun(store, f"r{n}")

@@ -74,6 +74,8 @@ class ResourcePool:
         self._clock = clock
         self._keepers: dict[Key, Keeper] = {}
         self._users: dict[Key, set[User]] = {}
+        self._leaving: set[Keeper] = set()  # nobody needs them; they are being closed
+        self._past: Counter[tuple[str, str]] = Counter()  # of those that are closed
         self._ending: set[asyncio.Task[None]] = set()
 
     def handle(self, need: Need) -> Handle:
@@ -127,6 +129,13 @@ class ResourcePool:
         keeper.restart()
         await self._tell("resource_started", {"kind": keeper.need.kind, "name": keeper.need.name})
         await keeper.settled()
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """`opens`, `closes`, `errors` and `restarts` by kind since this process began; they never go down."""
+        counts = Counter(self._past)
+        for keeper in (*self._keepers.values(), *self._leaving):
+            counts.update(_counts(keeper))
+        return counts
 
     async def close(self) -> None:
         for key in list(self._keepers):
@@ -215,6 +224,7 @@ class ResourcePool:
         keeper = self._keepers.pop(key)
         del self._users[key]
         self.closed[keeper.need.kind] += 1
+        self._leaving.add(keeper)
         task = asyncio.create_task(self._ended(keeper), name="changeover-resource-end")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -223,4 +233,16 @@ class ResourcePool:
         try:
             await keeper.end()
         finally:
+            self._leaving.discard(keeper)
+            self._past.update(_counts(keeper))
             log.debug("resource_closed", extra={"resource": keeper.need.title})
+
+
+def _counts(keeper: Keeper) -> dict[tuple[str, str], int]:
+    kind = keeper.need.kind
+    return {
+        (kind, "opens"): keeper.opens,
+        (kind, "closes"): keeper.closes,
+        (kind, "errors"): keeper.errors,
+        (kind, "restarts"): max(0, keeper.opens - 1),
+    }

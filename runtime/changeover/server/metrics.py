@@ -6,8 +6,10 @@ docs/operations.md lists both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -15,14 +17,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from changeover.manager import GraphVersionManager
-from changeover.resources.numbers import ResourceNumbers
+from changeover.server.resource_metrics import of_resources
 from changeover.server.usage_metrics import of_usage
 from changeover.store.tallies import Tallies, tallies
 from changeover.store.usage import UsageRow
 from changeover.versions.lifecycle import Status
 
 VERSIONS_SHOWN = 50  # that serve, or are the newest; what others used is asked of GET /admin/usage
-RESOURCES_SHOWN = 500
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,17 @@ class Numbers:
     versions: Mapping[str, int] = field(default_factory=dict)
     tallies: Tallies = field(default_factory=Tallies)
     usage: Sequence[UsageRow] = ()
-    resources: Sequence[ResourceNumbers] = ()
+    resources: Sequence[Mapping[str, Any]] = ()
+    resource_counts: Mapping[tuple[str, str], int] = field(default_factory=dict)
     loaded: int = 0
     revision: int = 0
 
 
 class Metrics:
-    """Turns what the manager and its database know into Prometheus' text. `resources` tells of what is live here."""
+    """Turns what the manager and its database know into Prometheus' text."""
 
-    def __init__(self, manager: GraphVersionManager, resources: Callable[[], Sequence[ResourceNumbers]] = list) -> None:
+    def __init__(self, manager: GraphVersionManager) -> None:
         self._manager = manager
-        self._resources = resources
         self._registry = CollectorRegistry()
         self._ours = _Ours()
         self._registry.register(self._ours)
@@ -55,12 +56,13 @@ class Metrics:
             {str(version): count for version, count in self._manager.in_flight.count().items()},
             await store.versions.count(),
             await tallies(store.database),
-            await store.usage.all_time(newest=VERSIONS_SHOWN),
-            self._resources()[:RESOURCES_SHOWN],
+            await store.usage.of_newest(VERSIONS_SHOWN),
+            self._manager.resources.report(),
+            self._manager.resources.counts(),
             len(self._manager.loader.loaded),
             routing.revision if routing else 0,
         )
-        return generate_latest(self._registry)
+        return await asyncio.to_thread(generate_latest, self._registry)  # it may be long
 
 
 class _Ours(Collector):
@@ -76,7 +78,7 @@ class _Ours(Collector):
         yield GaugeMetricFamily("changeover_routing_revision", "Revision of the routing", numbers.revision)
         yield from _of_tallies(numbers.tallies)
         yield from of_usage(numbers.usage)
-        yield from _of_resources(numbers.resources)
+        yield from of_resources(numbers.resources, numbers.resource_counts)
 
 
 def _of_tallies(told: Tallies) -> Iterable[Metric]:
@@ -107,22 +109,7 @@ def _of_tallies(told: Tallies) -> Iterable[Metric]:
     )
 
 
-def _of_resources(resources: Sequence[ResourceNumbers]) -> Iterable[Metric]:
-    live = {(each.kind, each.name, each.status): 1 for each in resources}
-    yield _gauge("changeover_resources", "Resources of this process by status", ["kind", "name", "status"], live)
-    for event in ("opens", "closes", "errors", "restarts"):
-        counted = CounterMetricFamily(
-            f"changeover_resource_{event}", f"{event.title()} of resources", labels=["kind", "name"]
-        )
-        sums: dict[tuple[str, str], int] = {}
-        for each in resources:
-            sums[each.kind, each.name] = sums.get((each.kind, each.name), 0) + getattr(each, event)
-        for labels, value in sums.items():
-            counted.add_metric(labels, value)
-        yield counted
-
-
-Values = Mapping[str, int] | Mapping[tuple[str, str], int] | Mapping[tuple[str, str, str], int]
+Values = Mapping[str, int] | Mapping[tuple[str, str], int]
 
 
 def _gauge(name: str, text: str, labels: list[str], values: Values) -> GaugeMetricFamily:

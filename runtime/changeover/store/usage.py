@@ -20,6 +20,7 @@ MINUTE_S, HOUR_S = 60, 3600
 MINUTES_KEPT_S = 48 * HOUR_S
 MERGED_AT_ONCE = 24  # hours
 LABELS_LIMIT = 10_000
+ROWS_LIMIT = 20_000
 ALL_TIME = 0
 
 # Upper edges of the buckets of latency, from 1 ms on: twelve in a decade, each about a fifth above the one before.
@@ -40,7 +41,9 @@ COLUMNS = ("calls", "errors", "timeouts", "interrupts", "cancelled", "seconds", 
 KEY = ("at", "version", "graph", "kind", "agent", "name")
 _ADD = ", ".join(f"{column} = usage.{column} + excluded.{column}" for column in COLUMNS)
 _ROW = f"({', '.join('?' * (len(KEY) + len(COLUMNS)))})"
-_INSERT = f"INSERT INTO usage ({', '.join(KEY + COLUMNS)}) VALUES "
+_ALL = ", ".join(KEY + COLUMNS)
+_SERVES = "CASE WHEN status IN ('current', 'ramping', 'draining') THEN 0 ELSE 1 END"
+_INSERT = f"INSERT INTO usage ({_ALL}) VALUES "
 _SUMS = ", ".join(
     f"CAST(sum({column}) AS {'REAL' if column == 'seconds' else 'bigint'}) AS {column}" for column in COLUMNS
 )
@@ -135,24 +138,37 @@ class Usage:
     def now(self) -> float:
         return self._clock()
 
-    async def all_time(self, versions: Sequence[str] | None = None, *, newest: int = 0) -> list[UsageRow]:
-        """Sums since a version was first used: of these, or of so many that serve or are the newest."""
-        if versions is not None:
-            values: tuple[Any, ...] = tuple(versions)
-            where = f"version IN ({', '.join('?' * len(versions))})"
-        else:
-            where = (
-                "version IN (SELECT id FROM versions ORDER BY"
-                " CASE WHEN status IN ('current', 'ramping', 'draining') THEN 0 ELSE 1 END, number DESC LIMIT ?)"
-            )
-            values = (newest,)
-        columns = ", ".join(KEY + COLUMNS)
+    async def all_time(self, versions: Sequence[str]) -> list[UsageRow]:
+        """Sums since these versions were first used."""
 
         def job(connection: Connection) -> list[UsageRow]:
-            if versions is not None and not versions:
+            if not versions:
                 return []
-            found = connection.execute(f"SELECT {columns} FROM usage WHERE at = 0 AND {where}", values)
+            marks = ", ".join("?" * len(versions))
+            found = connection.execute(f"SELECT {_ALL} FROM usage WHERE at = 0 AND version IN ({marks})", versions)
             return [UsageRow(*row) for row in found]
+
+        return await self._database.read(job)
+
+    async def of_newest(self, versions: int, rows_limit: int = ROWS_LIMIT) -> list[UsageRow]:
+        """Sums since they were first used, of so many versions: those that serve, then the newest; no retired ones.
+
+        Where there are more rows than `rows_limit`, the last versions are left out, each with all of its rows.
+        """
+        columns = ", ".join(f"usage.{column}" for column in KEY + COLUMNS)
+
+        def job(connection: Connection) -> list[UsageRow]:
+            found = connection.execute(
+                f"SELECT {columns} FROM (SELECT id, number, {_SERVES} AS rank FROM versions"
+                " WHERE status <> 'retired' ORDER BY rank, number DESC LIMIT ?) AS shown JOIN usage ON at = 0 AND version = shown.id"
+                " ORDER BY shown.rank, shown.number DESC, shown.id, graph, kind, agent, name LIMIT ?",
+                (versions, rows_limit),
+            ).fetchall()
+            told = [UsageRow(*row) for row in found]
+            if len(told) < rows_limit:
+                return told
+            whole = [row for row in told if row.version != told[-1].version]
+            return whole or told
 
         return await self._database.read(job)
 
