@@ -79,10 +79,11 @@ async def test_streamed_parallel_and_threaded_calls_count_once_each(on_sqlite: G
         return {}
 
     await serve(on_sqlite, "one", streamed=of(stream), fanned=fanned(5))
-    async for _ in on_sqlite.stream("streamed", {"word": "x"}, stream_mode=["messages", "updates"]):
-        pass
+    for modes in (["messages", "updates"], ["events"], ["events", "messages-tuple"]):
+        request = request_of({"input": {"word": "x"}, "stream_mode": modes}, "streamed")
+        await asyncio.wait_for(on_sqlite.submit(request).ended.wait(), 10)
     await on_sqlite.invoke("fanned", {"word": "x"})
-    for graph, count in (("streamed", 4), ("fanned", 5)):
+    for graph, count in (("streamed", 12), ("fanned", 5)):
         found = await used(on_sqlite, "one", graph)
         assert calls(found["models"], "model") == {(None, "steady-1"): (count, 0)}
         assert (found["totals"]["tokens_in"], found["totals"]["tokens_out"]) == (count * READ, count * WRITTEN)
