@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -18,14 +19,10 @@ VICTIM = Path(__file__).with_name("usage_victim.py")
 Eventually = Callable[..., Any]
 
 
-async def test_what_was_committed_stays_and_a_run_that_goes_on_counts_once(
-    folder: Path, tmp_path: Path, eventually: Eventually
-) -> None:
-    database = f"sqlite:///{tmp_path}/usage.db"
-    path = os.pathsep.join(filter(None, sys.path))
+def killed_in_a_run(folder: Path, database: str) -> None:
     with subprocess.Popen(
         [sys.executable, str(VICTIM), str(folder), database],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdout=subprocess.PIPE,
         text=True,
     ) as victim:
@@ -35,6 +32,13 @@ async def test_what_was_committed_stays_and_a_run_that_goes_on_counts_once(
         finally:
             victim.kill()
     assert said == "ready\n"
+
+
+async def test_what_was_committed_stays_and_a_run_that_goes_on_counts_once(
+    folder: Path, tmp_path: Path, eventually: Eventually
+) -> None:
+    database = f"sqlite:///{tmp_path}/usage.db"
+    await asyncio.to_thread(killed_in_a_run, folder, database)
 
     async def runs() -> int:
         return int((await used(manager, "one"))["totals"]["runs"])

@@ -38,7 +38,9 @@ async def samples(manager: GraphVersionManager) -> dict[tuple[str, frozenset[tup
 
 
 def versions_of(found: dict[tuple[str, frozenset[tuple[str, str]]], float]) -> set[str]:
-    return {dict(labels)["version"] for name, labels in found if "version" in dict(labels) and name.startswith("changeover")}
+    return {
+        dict(labels)["version"] for name, labels in found if "version" in dict(labels) and name.startswith("changeover")
+    }
 
 
 async def test_versions_that_were_let_go_of_are_in_no_metric(manager: GraphVersionManager) -> None:
@@ -129,9 +131,7 @@ async def test_what_another_run_took_the_place_of_is_cancelled_also_where_it_nev
     await serve(manager, "one", desk=of(hang))
 
     def submit(word: str, strategy: str) -> Any:
-        return manager.submit(
-            request_of({"input": {"word": word}}, "desk", thread_id="t", multitask_strategy=strategy)
-        )
+        return manager.submit(request_of({"input": {"word": word}}, "desk", thread_id="t", multitask_strategy=strategy))
 
     first = submit("hang", "enqueue")
     await asyncio.wait_for(begun.wait(), 10)

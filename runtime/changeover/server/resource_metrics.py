@@ -12,10 +12,10 @@ from prometheus_client.metrics_core import Metric
 NAMES_LIMIT = 500
 STATUSES = ("opening", "healthy", "degraded", "stopped")
 COUNTED = {
-    "opens": "Openings of resources, repeated ones too",
-    "closes": "Closings of resources",
+    "opens": "Openings of resources, also those that failed",
+    "closes": "Closings of resources, one for each opening",
     "errors": "Errors of resources",
-    "restarts": "Openings of resources that had been open before, or had failed to",
+    "restarts": "Openings after the first of a resource",
 }
 
 
