@@ -160,8 +160,9 @@ class Usage:
         def job(connection: Connection) -> list[UsageRow]:
             found = connection.execute(
                 f"SELECT {columns} FROM (SELECT id, number, {_SERVES} AS rank FROM versions"
-                " WHERE status <> 'retired' ORDER BY rank, number DESC LIMIT ?) AS shown JOIN usage ON at = 0 AND version = shown.id"
-                " ORDER BY shown.rank, shown.number DESC, shown.id, graph, kind, agent, name LIMIT ?",
+                " WHERE status <> 'retired' ORDER BY rank, number DESC LIMIT ?) AS shown"
+                " JOIN usage ON at = 0 AND version = shown.id"
+                " ORDER BY shown.rank, shown.number DESC, graph, kind, agent, name LIMIT ?",
                 (versions, rows_limit),
             ).fetchall()
             told = [UsageRow(*row) for row in found]
