@@ -218,7 +218,7 @@ def _usage_table(versions: list[Mapping[str, Any]]) -> None:
         return
     output.line()
     output.table(
-        ("version", "runs", "errors", "interrupts", "p50", "p95", "tokens in", "tokens out", "tool calls"),
+        ("version", "runs", "errors", "interrupts", "p50", "p95", "tokens_in", "tokens_out", "tool_calls"),
         [
             (
                 id_,
@@ -237,7 +237,7 @@ def _usage_table(versions: list[Mapping[str, Any]]) -> None:
 
 
 def _seconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.3g} s"
+    return "" if seconds is None else f"{seconds:.3g}s"
 
 
 def _ramp(routing: Mapping[str, Any]) -> str:
