@@ -121,7 +121,7 @@ class _Agent:
         return agent.with_config(cast("Any", config)) if config else agent
 
     def _models(self) -> list[Any]:
-        return list(self._parts.model_chain(self._spec.model))
+        return list(self._parts.model_chain(self._spec.model, *self._place, "model"))
 
     def _tools(self) -> list[BaseTool]:
         tools = [*self._parts.select_tools(self._spec.tools, *self._place, "tools"), *self._handoffs]

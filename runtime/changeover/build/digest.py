@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,10 +25,11 @@ from changeover.build.mcp_tools import allowed, observed_path, own_files, read_o
 from changeover.project.environment import references
 from changeover.project.load import Project
 from changeover.project.models import AgentSpec, GraphFile, NodeSpec, ToolSpec
-from changeover.resources.models import key_variable
+from changeover.resources.keys import KEY_VARIABLES, key_variable
 
 FORMAT = 1
 NOTHING_OBSERVED = b'{"tools": []}'
+_MORE_WORDS = re.compile(r"\s")  # the name of a model has none
 Reference = tuple[str, str]  # kind, name
 
 
@@ -94,7 +96,8 @@ class Digests:
             return self.part("model", reference)
         if "$" in reference:
             models = [self.part("model", name) for name in sorted(self._project.models)]
-            return self._combine("model-variable", reference, models, reference)
+            part = self._combine("model-variable", reference, models, reference)
+            return Part(part.digest, part.variables.union(KEY_VARIABLES.values()))  # it may be of any provider
         return self._combine("provider", reference, [], reference)
 
     def _model(self, name: str) -> Part:
@@ -169,9 +172,10 @@ class Digests:
     # --- helpers ---------------------------------------------------------------------------------
 
     def _named_in(self, value: Any) -> list[Part]:
-        """Models that a middleware's arguments name."""
+        """Models that a middleware's arguments name, or a variable in them may name."""
         words = set(_strings(value))
-        return [self.part("model", name) for name in sorted(self._project.models) if name in words]
+        named = [self.part("model", name) for name in sorted(self._project.models) if name in words]
+        return named + [self._model_like(word) for word in sorted(words) if "${" in word]
 
     def _included(self, body: str) -> dict[str, str]:
         """Every template that a body includes, transitively; all prompts where a name is computed."""
@@ -206,7 +210,7 @@ class Digests:
 
 def _keys(data: Any) -> frozenset[str]:
     """Variables that hold the keys of the models that are named: a changed key opens them anew."""
-    return frozenset(filter(None, (key_variable(word) for word in _strings(data))))
+    return frozenset(filter(None, (key_variable(word) for word in _strings(data) if not _MORE_WORDS.search(word))))
 
 
 def _class_refs(middleware: Iterable[Any]) -> list[str]:

@@ -109,14 +109,14 @@ class Parts:
             return found[0]
         return self._part("tool", name, lambda: self._new_tool(name))  # type: ignore[no-any-return]
 
-    def model(self, name: str) -> BaseChatModel | Runnable[Any, Any]:
-        """A name from `models` or a provider string, fallbacks included."""
-        self.model_chain(name)
-        return models.build_model(name, self.project, self.env, self.pool)
+    def model(self, name: str, *place: str | int) -> BaseChatModel | Runnable[Any, Any]:
+        """A name from `models` or a provider string, fallbacks included; `place` is where it is written."""
+        self.model_chain(name, *place)
+        return models.build_model(name, self.project, self.env, self.pool, place or ("models",))
 
-    def model_chain(self, name: str) -> list[BaseChatModel]:
+    def model_chain(self, name: str, *place: str | int) -> list[BaseChatModel]:
         """The model and those that it falls back to; whatever is being built is noted as their user."""
-        chain = models.model_chain(name, self.project, self.env, self.pool)
+        chain = models.model_chain(name, self.project, self.env, self.pool, place or ("models",))
         spec = self.project.models.get(name)
         for called, client in zip([name, *(spec.fallbacks if spec else [])], chain, strict=False):
             for _, user in self._making:

@@ -10,6 +10,7 @@ from changeover.project.environment import MissingVariable, resolve
 from changeover.project.load import Project
 from changeover.project.problems import Problem
 from changeover.project.prompts import Prompts
+from changeover.project.providers import EXAMPLE, wrong_with
 from changeover.project.references import References
 from changeover.project.validate import shown, suggestion
 from changeover.project.words import BadType, is_ref, parse_type
@@ -50,13 +51,41 @@ class Findings:
     def model(self, what: str, name: str, section: str, *path: str | int) -> None:
         """Check the name of a model, or a provider string such as `openai:gpt-5-mini`."""
         try:
-            name = resolve(name, self.env)
+            resolved = resolve(name, self.env)
         except MissingVariable:
             return  # reported as env-missing
-        if name and ":" not in name and name not in self.project.models:
-            hint = suggestion(name, self.project.models) or "write provider:model, such as openai:gpt-5-mini"
-            message = f"{what}: model '{shown(name)}' is not in models"
-            self.add("unknown-model", message, section, *path, hint=hint)
+        if resolved in self.project.models:
+            return
+        if ":" in resolved or not resolved.strip():
+            self.provider_string(what, name, {}, section, *path)
+            return
+        hint = suggestion(resolved, self.project.models) or f"write provider:model, such as {EXAMPLE}"
+        subject = f"model '{shown(name)}'" if name == resolved else f"the value of '{shown(name)}'"
+        self.add("unknown-model", f"{what}: {subject} is not in models", section, *path, hint=hint)
+
+    def provider_string(
+        self, what: str, name: str, params: Mapping[str, Any], section: str, *path: str | int
+    ) -> str | None:
+        """Check that a string names a model of a provider; gives it with the environment put in."""
+        try:
+            resolved: str = resolve(name, self.env)
+        except MissingVariable:
+            return None  # reported as env-missing
+        wrong = wrong_with(resolved, params)
+        if wrong and (name or self._is_written(section, *path)):
+            message, hint = wrong if name == resolved else (f"the value of '{shown(name)}' names no model", "")
+            self.add("unknown-model", f"{what}: {message}", section, *path, hint=hint)
+        return resolved
+
+    def _is_written(self, section: str, *path: str | int) -> bool:
+        """Whether the text at `path` is in the file: a key that is missing or wrong was reported, and reads as empty."""
+        document, prefix = self.project.document_of(section)
+        value = document.data
+        for step in (*prefix, *path):
+            if not isinstance(value, dict | list) or (isinstance(value, dict) and step not in value):
+                return False
+            value = value[step]
+        return isinstance(value, str)
 
     def tool(self, what: str, name: str, section: str, *path: str | int) -> None:
         """Check the name of a tool, or `server/glob`."""
@@ -133,3 +162,7 @@ def cycles(edges: Mapping[Node, Iterable[Node]]) -> list[list[Node]]:
                 on_path.add(step)
                 waiting.append(iter(edges.get(step, ())))
     return found
+
+
+def chain(circle: list[Node]) -> str:
+    return " -> ".join(shown(name) for name in [*circle, circle[0]])

@@ -32,12 +32,20 @@ class Strict(BaseModel):
 # --- agents.yaml -----------------------------------------------------------------------------------
 
 
+class RateLimit(Strict):
+    """How often a client is asked: so many times a second, and `burst` at once after a rest."""
+
+    requests_per_second: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]
+    burst: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+
 class ModelSpec(Strict):
     """A chat model: what langchain's `init_chat_model` takes, and what to fall back to."""
 
     model: str
     params: dict[str, Any] = Field(default_factory=dict)
     fallbacks: list[Name] = Field(default_factory=list)
+    rate_limit: RateLimit | None = None
 
 
 class InlinePrompt(Strict):

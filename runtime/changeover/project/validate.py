@@ -36,6 +36,7 @@ _PLACEHOLDERS: dict[str, Any] = {
 }
 _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("AgentSpec", "prompt"): models.InlinePrompt,
+    ("ModelSpec", "rate_limit"): models.RateLimit,
     ("ToolSpec", "http"): models.HttpCall,
     ("PromptHead", "variables"): models.PromptVariable,
     ("ChangeoverFile", "plugins"): models.PluginSpec,
@@ -57,6 +58,7 @@ _WORDS = {
     "list_type": "a list",
     "none_required": "nothing",
 }
+_BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 
 
 def read_model(model: type[M], document: Document, path: Path, data: Any, what: str) -> tuple[M, list[Problem]]:
@@ -182,10 +184,16 @@ def _wrong_value(errors: list[Any]) -> tuple[str, str, str]:
         if kind in ("literal_error", "enum"):
             known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
             return "wrong-type", f"should be one of {', '.join(known)}, not '{shown(value)}'", suggestion(value, known)
-    expected = list(
-        dict.fromkeys(_WORDS.get(each["type"], each["msg"].removeprefix("Input should be ")) for each in errors)
-    )
+    expected = list(dict.fromkeys(_expected(each) for each in errors))
     return "wrong-type", f"should be {' or '.join(expected)}, not {_described(value)}", ""
+
+
+def _expected(error: Any) -> str:
+    context = error.get("ctx", {})
+    for kind, words in _BOUNDS.items():
+        if kind in context and error["type"].startswith(("greater", "less")):
+            return f"{words} {context[kind]:g}"
+    return _WORDS.get(error["type"], str(error["msg"]))
 
 
 def _described(value: Any) -> str:

@@ -3,55 +3,36 @@
 Owns the way from a name or a provider string to a client: values from the environment are put in, `demo:rules` is built
 in, everything else goes to langchain's `init_chat_model`. It does not close clients and does not count their uses.
 
-Invariants: the same resolved configuration gives the same object; a resolved value (it may be a secret) is kept nowhere
-but in the client itself, the pool's keys are keyed hashes in memory only.
+Invariants: the same resolved configuration gives the same object, and with it one rate limit; a resolved value (it may
+be a secret) is kept nowhere but in the client itself, the pool's keys are keyed hashes in memory only.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import Runnable
 
 from changeover.errors import ProjectError
 from changeover.project.environment import MissingVariable, resolve
-from changeover.project.models import ModelSpec
-from changeover.project.problems import Problem
+from changeover.project.models import ModelSpec, RateLimit
+from changeover.project.providers import DEMO_MODEL, wrong_with
 from changeover.resources.demo import DemoRules
+from changeover.resources.diagnosis import Diagnosis, Place
+from changeover.resources.keys import with_key
 from changeover.resources.need import Key, Keys
 from changeover.resources.resource import Resource
 
 if TYPE_CHECKING:
     from changeover.project.load import Project
 
-DEMO_MODEL = "demo:rules"
-KEY_VARIABLES = {
-    "anthropic": "ANTHROPIC_API_KEY",
-    "google_genai": "GOOGLE_API_KEY",
-    "groq": "GROQ_API_KEY",
-    "mistralai": "MISTRAL_API_KEY",
-    "openai": "OPENAI_API_KEY",
-}
-"""Where a provider's key is looked for if `params` has none: also in `.env`, which the providers do not read."""
-_EXTRAS = {
-    "anthropic": "anthropic",
-    "azure_openai": "openai",
-    "bedrock": "aws",
-    "bedrock_converse": "aws",
-    "google_genai": "google",
-    "groq": "groq",
-    "mistralai": "mistral",
-    "ollama": "ollama",
-    "openai": "openai",
-}
-_PIP = re.compile(r"pip install [-\w]+")
-_KEY_WORDS = re.compile(r"\b[A-Z][A-Z0-9_]*(?:KEY|TOKEN|SECRET|CREDENTIALS)\b|api[ _-]?key|credentials", re.IGNORECASE)
-_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
+_CHECK_S = (0.005, 0.1)  # how often a request that has to wait looks again: at least and at most
 
 
 class ModelPool:
@@ -99,105 +80,85 @@ class ModelClient(Resource):
 
 
 def build_model(
-    name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool
+    name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool, place: Place = ("models",)
 ) -> BaseChatModel | Runnable[Any, Any]:
     """The model of that name or provider string; with its fallbacks behind it, where it has some."""
-    first, *rest = model_chain(name_or_provider, project, env, pool)
+    first, *rest = model_chain(name_or_provider, project, env, pool, place)
     return first.with_fallbacks(rest) if rest else first
 
 
 def model_chain(
-    name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool
+    name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool, place: Place = ("models",)
 ) -> list[BaseChatModel]:
     """The model and the models to fall back to, in order. Raises `ProjectError`.
 
-    An agent needs them one by one: `create_agent` binds tools to a chat model, not to a chain of them.
+    An agent needs them one by one: `create_agent` binds tools to a chat model, not to a chain of them. `place` is where
+    the name or string stands, for problems of a string that has no name in `models`.
     """
-    name = str(_resolved(name_or_provider, None, project, env))
-    spec = project.models.get(name)
-    if spec is None:
-        return [_open(ModelSpec(model=name), None, project, env, pool)]
-    models = [_open(spec, name, project, env, pool)]
-    for fallback in spec.fallbacks:
-        if fallback not in project.models:
-            problem = _problem(
-                project, "unknown-model", f"model '{name}': fallback '{fallback}' is not in models", name
+    bench = _Bench(project, env, pool, place)
+    name = str(bench.resolved(name_or_provider, Diagnosis(project, name_or_provider, {}, None, place)))
+    if name not in project.models:
+        return [bench.open(ModelSpec(model=name), None)]
+    spec = project.models[name]
+    return [bench.open(spec, name), *(bench.fallback(name, other) for other in spec.fallbacks)]
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Where the clients of one version are opened."""
+
+    project: Project
+    env: Mapping[str, str]
+    pool: ModelPool
+    place: Place
+
+    def open(self, spec: ModelSpec, name: str | None) -> BaseChatModel:
+        written = Diagnosis(self.project, spec.model, spec.params, name, self.place)
+        model = str(self.resolved(spec.model, written))
+        given = dict(self.resolved(spec.params, written))
+        if wrong := wrong_with(model, given):
+            message, hint = wrong if model == spec.model else ("its value names no model", "")
+            raise ProjectError([written.problem("unknown-model", message, "model", hint=hint)])
+        params = with_key(model, given, self.env)
+        limit = spec.rate_limit
+        try:
+            return self.pool.get(
+                {"model": model, "params": params, "rate_limit": limit and limit.model_dump()},
+                lambda: _client(model, params, limit),
             )
-            raise ProjectError([problem])
-        models.append(_open(project.models[fallback], fallback, project, env, pool))
-    return models
+        except Exception as error:  # a provider's package may raise anything
+            # what it raised may hold a key, and a traceback shows its cause
+            raise ProjectError(written.problems(error)) from None
+
+    def fallback(self, name: str, other: str) -> BaseChatModel:
+        if other not in self.project.models:
+            message = f"model '{name}': fallback '{other}' is not in models"
+            raise ProjectError([self.project.problem("unknown-model", message, "models", name, "fallbacks")])
+        return self.open(self.project.models[other], other)
+
+    def resolved(self, value: Any, written: Diagnosis) -> Any:
+        try:
+            return resolve(value, self.env)
+        except MissingVariable as missing:
+            problem = written.problem("env-missing", str(missing), hint="set it, or write a default")
+            raise ProjectError([problem]) from None
 
 
-def _open(
-    spec: ModelSpec, name: str | None, project: Project, env: Mapping[str, str], pool: ModelPool
-) -> BaseChatModel:
-    model = str(_resolved(spec.model, name, project, env))
-    params = _with_key(model, dict(_resolved(spec.params, name, project, env)), env)
-    try:
-        return pool.get({"model": model, "params": params}, lambda: _client(model, params))
-    except Exception as error:  # a provider's package may raise anything
-        raise ProjectError([_diagnosis(error, model, name, project)]) from error
-
-
-def _resolved(value: Any, name: str | None, project: Project, env: Mapping[str, str]) -> Any:
-    try:
-        return resolve(value, env)
-    except MissingVariable as missing:
-        problem = _problem(
-            project, "env-missing", f"model '{name or value}': {missing}", name, "set it, or write a default"
-        )
-        raise ProjectError([problem]) from None
-
-
-def key_variable(model: str) -> str | None:
-    """The variable that holds the key of `provider:model`."""
-    return KEY_VARIABLES.get(model.partition(":")[0])
-
-
-def _with_key(model: str, params: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters with the provider's key, unless they name one, or another server that must not see it."""
-    variable = key_variable(model)
-    if variable is None or not env.get(variable) or "base_url" in params:
-        return params
-    return {"api_key": env[variable], **params}
-
-
-def _client(model: str, params: dict[str, Any]) -> BaseChatModel:
+def _client(model: str, params: dict[str, Any], limit: RateLimit | None) -> BaseChatModel:
+    if limit is not None:
+        params = {**params, "rate_limiter": _limiter(limit)}
     if model == DEMO_MODEL:
         return DemoRules(**params)
     client: BaseChatModel = init_chat_model(model, **params)
     return client
 
 
-def _diagnosis(error: Exception, model: str, name: str | None, project: Project) -> Problem:
-    """What a person has to do about a client that cannot be made. Values of the environment stay out of it."""
-    title = f"model '{name or model}'"
-    provider = model.partition(":")[0] if ":" in model else ""
-    if isinstance(error, ImportError):
-        message = f"{title}: the package for '{model}' is not installed"
-        return _problem(project, "provider-missing", message, name, _how_to_install(provider, error))
-    text = _first_line(error)
-    if model != DEMO_MODEL and _KEY_WORDS.search(str(error)):
-        variable = next((found for found in _VARIABLE.findall(str(error)) if _KEY_WORDS.search(found)), None)
-        hint = f"set {variable or 'the key'} in the environment or in .env"
-        return _problem(project, "env-missing", f"{title}: '{model}' has no key", name, hint)
-    return _problem(project, "model", f"{title}: {text}", name, "see params in agents.yaml")
-
-
-def _how_to_install(provider: str, error: ImportError) -> str:
-    if provider in _EXTRAS:
-        return f"pip install 'changeover[{_EXTRAS[provider]}]'"
-    found = _PIP.search(str(error))
-    return found[0] if found else "install the provider's langchain package"
-
-
-def _first_line(error: Exception) -> str:
-    errors = getattr(error, "errors", None)
-    if callable(errors):  # pydantic quotes the input, which may hold a secret
-        return "; ".join(f"{'.'.join(str(step) for step in found['loc'])}: {found['msg']}" for found in errors())
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
-
-
-def _problem(project: Project, code: str, message: str, name: str | None, hint: str = "") -> Problem:
-    return project.problem(code, message, "models", *([name] if name else []), hint=hint)
+def _limiter(limit: RateLimit) -> InMemoryRateLimiter:
+    """A bucket that is full at first: an edit that opens a client anew does not make its first callers wait."""
+    least_s, most_s = _CHECK_S
+    check_s = min(max(0.5 / limit.requests_per_second, least_s), most_s)
+    limiter = InMemoryRateLimiter(
+        requests_per_second=limit.requests_per_second, check_every_n_seconds=check_s, max_bucket_size=limit.burst
+    )
+    limiter.available_tokens = float(limit.burst)
+    return limiter
