@@ -20,18 +20,22 @@ if TYPE_CHECKING:
 _PRIVATE = re.compile(r"_changeover_[0-9a-f]{20}\.|(?<=\()/\S*/trees/[0-9a-f]{20}/")  # where a version's modules live
 
 
-def problem_at(project: Project, code: str, message: str, *place: str | int, hint: str = "") -> Problem:
+def problem_at(
+    project: Project, code: str, message: str, *place: str | int, hint: str = "", on_key: bool = False
+) -> Problem:
     """A problem at `place`: a section of the project (see `Project.document_of`) and the way inside it."""
     section, *path = place
-    return project.problem(code, message, str(section), *path, hint=hint)
+    return project.problem(code, message, str(section), *path, hint=hint, on_key=on_key)
 
 
-def own_code_problem(project: Project, code: str, message: str, error: BaseException, *place: str | int) -> Problem:
+def own_code_problem(
+    project: Project, code: str, message: str, error: BaseException, *place: str | int, on_key: bool = False
+) -> Problem:
     """The problem at the project's line that raised, or at `place` in its YAML where no such line is known."""
     text = f"{message}: {_said(error)}"
     spot = _own_spot(project, error)
     if spot is None:
-        return problem_at(project, code, text, *place)
+        return problem_at(project, code, text, *place, on_key=on_key)
     path, line, column = spot
     source = _source_line(project, path, line)
     start = column or len(source) - len(source.lstrip()) + 1

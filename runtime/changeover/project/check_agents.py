@@ -23,6 +23,7 @@ CONFIG_KEYS = (
 )
 """Langchain's run configuration."""
 
+
 def check_agents(findings: Findings) -> None:
     check_models(findings)
     for name, agent in findings.project.agents.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from changeover.project.annotations import Checker, hints_of, inside, is_model_name, sentence, takes_code
+from changeover.project.environment import MissingVariable, resolve
 from changeover.project.findings import Findings
-from changeover.project.middleware import provided_middleware
+from changeover.project.middleware import provided_class, provided_classes, provided_middleware
 from changeover.project.validate import shown, suggestion
 
 
@@ -22,7 +23,6 @@ class _Middleware:
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
         self._known: dict[str, Any] | None = None
-        self._signatures: dict[str, dict[str, inspect.Parameter]] = {}
 
     def check(self) -> None:
         for agent, spec in self._findings.project.agents.items():
@@ -76,28 +76,33 @@ class _Middleware:
             self._findings.ref(what, ref, *place_of_class)
 
     def _arguments(self, what: str, name: str, arguments: dict[str, Any], place: tuple[Any, ...]) -> None:
-        parameters = self._parameters(name)
-        for key, parameter in parameters.items():
-            required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
-            if required and key not in arguments:
-                hint = f"write '- {name}: {{{key}: ...}}'"
-                message = f"{what}: middleware '{name}' needs '{key}'"
-                self._findings.add("middleware", message, *place, on_key=True, hint=hint)
+        cls = self.known[name]
+        checker = Checker(lambda wanted: provided_class(wanted, cls), lambda: provided_classes(cls))
+        given = {key: value for key, value in arguments.items() if not self._lacks_variable(value)}
+        unread = arguments.keys() - given.keys()
+        for misfit in checker.arguments(given, cls):
+            if not misfit.steps and misfit.message in {f"needs '{key}'" for key in unread}:
+                continue
+            message = f"{what}: middleware {sentence(name, misfit, inside(arguments, misfit.steps))}"
+            self._findings.add(misfit.code, message, *place, *misfit.steps, on_key=misfit.on_key, hint=misfit.hint)
+        hints = hints_of(cls)
         for key, value in arguments.items():
-            if key not in parameters:
-                message = f"{what}: middleware '{name}' takes no '{shown(key)}'"
-                self._findings.add("unknown-key", message, *place, key, on_key=True, hint=suggestion(key, parameters))
-            elif "BaseChatModel" in str(parameters[key].annotation):
-                for index, each in enumerate(value if isinstance(value, list) else [value]):
-                    if isinstance(each, str):
-                        inner = (*place, key, index) if isinstance(value, list) else (*place, key)
-                        self._findings.model(what, each, *inner)
+            annotation = hints.get(key, Any)
+            each = (
+                {(key, index): item for index, item in enumerate(value)} if isinstance(value, list) else {(key,): value}
+            )
+            for steps, item in each.items():
+                if is_model_name(item, annotation):
+                    self._findings.model(what, item, *place, *steps)
+            if isinstance(value, str) and takes_code(annotation) and not is_model_name(value, annotation):
+                self._findings.ref(what, value, *place, key)
 
-    def _parameters(self, name: str) -> dict[str, inspect.Parameter]:
-        if name not in self._signatures:
-            every = inspect.signature(self.known[name]).parameters
-            self._signatures[name] = {key: each for key, each in every.items() if each.kind is not each.VAR_KEYWORD}
-        return self._signatures[name]
+    def _lacks_variable(self, value: Any) -> bool:
+        try:
+            resolve(value, self._findings.env)
+        except MissingVariable:
+            return True  # reported as env-missing
+        return False
 
     @property
     def known(self) -> dict[str, Any]:

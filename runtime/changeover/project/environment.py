@@ -25,6 +25,7 @@ from changeover.project.langgraph import (
 
 ENV_FILE = ".env"
 ENV_FILE_LIMIT_BYTES = 1_000_000
+LEAST_HIDDEN_CHARS = 4  # what is shorter is a number or a flag, and would be found inside other words
 
 _REFERENCE = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
@@ -67,6 +68,14 @@ def names_in(text: str) -> Iterator[tuple[str, str | None]]:
 def without_references(text: str) -> str:
     """The literal part of a text."""
     return _REFERENCE.sub("", text)
+
+
+def without_values(text: str, written: Any, env: Mapping[str, str]) -> str:
+    """A text that somebody made of resolved values, with the names of the variables in their place."""
+    found = {name: env[name] for name in references(written) if len(env.get(name, "")) >= LEAST_HIDDEN_CHARS}
+    for name, value in sorted(found.items(), key=lambda each: -len(each[1])):
+        text = text.replace(value, f"${{{name}}}")
+    return text
 
 
 def environment_of(folder: Path, process: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
+from changeover.project.annotations import inside
 from changeover.project.environment import MissingVariable, resolve
 from changeover.project.load import Project
 from changeover.project.problems import Problem
@@ -78,14 +79,9 @@ class Findings:
         return resolved
 
     def _is_written(self, section: str, *path: str | int) -> bool:
-        """Whether the text at `path` is in the file: a key that is missing or wrong was reported, and reads as empty."""
+        """Whether the text at `path` is in the file: a key that is missing or wrong reads as empty, and was told."""
         document, prefix = self.project.document_of(section)
-        value = document.data
-        for step in (*prefix, *path):
-            if not isinstance(value, dict | list) or (isinstance(value, dict) and step not in value):
-                return False
-            value = value[step]
-        return isinstance(value, str)
+        return isinstance(inside(document.data, (*prefix, *path)), str)
 
     def tool(self, what: str, name: str, section: str, *path: str | int) -> None:
         """Check the name of a tool, or `server/glob`."""

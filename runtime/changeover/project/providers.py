@@ -7,6 +7,8 @@ so that what it adds tomorrow works; langchain is imported when it is first want
 from __future__ import annotations
 
 import importlib.util
+import re
+import shlex
 import unicodedata
 import warnings
 from collections.abc import Mapping
@@ -28,6 +30,7 @@ EXTRAS = {
     "langchain-openai": "openai",
 }
 """Packages that an extra of ours installs."""
+_PIP = re.compile(r"pip install (?:-[-\w]+ )*[\"']?(?P<package>[\w.-]+(?:\[[\w,-]+\])?)")
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,7 @@ class Provider:
     @property
     def command(self) -> str:
         """What a person types to install it."""
-        extra = EXTRAS.get(self.package)
-        return f"pip install 'changeover[{extra}]'" if extra else f"pip install {self.package}"
+        return command_for(self.package)
 
     @property
     def is_installed(self) -> bool:
@@ -54,6 +56,17 @@ class Provider:
             return importlib.util.find_spec(self.module.partition(".")[0]) is not None
         except (ImportError, ValueError):
             return False
+
+
+def command_for(package: str) -> str:
+    extra = EXTRAS.get(package)
+    return f"pip install 'changeover[{extra}]'" if extra else f"pip install {shlex.quote(package)}"
+
+
+def install_command(said: str) -> str | None:
+    """The command that installs what a library says is missing, if it says so."""
+    found = _PIP.search(said)
+    return command_for(found["package"]) if found else None
 
 
 def providers() -> Mapping[str, Provider]:

@@ -1,7 +1,7 @@
 """Why the client of a model cannot be made, and what a person has to do about it.
 
-Values of the environment stay out of it: pydantic and the providers quote what they were given, so nothing that they
-say about a value is passed on where one came from a variable.
+Values of the environment stay out of it: pydantic's errors are taken without the value, and where a provider quotes
+one that came from a variable, the name of the variable stands in its place.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from changeover.project.environment import references
+from changeover.project.environment import without_values
 from changeover.project.problems import Problem
-from changeover.project.providers import DEMO_MODEL, Provider, provider_of, providers
+from changeover.project.providers import DEMO_MODEL, Provider, install_command, provider_of, providers
+from changeover.resources.keys import key_variable
 
 if TYPE_CHECKING:
     from changeover.project.load import Project
 
 Place = tuple[str | int, ...]
 
-_PIP = re.compile(r"pip install (?:-[-\w]+ )*[\"']?(?P<package>[\w.\[\],-]+)")
 _KEY_WORDS = re.compile(r"\b[A-Z][A-Z0-9_]*(?:KEY|TOKEN|SECRET|CREDENTIALS)\b|api[ _-]?key|credentials", re.IGNORECASE)
 _VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
 _SAID_CHARS = 300
@@ -35,6 +35,7 @@ class Diagnosis:
     project: Project
     model: str
     params: Mapping[str, Any]
+    env: Mapping[str, str]
     name: str | None
     place: Place
 
@@ -69,9 +70,8 @@ class Diagnosis:
     def _not_importable(self, error: ImportError) -> Problem:
         found = providers().get(provider_of(self.model, self.params) or "")
         if found is None:
-            said = _PIP.search(str(error))
-            hint = f"pip install '{said['package']}'" if said else "install the provider's langchain package"
-            return self.problem("provider-missing", f"the package for '{self.model}' is not installed", "model", hint=hint)
+            hint = install_command(str(error)) or "install the provider's langchain package"
+            return self.problem("provider-missing", "its package is not installed", "model", hint=hint)
         if not found.is_installed:
             message = f"needs {found.package}, which is not installed"
             return self.problem("provider-missing", message, "model", hint=found.command)
@@ -86,17 +86,17 @@ class Diagnosis:
         if key in self.params:
             unknown = error["type"] == "extra_forbidden"
             return self.problem("model", text, "params", *_steps_in(self.params, steps), on_key=unknown)
-        if references(dict(self.params)) and not steps:
-            text = "its params do not fit together"
+        text = without_values(text, [self.model, dict(self.params), self._key()], self.env)
         return self.problem("model", text, "params", hint=self._hint)
 
-    def _said(self, error: Exception) -> str:
-        """The first line of an error that may quote any value, so only where none came from a variable."""
+    def _said(self, error: BaseException) -> str:
+        text = without_values(str(error).strip(), [self.model, dict(self.params), self._key()], self.env)
         kind = type(error).__name__
-        if references(dict(self.params)):
-            return f"its client cannot be made with these params ({kind})"
-        text = str(error).strip()
         return f"{kind}: {text.splitlines()[0][:_SAID_CHARS]}" if text else kind
+
+    def _key(self) -> str:
+        variable = key_variable(self.model, self.params)
+        return f"${{{variable}}}" if variable else ""
 
 
 def _broken(provider: Provider, error: BaseException) -> tuple[str, str]:

@@ -96,7 +96,7 @@ def model_chain(
     the name or string stands, for problems of a string that has no name in `models`.
     """
     bench = _Bench(project, env, pool, place)
-    name = str(bench.resolved(name_or_provider, Diagnosis(project, name_or_provider, {}, None, place)))
+    name = str(bench.resolved(name_or_provider, Diagnosis(project, name_or_provider, {}, env, None, place)))
     if name not in project.models:
         return [bench.open(ModelSpec(model=name), None)]
     spec = project.models[name]
@@ -113,7 +113,7 @@ class _Bench:
     place: Place
 
     def open(self, spec: ModelSpec, name: str | None) -> BaseChatModel:
-        written = Diagnosis(self.project, spec.model, spec.params, name, self.place)
+        written = Diagnosis(self.project, spec.model, spec.params, self.env, name, self.place)
         model = str(self.resolved(spec.model, written))
         given = dict(self.resolved(spec.params, written))
         if wrong := wrong_with(model, given):
