@@ -25,9 +25,10 @@ class Words:
 
 @dataclass(frozen=True)
 class Calls:
-    """An answer that calls tools: names and arguments."""
+    """An answer that calls tools: names and arguments. `wait` holds it back as it does words."""
 
     calls: tuple[tuple[str, dict[str, Any]], ...]
+    wait: asyncio.Event | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class OpenAIPeer:
             case Words() | Calls() | Cut():
                 if body.get("stream"):
                     return await _stream(answer, body, writer)
-                if isinstance(answer, Words) and answer.wait:
+                if not isinstance(answer, Cut) and answer.wait:
                     await answer.wait.wait()
                 writer.write(_whole(200, _completion(answer, body)))
                 await writer.drain()
@@ -186,7 +187,7 @@ async def _stream(answer: Words | Calls | Cut, body: dict[str, Any], writer: asy
     for index, delta in enumerate(_deltas(answer, body)):
         _event(writer, _chunk(body, delta))
         await writer.drain()
-        if index == 1 and isinstance(answer, Words) and answer.wait:
+        if index == 1 and not isinstance(answer, Cut) and answer.wait:
             await answer.wait.wait()
     if isinstance(answer, Cut):
         return False  # without the last chunk

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jinja2.exceptions import TemplateError, TemplateNotFound
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
@@ -109,7 +108,7 @@ class Parts:
             return found[0]
         return self._part("tool", name, lambda: self._new_tool(name))  # type: ignore[no-any-return]
 
-    def model(self, name: str, *place: str | int) -> BaseChatModel | Runnable[Any, Any]:
+    def model(self, name: str, *place: str | int) -> BaseChatModel:
         """A name from `models` or a provider string, fallbacks included; `place` is where it is written."""
         self.model_chain(name, *place)
         return models.build_model(name, self.project, self.env, self.pool, place or ("models",))

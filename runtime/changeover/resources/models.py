@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.rate_limiters import InMemoryRateLimiter
-from langchain_core.runnables import Runnable
 
 from changeover.errors import ProjectError
 from changeover.project.environment import MissingVariable, resolve
@@ -25,6 +24,7 @@ from changeover.project.models import ModelSpec, RateLimit
 from changeover.project.providers import DEMO_MODEL, wrong_with
 from changeover.resources.demo import DemoRules
 from changeover.resources.diagnosis import Diagnosis, Place
+from changeover.resources.fallbacks import ModelWithFallbacks
 from changeover.resources.keys import with_key
 from changeover.resources.need import Key, Keys
 from changeover.resources.resource import Resource
@@ -81,10 +81,10 @@ class ModelClient(Resource):
 
 def build_model(
     name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool, place: Place = ("models",)
-) -> BaseChatModel | Runnable[Any, Any]:
+) -> BaseChatModel:
     """The model of that name or provider string; with its fallbacks behind it, where it has some."""
-    first, *rest = model_chain(name_or_provider, project, env, pool, place)
-    return first.with_fallbacks(rest) if rest else first
+    models = model_chain(name_or_provider, project, env, pool, place)
+    return ModelWithFallbacks.of(models) if len(models) > 1 else models[0]
 
 
 def model_chain(
