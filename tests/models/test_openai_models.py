@@ -28,9 +28,7 @@ async def test_an_openai_compatible_server_answers_at_its_base_url(project: Any,
     assert [asked.body["model"] for asked in peer.asked] == ["gpt-5"]
 
 
-async def test_a_server_without_keys_is_sent_none(
-    project: Any, opened: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_without_keys_is_sent_none(project: Any, opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-real-one")
     async with openai_peer() as peer, opened(project(desks(openai(peer.base_url, params="")))) as manager:
         assert (await ask(manager, "bare")).content == "You said: hello"
@@ -126,7 +124,7 @@ async def test_a_stream_that_breaks_is_answered_by_the_fallback_in_a_message_of_
 
 async def test_a_stream_that_breaks_fails_the_run_where_nobody_falls_back(project: Any, opened: Any) -> None:
     async with openai_peer(Cut("half a")) as peer, opened(project(desks(openai(peer.base_url)))) as manager:
-        with pytest.raises(Exception, match="(?i)connection"):
+        with pytest.raises(Exception, match=r"(?i)connection"):
             await pieces(manager, "bare")
         assert (await ask(manager, "bare")).content == "You said: hello"
 

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -81,7 +81,6 @@ class Builder:
         self._pool = pool
         self._timeout_s = timeout_s
         self._room = FactoryRoom(timeout_s * FACTORY_SHARE, store)
-        self._builds = 0  # under way
         self._models = ModelPool(pool.keys)
         self._workshop = Workshop(self._models, secrets.token_bytes(32), pool.handle, self._room)
 
@@ -99,9 +98,7 @@ class Builder:
         self._room.loop = asyncio.get_running_loop()
         deadline = _Deadline(self._timeout_s)
         environment, exported = self.environment, self.exported
-        self._builds += 1
-        with self._trees_kept(), ExitStack() as stack:
-            stack.callback(self._built)
+        with self._trees_kept():
             prepared = await self._in_thread(
                 partial(self._prepare, files, environment, exported), files, deadline, lambda it: self._let_go(it.tree)
             )
@@ -137,15 +134,6 @@ class Builder:
         """Of a version that needs nothing live, or says so itself."""
         return Tenancy(self._pool)
 
-    def _built(self) -> None:
-        self._builds -= 1
-        self.prune()
-
-    def prune(self) -> None:
-        """Forget the clients of models that nothing uses any more."""
-        if not self._builds:
-            self._models.keep_only(self._pool.held())
-
     def discard(self, candidate: Candidate) -> None:
         """Let go of a candidate that does not become a version."""
         self.release(candidate.tenancy, candidate.tree)
@@ -153,7 +141,6 @@ class Builder:
     def release(self, tenancy: Tenancy, tree: CodeTree | None) -> None:
         """Let go of what a compiled form of a version had, when its last run is over."""
         tenancy.end(partial(self._let_go, tree) if tree is not None else None)
-        self.prune()
 
     def _let_go(self, tree: CodeTree) -> None:
         self._trees.release(tree)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from changeover.build.blame import own_code_problem
 from changeover.build.digest import Digests, Part, Reference
 from changeover.build.factories import FactoryRoom
-from changeover.build.loaded import Compiled, CompiledGraph, UsedModel
+from changeover.build.loaded import Compiled, CompiledGraph
 from changeover.build.modules import CodeTree
 from changeover.build.parts import Parts
 from changeover.contracts.contract import contract_of
@@ -112,7 +112,7 @@ class _Compiler:
         part = self._digests.graph(name, asked)
         contract = contract_of(graph, self._tree.logical_name)
         factory, warnings = self._parts.factories.get(name), self._parts.warnings.get(name, ())
-        models = frozenset(UsedModel(*used) for used in self._parts.models.get(name, ()))
+        models = frozenset(self._parts.models.get(name, ()))
         return Compiled(name, part.digest, self._fingerprint(part), graph, contract, asked, factory, warnings, models)
 
     def _asked(self, name: str) -> frozenset[Reference]:

@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -46,7 +45,7 @@ class GraphContext:
         self.references.add(("graph", name))
         return self._parts.graph(name)
 
-    def model(self, name: str) -> BaseChatModel | Runnable[Any, Any]:
+    def model(self, name: str) -> BaseChatModel:
         """A model of agents.yaml, with its fallbacks behind it."""
         self.references.add(("model", name))
         return self._parts.model(name)

@@ -165,7 +165,6 @@ class Loader:
         for version in self.loaded:
             if version.id not in in_service and version.id not in needed and version.id != self._newest:
                 version.tenancy.rest()
-        self._builder.prune()
 
     def trim(self) -> None:
         """Drop the versions used longest ago beyond the limit, except those that something uses."""

@@ -64,9 +64,9 @@ def _each(project: Project, around: Surroundings) -> Iterator[Callable[[], Need]
 
 
 def model_need(model: UsedModel, project: Project) -> Need:
-    """A client that graphs were built with: it is open already, and is kept while a version uses it."""
+    """A client that graphs were built with: its connections are kept while a version uses it."""
 
     def problem(reason: str) -> Problem:
         return project.problem("model", f"model '{model.name}': {reason}", "models")
 
-    return Need("model", model.name, model.key, ModelClient, problem)
+    return Need("model", model.name, model.key, partial(ModelClient, model.connections), problem)

@@ -23,11 +23,13 @@ from langgraph.pregel import Pregel
 from changeover.build import agents, context, graphs, mcp_tools, targets, tools
 from changeover.build.blame import closest, own_code_problem, problem_at
 from changeover.build.factories import Factory, FactoryRoom
+from changeover.build.loaded import UsedModel
 from changeover.errors import ProjectError
 from changeover.project import environment
 from changeover.project.problems import Problem
 from changeover.project.prompts import Prompts
 from changeover.resources import models
+from changeover.resources.fallbacks import ModelWithFallbacks
 from changeover.resources.pool import Handle
 
 if TYPE_CHECKING:
@@ -73,8 +75,8 @@ class Parts:
     _making: list[tuple[str, str]] = field(default_factory=list, repr=False)
     factories: dict[str, Factory] = field(default_factory=dict, repr=False)
     warnings: dict[str, tuple[Problem, ...]] = field(default_factory=dict, repr=False)
-    models: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
-    """Of each agent and graph the models that it was built with: name and key of the client."""
+    models: dict[str, set[UsedModel]] = field(default_factory=dict, repr=False)
+    """Of each agent and graph the models that it was built with."""
 
     def agent(self, name: str) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The agent `name`, compiled."""
@@ -110,17 +112,15 @@ class Parts:
 
     def model(self, name: str, *place: str | int) -> BaseChatModel:
         """A name from `models` or a provider string, fallbacks included; `place` is where it is written."""
-        self.model_chain(name, *place)
-        return models.build_model(name, self.project, self.env, self.pool, place or ("models",))
+        return ModelWithFallbacks.in_order(self.model_chain(name, *place))
 
     def model_chain(self, name: str, *place: str | int) -> list[BaseChatModel]:
         """The model and those that it falls back to; whatever is being built is noted as their user."""
         chain = models.model_chain(name, self.project, self.env, self.pool, place or ("models",))
-        spec = self.project.models.get(name)
-        for called, client in zip([name, *(spec.fallbacks if spec else [])], chain, strict=False):
+        for model in chain:
             for _, user in self._making:
-                self.models.setdefault(user, set()).add((called, self.pool.key_of(client)))
-        return chain
+                self.models.setdefault(user, set()).add(UsedModel(model.name, model.key, model.connections))
+        return [model.client for model in chain]
 
     def problem(self, code: str, message: str, *place: str | int, hint: str = "") -> Problem:
         """A problem at `place`: a section of the project (see `Project.document_of`) and the way inside it."""

@@ -39,6 +39,7 @@ class Provider:
 
     name: str
     module: str
+    class_name: str
 
     @property
     def package(self) -> str:
@@ -58,6 +59,12 @@ class Provider:
             return False
 
 
+def missing_package(model: str, params: Mapping[str, Any] | None = None) -> Provider | None:
+    """The provider of a model whose package is not installed."""
+    found = providers().get(provider_of(model, params) or "")
+    return None if found is None or found.is_installed else found
+
+
 def command_for(package: str) -> str:
     extra = EXTRAS.get(package)
     return f"pip install 'changeover[{extra}]'" if extra else f"pip install {shlex.quote(package)}"
@@ -74,7 +81,7 @@ def providers() -> Mapping[str, Provider]:
     from langchain.chat_models import base
 
     table: Mapping[str, Any] = getattr(base, "_BUILTIN_PROVIDERS", {})
-    return {name: Provider(name, str(entry[0])) for name, entry in table.items()}
+    return {name: Provider(name, str(entry[0]), str(entry[1])) for name, entry in table.items()}
 
 
 def provider_of(model: str, params: Mapping[str, Any] | None = None) -> str | None:

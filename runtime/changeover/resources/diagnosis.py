@@ -73,10 +73,13 @@ class Diagnosis:
             hint = install_command(str(error)) or "install the provider's langchain package"
             return self.problem("provider-missing", "its package is not installed", "model", hint=hint)
         if not found.is_installed:
-            message = f"needs {found.package}, which is not installed"
-            return self.problem("provider-missing", message, "model", hint=found.command)
+            return self.not_installed(found)
         message, hint = _broken(found, error.__cause__ or error)
         return self.problem("provider-missing", message, "model", hint=hint)
+
+    def not_installed(self, provider: Provider) -> Problem:
+        message = f"needs {provider.package}, which is not installed"
+        return self.problem("provider-missing", message, "model", hint=provider.command)
 
     def _invalid(self, error: Any) -> Problem:
         """What pydantic says of one value; its words have the type that is wanted, and never the value."""

@@ -27,9 +27,10 @@ class ModelWithFallbacks(BaseChatModel):
 
     models: list[BaseChatModel]
 
-    @classmethod
-    def of(cls, models: Sequence[BaseChatModel]) -> ModelWithFallbacks:
-        return cls(models=list(models), profile=models[0].profile)
+    @staticmethod
+    def in_order(models: Sequence[BaseChatModel]) -> BaseChatModel:
+        """A model alone is that model."""
+        return models[0] if len(models) == 1 else ModelWithFallbacks(models=list(models), profile=models[0].profile)
 
     @property
     def _llm_type(self) -> str:

@@ -42,8 +42,17 @@ def key_variable(model: str, params: Mapping[str, Any] | None = None) -> str | N
 def with_key(model: str, params: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
     """The parameters with the key that the model's server may see."""
     variable = key_variable(model, params)
-    if variable is None or any(_KEY.fullmatch(name) for name in params):
+    if variable is None or any(is_key(name) for name in params):
         return dict(params)
-    if any(_SERVER.fullmatch(name) and value for name, value in params.items()):
+    if any(is_server(name) and value for name, value in params.items()):
         return {"api_key": NO_KEY, **params}
     return {"api_key": env[variable], **params} if env.get(variable) else dict(params)
+
+
+def is_server(name: str) -> bool:
+    """Whether a parameter of that name says which server is asked."""
+    return _SERVER.fullmatch(name) is not None
+
+
+def is_key(name: str) -> bool:
+    return _KEY.fullmatch(name) is not None

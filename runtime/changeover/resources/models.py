@@ -1,18 +1,21 @@
 """Chat models by name, shared by all who ask for the same configuration.
 
 Owns the way from a name or a provider string to a client: values from the environment are put in, `demo:rules` is built
-in, everything else goes to langchain's `init_chat_model`. It does not close clients and does not count their uses.
+in, everything else goes to langchain's `init_chat_model`. Who uses a client is counted
+elsewhere.
 
-Invariants: the same resolved configuration gives the same object, and with it one rate limit; a resolved value (it may
-be a secret) is kept nowhere but in the client itself, the pool's keys are keyed hashes in memory only.
+Invariants: the same resolved configuration gives the same object; a model of two versions has one rate limit; a
+resolved value (it may be a secret) is kept nowhere but in the client itself, the pool's keys are keyed hashes in memory
+only.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -21,7 +24,8 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from changeover.errors import ProjectError
 from changeover.project.environment import MissingVariable, resolve
 from changeover.project.models import ModelSpec, RateLimit
-from changeover.project.providers import DEMO_MODEL, wrong_with
+from changeover.project.providers import DEMO_MODEL, missing_package, wrong_with
+from changeover.resources.connections import Connections, line_of, takes_connections
 from changeover.resources.demo import DemoRules
 from changeover.resources.diagnosis import Diagnosis, Place
 from changeover.resources.fallbacks import ModelWithFallbacks
@@ -35,61 +39,99 @@ if TYPE_CHECKING:
 _CHECK_S = (0.005, 0.1)  # how often a request that has to wait looks again: at least and at most
 
 
+OpenModel = Callable[[Connections | None], BaseChatModel]
+
+
+class SharedModel(NamedTuple):
+    """A client, how the project calls it, its key, and the connections that it shares with others."""
+
+    name: str
+    key: Key
+    client: BaseChatModel
+    connections: Connections | None
+
+
 class ModelPool:
-    """Clients by a keyed hash of their resolved configuration. Safe to use from several threads; opens each once."""
+    """Clients by a keyed hash of their resolved configuration, for as long as anything has them.
+
+    Safe to use from several threads; makes each once.
+    """
 
     def __init__(self, keys: Keys | None = None) -> None:
         self._keys = keys or Keys()
         self._lock = threading.Lock()
-        self._opening: dict[Key, threading.Lock] = {}
-        self._models: dict[Key, BaseChatModel] = {}
-        self._keys_of: dict[int, Key] = {}  # by the client's identity
+        self._making: WeakValueDictionary[Key, threading.Lock] = WeakValueDictionary()
+        self._models: WeakValueDictionary[Key, BaseChatModel] = WeakValueDictionary()
+        self._used: WeakValueDictionary[Key, Connections] = WeakValueDictionary()  # by the key of a client
+        self._connections: WeakValueDictionary[Key, Connections] = WeakValueDictionary()  # by what they lead to
+        self._limiters: WeakValueDictionary[Key, InMemoryRateLimiter] = WeakValueDictionary()
 
-    def get(self, configuration: Mapping[str, Any], open_model: Callable[[], BaseChatModel]) -> BaseChatModel:
-        """The client of `configuration`, made by `open_model` when it is the first to be asked for."""
+    def get(
+        self, name: str, configuration: Mapping[str, Any], make: OpenModel, line: Mapping[str, Any] | None = None
+    ) -> SharedModel:
+        """The client of `configuration`, made by `make` when it is the first to be asked for.
+
+        Clients with the same `line` share connections.
+        """
         key = self._keys.of("model", configuration)
         with self._lock:
-            opening = self._opening.setdefault(key, threading.Lock())
-        with opening:
-            model = self._models.get(key)
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            model, connections = self._models.get(key), self._used.get(key)
             if model is None:
-                model = self._models[key] = open_model()
-                self._keys_of[id(model)] = key
-            return model
+                connections = self._connected(line) if line is not None else None
+                model = self._models[key] = make(connections)
+                if connections is not None:
+                    self._used[key] = connections
+            return SharedModel(name, key, model, connections)
 
-    def key_of(self, model: BaseChatModel) -> Key:
-        """The key of a client that `get` gave."""
-        return self._keys_of[id(model)]
-
-    def keep_only(self, keys: Collection[Key]) -> None:
-        """Forget the others: whoever has such a client goes on with it, who asks for it next gets a new one.
-
-        Not for while anybody is between `get` and the use of its key.
-        """
+    def limiter(self, configuration: Mapping[str, Any], limit: RateLimit) -> InMemoryRateLimiter:
+        """One for all clients of the same `configuration`, so that those of two versions do not send twice as much."""
+        key = self._keys.of("model", {**configuration, "rate_limit": limit.model_dump()})
         with self._lock:
-            for key in self._models.keys() - keys:
-                self._keys_of.pop(id(self._models.pop(key)), None)
-                self._opening.pop(key, None)
+            found = self._limiters.get(key)
+            if found is None:
+                found = self._limiters[key] = _limiter(limit)
+            return found
 
     def __len__(self) -> int:
         return len(self._models)
 
+    def _connected(self, line: Mapping[str, Any]) -> Connections:
+        key = self._keys.of("model", {"line": line})
+        with self._lock:
+            found = self._connections.get(key)
+            if found is None:
+                found = self._connections[key] = Connections()
+            return found
+
 
 class ModelClient(Resource):
-    """A client of `ModelPool`, for as long as versions use it; there is nothing to open or to close."""
+    """A client of `ModelPool` that versions use. With the last one on its connections these are closed."""
+
+    def __init__(self, connections: Connections | None) -> None:
+        super().__init__()
+        self._connections = connections
+
+    async def open(self) -> None:
+        if self._connections is not None:
+            self._connections.take()
+
+    async def close(self) -> None:
+        if self._connections is not None:
+            await self._connections.give_back()
 
 
 def build_model(
     name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool, place: Place = ("models",)
 ) -> BaseChatModel:
     """The model of that name or provider string; with its fallbacks behind it, where it has some."""
-    models = model_chain(name_or_provider, project, env, pool, place)
-    return ModelWithFallbacks.of(models) if len(models) > 1 else models[0]
+    return ModelWithFallbacks.in_order([it.client for it in model_chain(name_or_provider, project, env, pool, place)])
 
 
 def model_chain(
     name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool, place: Place = ("models",)
-) -> list[BaseChatModel]:
+) -> list[SharedModel]:
     """The model and the models to fall back to, in order. Raises `ProjectError`.
 
     An agent needs them one by one: `create_agent` binds tools to a chat model, not to a chain of them. `place` is where
@@ -112,25 +154,35 @@ class _Bench:
     pool: ModelPool
     place: Place
 
-    def open(self, spec: ModelSpec, name: str | None) -> BaseChatModel:
+    def open(self, spec: ModelSpec, name: str | None) -> SharedModel:
         written = Diagnosis(self.project, spec.model, spec.params, self.env, name, self.place)
         model = str(self.resolved(spec.model, written))
         given = dict(self.resolved(spec.params, written))
         if wrong := wrong_with(model, given):
             message, hint = wrong if model == spec.model else ("its value names no model", "")
             raise ProjectError([written.problem("unknown-model", message, "model", hint=hint)])
-        params = with_key(model, given, self.env)
-        limit = spec.rate_limit
+        if missing := missing_package(model, given):
+            raise ProjectError([written.not_installed(missing)])
         try:
-            return self.pool.get(
-                {"model": model, "params": params, "rate_limit": limit and limit.model_dump()},
-                lambda: _client(model, params, limit),
-            )
+            return self._client(name or spec.model, model, with_key(model, given, self.env), spec.rate_limit)
         except Exception as error:  # a provider's package may raise anything
             # what it raised may hold a key, and a traceback shows its cause
             raise ProjectError(written.problems(error)) from None
 
-    def fallback(self, name: str, other: str) -> BaseChatModel:
+    def _client(self, name: str, model: str, params: Mapping[str, Any], limit: RateLimit | None) -> SharedModel:
+        line = line_of(model, params)
+        configuration = {"model": model, "params": params, "rate_limit": limit and limit.model_dump()}
+
+        def make(connections: Connections | None) -> BaseChatModel:
+            more = dict(connections.params) if connections else {}
+            if limit is not None:
+                more["rate_limiter"] = self.pool.limiter({"name": name, "model": model, **line}, limit)
+            return _client(model, {**params, **more})
+
+        shared = line if takes_connections(model, params) else None
+        return self.pool.get(name, configuration, make, shared)
+
+    def fallback(self, name: str, other: str) -> SharedModel:
         if other not in self.project.models:
             message = f"model '{name}': fallback '{other}' is not in models"
             raise ProjectError([self.project.problem("unknown-model", message, "models", name, "fallbacks")])
@@ -144,9 +196,7 @@ class _Bench:
             raise ProjectError([problem]) from None
 
 
-def _client(model: str, params: dict[str, Any], limit: RateLimit | None) -> BaseChatModel:
-    if limit is not None:
-        params = {**params, "rate_limiter": _limiter(limit)}
+def _client(model: str, params: Mapping[str, Any]) -> BaseChatModel:
     if model == DEMO_MODEL:
         return DemoRules(**params)
     client: BaseChatModel = init_chat_model(model, **params)
