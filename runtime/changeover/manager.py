@@ -160,6 +160,7 @@ class GraphVersionManager:
             stack.push_async_callback(self.resources.close)
             trees = CodeTrees(own.path / "trees")
             builder = Builder(self.project, trees, self.resources, memory, timeout_s=self.settings.limit_build_s)
+            stack.push_async_callback(builder.close)
             self.loader = Loader(
                 self.store.versions,
                 builder,

@@ -36,8 +36,10 @@ async def test_a_rotated_key_serves_the_next_run_and_the_old_one_the_run_in_flig
             (folder / ".env").write_text(f"DESK_KEY={NEW}\n", encoding="utf-8")
             await manager.folder.refresh_environment()
             await ask(manager, "bare")
+            assert peer.open == 2
             gate.set()
             assert (await in_flight).content == "first words"
+            await eventually(lambda: peer.open == 1)  # the old one's, after its last run
             assert len(await manager.versions()) == 1
     assert [asked.key for asked in peer.asked] == [OLD, NEW]
 

@@ -134,6 +134,9 @@ class Builder:
         """Of a version that needs nothing live, or says so itself."""
         return Tenancy(self._pool)
 
+    async def close(self) -> None:
+        await self._models.close()
+
     def discard(self, candidate: Candidate) -> None:
         """Let go of a candidate that does not become a version."""
         self.release(candidate.tenancy, candidate.tree)

@@ -5,7 +5,8 @@ and a changed key gets connections of its own. Only packages built on OpenAI's t
 open and close their own.
 
 Invariants: no socket is open before the first request, nor after the last user is gone. A client may ask again after
-that, and connects anew: graphs are kept for a while after nothing needs them.
+that, and connects anew: graphs are kept for a while after nothing needs them. Connections that never had a user, those
+of a client that a graph asks for while it runs, are closed when nothing has them any more, at the latest in the end.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class Connections:
         from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
         self._users = 0
-        self._blocking: Any = _Blocking(self)
-        self._waiting: Any = _Waiting(self)
-        made = (DefaultHttpxClient(transport=self._blocking), DefaultAsyncHttpxClient(transport=self._waiting))
+        self._blocking = _Blocking(self)
+        self._waiting = _Waiting(self)
+        transports: Any = (self._blocking, self._waiting)  # the package has classes of its own for them
+        made = DefaultHttpxClient(transport=transports[0]), DefaultAsyncHttpxClient(transport=transports[1])
         self.params: Mapping[str, Any] = dict(zip(_TAKEN, made, strict=True))
         """What a model's client is given to use them."""
 
@@ -52,10 +54,13 @@ class Connections:
         """The last one closes them."""
         self._users -= 1
         if self._users == 0:
-            try:
-                self._blocking.close()
-            finally:
-                await self._waiting.aclose()
+            await self.close()
+
+    async def close(self) -> None:
+        try:
+            self._blocking.close()
+        finally:
+            await self._waiting.aclose()
 
 
 class _Blocking:

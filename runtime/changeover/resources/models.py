@@ -94,6 +94,13 @@ class ModelPool:
                 found = self._limiters[key] = _limiter(limit)
             return found
 
+    async def close(self) -> None:
+        """Close what is open still; a client that is asked after that connects anew."""
+        with self._lock:
+            left = list(self._connections.values())
+        for connections in left:
+            await connections.close()
+
     def __len__(self) -> int:
         return len(self._models)
 
