@@ -10,6 +10,7 @@ import typer
 
 from changeover import __version__
 from changeover.cli import output
+from changeover.cli.installing import offer_packages
 from changeover.cli.options import Options
 from changeover.cli.project import Folder
 
@@ -53,6 +54,7 @@ def serve(
         chosen = manager("promote")
     configure(chosen.settings.log)
     output.say(f"changeover {__version__}, LangGraph {metadata.version('langgraph')}")
+    offer_packages(chosen.project)
     status = _with_workers(chosen) if chosen.settings.workers > 1 else run(chosen, announce=_announcer(chosen))
     if status:
         raise typer.Exit(status)

@@ -65,9 +65,14 @@ def missing_package(model: str, params: Mapping[str, Any] | None = None) -> Prov
     return None if found is None or found.is_installed else found
 
 
-def command_for(package: str) -> str:
+def requirement_of(package: str) -> str:
+    """What to ask an index for: an extra of ours where one brings the package."""
     extra = EXTRAS.get(package)
-    return f"pip install 'changeover[{extra}]'" if extra else f"pip install {shlex.quote(package)}"
+    return f"changeover[{extra}]" if extra else package
+
+
+def command_for(package: str) -> str:
+    return f"pip install {shlex.quote(requirement_of(package))}"
 
 
 def install_command(said: str) -> str | None:
