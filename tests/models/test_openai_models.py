@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,21 @@ from changeover import create_app
 
 BACKED = ", fallbacks: [backup]"
 BACKUP = "  backup: {model: 'demo:rules'}"
+SUMMED = """
+from langgraph.graph import START, MessagesState, StateGraph
+
+
+def graph(ctx):
+    model = ctx.model("big")
+
+    async def answer(state):
+        return {"messages": await model.ainvoke(state["messages"])}
+
+    made = StateGraph(MessagesState)
+    made.add_node(answer)
+    made.add_edge(START, "answer")
+    return made
+"""
 MALFORMED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\nnope!"
 WEATHER = Calls((("weather", {"city": "Oslo"}),))
 
@@ -97,6 +113,35 @@ async def test_the_fallback_answers_when_the_model_fails(
             answer = await manager.invoke(agent, {"messages": [("user", "hello")]})
     assert len(peer.asked) == 1
     assert "(demo)" in str(answer["messages"][-1].content) or answer.get("structured_response")
+
+
+@pytest.mark.parametrize("agent", ["bare", "summed"])
+async def test_what_the_first_said_is_raised_when_all_have_used_up_their_retries(
+    project: Any, opened: Any, agent: str
+) -> None:
+    busy, broken = Status(429, "too many", retry_after="0.01"), Status(500, "broken", retry_after="0.01")
+    params = "max_retries: 1, timeout: 5"
+    async with openai_peer(busy, busy) as first, openai_peer(broken, broken) as second:
+        models = [openai(first.base_url, params=params, more=BACKED), openai(second.base_url, "backup", params)]
+        files = {**desks("\n".join(models)), "graphs/summed.py": SUMMED}
+        async with opened(project(files)) as manager:
+            with pytest.raises(Exception, match=r"429.*too many"):
+                await ask(manager, agent)
+    assert (len(first.asked), len(second.asked)) == (2, 2)
+
+
+async def test_requests_are_held_back_by_the_rate_limit_that_versions_share(project: Any, opened: Any) -> None:
+    limit = ", rate_limit: {requests_per_second: 20, burst: 2}"
+    async with openai_peer() as peer:
+        files = desks(openai(peer.base_url, params="temperature: 0, timeout: 5", more=limit).replace("gpt-5", "llama"))
+        async with opened(project(files)) as manager:
+            project({"agents.yaml": files["agents.yaml"].replace("temperature: 0", "temperature: 1")})
+            version = await manager.build()
+            began = time.monotonic()
+            await asyncio.gather(*(ask(manager, "bare", version=of) for of in (None, version.id) for _ in range(4)))
+            took_s = time.monotonic() - began
+    assert sorted(asked.body["temperature"] for asked in peer.asked) == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert took_s >= 6 / 20 * 0.95
 
 
 async def test_a_second_model_answers_with_tools_while_streaming(project: Any, opened: Any) -> None:

@@ -23,23 +23,29 @@ from contextlib import suppress
 from typing import Any
 
 from changeover.project.providers import provider_of, providers
-from changeover.resources.keys import is_key, is_server
+from changeover.resources.keys import NO_KEY, is_key, is_server
+from changeover.resources.need import HIDDEN, MIN_SECRET_CHARS
 
 _BASE = "langchain_openai.chat_models.base"
 _TAKEN = ("http_client", "http_async_client")
 _OWN = {"http_socket_options", "openai_proxy", *_TAKEN}
 """Parameters with which the package has to open connections by itself."""
+_OF_CONTENT = {"content-encoding", "content-length", "transfer-encoding"}
 _PROXY_VARIABLE = "OPENAI_PROXY"
 _WHO = re.compile(r"(?:\w+_)?organization")
 
 
 class Connections:
-    """Both kinds: those of callers that wait in a thread, and those of the event loop. Users take and give back."""
+    """Both kinds: those of callers that wait in a thread, and those of the event loop. Users take and give back.
 
-    def __init__(self) -> None:
+    What a server says of a failure is passed on without the keys that it was sent.
+    """
+
+    def __init__(self, line: Mapping[str, Any]) -> None:
         from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
         self._users = 0
+        self._keys = [str(value).encode() for name, value in line.items() if is_key(name) and value != NO_KEY]
         self._blocking = _Blocking(self)
         self._waiting = _Waiting(self)
         transports: Any = (self._blocking, self._waiting)  # the package has classes of its own for them
@@ -55,6 +61,14 @@ class Connections:
         self._users -= 1
         if self._users == 0:
             await self.close()
+
+    def without_keys(self, answer: Any, content: bytes) -> Any:
+        """The answer again, of the server's client and with that content."""
+        for key in self._keys:
+            if len(key) >= MIN_SECRET_CHARS:
+                content = content.replace(key, HIDDEN.encode())
+        headers = [(name, value) for name, value in answer.headers.multi_items() if name.lower() not in _OF_CONTENT]
+        return type(answer)(answer.status_code, headers=headers, content=content, extensions=answer.extensions)
 
     async def close(self) -> None:
         try:
@@ -81,7 +95,8 @@ class _Blocking:
 
                 self._client = DefaultHttpxClient()
             client = self._client
-        return client.send(request, stream=True, follow_redirects=False)
+        answer = client.send(request, stream=True, follow_redirects=False)
+        return self._part_of.without_keys(answer, answer.read()) if answer.is_error else answer
 
     def close(self) -> None:
         with self._lock:
@@ -104,7 +119,8 @@ class _Waiting:
 
             self._open.client = DefaultAsyncHttpxClient()
             self._open.loop = asyncio.get_running_loop()
-        return await self._open.client.send(request, stream=True, follow_redirects=False)
+        answer = await self._open.client.send(request, stream=True, follow_redirects=False)
+        return self._part_of.without_keys(answer, await answer.aread()) if answer.is_error else answer
 
     async def aclose(self) -> None:
         client, self._open.client = self._open.client, None

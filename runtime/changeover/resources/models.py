@@ -109,7 +109,7 @@ class ModelPool:
         with self._lock:
             found = self._connections.get(key)
             if found is None:
-                found = self._connections[key] = Connections()
+                found = self._connections[key] = Connections(line)
             return found
 
 
