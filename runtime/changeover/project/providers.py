@@ -61,7 +61,7 @@ class Provider:
 
 def missing_package(model: str, params: Mapping[str, Any] | None = None) -> Provider | None:
     """The provider of a model whose package is not installed."""
-    found = providers().get(provider_of(model, params) or "")
+    found = provider(provider_of(model, params))
     return None if found is None or found.is_installed else found
 
 
@@ -81,12 +81,17 @@ def install_command(said: str) -> str | None:
     return command_for(found["package"]) if found else None
 
 
-def providers() -> Mapping[str, Provider]:
-    """Langchain's providers by name; none where a later langchain keeps its table elsewhere."""
+def provider(name: str | None) -> Provider | None:
+    found = _table().get(name or "")
+    return Provider(str(name), str(found[0]), str(found[1])) if found else None
+
+
+def _table() -> Mapping[str, Any]:
+    """Langchain's own, by the provider's name; empty where a later langchain keeps it elsewhere."""
     from langchain.chat_models import base
 
     table: Mapping[str, Any] = getattr(base, "_BUILTIN_PROVIDERS", {})
-    return {name: Provider(name, str(entry[0]), str(entry[1])) for name, entry in table.items()}
+    return table
 
 
 def provider_of(model: str, params: Mapping[str, Any] | None = None) -> str | None:
@@ -97,7 +102,7 @@ def provider_of(model: str, params: Mapping[str, Any] | None = None) -> str | No
     if isinstance(named, str) and named:
         return named.replace("-", "_").lower()
     prefix, colon, _ = model.partition(":")
-    if colon and prefix in providers():
+    if colon and prefix in _table():
         return prefix
     return _inferred(model)
 
@@ -131,7 +136,7 @@ def wrong_with(model: str, params: Mapping[str, Any] | None = None) -> tuple[str
 
 
 def _wrong_provider(model: str, prefix: str, name: str, params: Mapping[str, Any] | None) -> tuple[str, str] | None:
-    known = providers()
+    known = _table()
     if not known:
         return None
     found = provider_of(model, params)
@@ -148,7 +153,7 @@ def _wrong_provider(model: str, prefix: str, name: str, params: Mapping[str, Any
     return None
 
 
-def _nearest(wrong: str, known: Mapping[str, Provider]) -> str:
+def _nearest(wrong: str, known: Mapping[str, Any]) -> str:
     plain = wrong.replace("-", "_").lower()
     if plain in known:
         return f"did you mean '{plain}'?"

@@ -193,7 +193,7 @@ def _expected(error: Any) -> str:
     for kind, words in _BOUNDS.items():
         if kind in context and error["type"].startswith(("greater", "less")):
             return f"{words} {context[kind]:g}"
-    return _WORDS.get(error["type"], str(error["msg"]))
+    return _WORDS.get(error["type"], str(error["msg"]).removeprefix("Input should be "))
 
 
 def _described(value: Any) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from changeover.project.providers import provider_of, providers
+from changeover.project.providers import provider, provider_of
 from changeover.resources.keys import NO_KEY, is_key, is_server
 from changeover.resources.need import HIDDEN, MIN_SECRET_CHARS
 
@@ -156,9 +156,9 @@ def takes_connections(model: str, params: Mapping[str, Any]) -> bool:
     """Whether its client can share connections. Raises whatever importing the provider's package raises."""
     if _OWN & params.keys() or os.environ.get(_PROXY_VARIABLE):
         return False
-    provider = providers().get(provider_of(model, params) or "")
-    if provider is None:
+    found = provider(provider_of(model, params))
+    if found is None:
         return False
-    cls = getattr(importlib.import_module(provider.module), provider.class_name, None)
+    cls = getattr(importlib.import_module(found.module), found.class_name, None)
     base = getattr(sys.modules.get(_BASE), "BaseChatOpenAI", None)  # the compatible ones are derived from it
     return isinstance(cls, type) and isinstance(base, type) and issubclass(cls, base)

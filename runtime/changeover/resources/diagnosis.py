@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from changeover.project.environment import without_values
 from changeover.project.problems import Problem
-from changeover.project.providers import DEMO_MODEL, Provider, install_command, provider_of, providers
+from changeover.project.providers import DEMO_MODEL, Provider, install_command, provider, provider_of
 from changeover.resources.keys import key_variable
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Diagnosis:
         return [key for key in self.params if _KEY_WORDS.search(key)]
 
     def _not_importable(self, error: ImportError) -> Problem:
-        found = providers().get(provider_of(self.model, self.params) or "")
+        found = provider(provider_of(self.model, self.params))
         if found is None:
             hint = install_command(str(error)) or "install the provider's langchain package"
             return self.problem("provider-missing", "its package is not installed", "model", hint=hint)
