@@ -39,14 +39,14 @@ async def test_a_change_of_temperature_keeps_the_connection(
         files = desks(openai(peer.base_url, params=WARM).replace("gpt-5", "llama3.1"))
         async with opened(project(files)) as manager:
             await ask(manager, "bare")
-            for degree in range(1, 4):
+            for degree in (1, 2):
                 text = files["agents.yaml"].replace("temperature: 0", f"temperature: {degree}")
                 project({"agents.yaml": text.replace("timeout: 5", f"timeout: {degree}")})
                 await manager.switch(await manager.build())
                 await ask(manager, "desk")
             assert (peer.connections, peer.open) == (1, 1)
         await eventually(lambda: peer.open == 0)
-    assert [asked.body["temperature"] for asked in peer.asked] == [0, 1, 2, 3]
+    assert [asked.body["temperature"] for asked in peer.asked] == [0, 1, 2]
 
 
 async def test_agents_and_versions_share_the_connections_of_one_server(project: Any, opened: Any) -> None:
