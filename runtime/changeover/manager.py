@@ -29,6 +29,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from changeover.build.builder import Builder
 from changeover.build.embeddings import StoreWishes
+from changeover.build.environments import Environments
 from changeover.build.loaded import LoadedGraph
 from changeover.build.loader import Loader
 from changeover.build.modules import CodeTrees
@@ -159,7 +160,15 @@ class GraphVersionManager:
             self.resources = ResourcePool(self._tell_of_resource)
             stack.push_async_callback(self.resources.close)
             trees = CodeTrees(own.path / "trees")
-            builder = Builder(self.project, trees, self.resources, memory, timeout_s=self.settings.limit_build_s)
+            environments = Environments(
+                self.settings.state_folder(self.project) / "environments",
+                own.path / "environments",
+                rule=self.settings.requirements,
+                timeout_s=self.settings.limit_install_s,
+            )
+            builder = Builder(
+                self.project, trees, environments, self.resources, memory, timeout_s=self.settings.limit_build_s
+            )
             self.loader = Loader(
                 self.store.versions,
                 builder,

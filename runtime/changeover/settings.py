@@ -10,6 +10,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -170,7 +171,15 @@ class Settings:
     limit_version_bytes: int = _knob(100_000_000, size, "limits.version", "largest version")
     limit_body_bytes: int = _knob(10_000_000, size, "limits.body", "largest request body")
     limit_build_s: float = _knob(60.0, duration, "limits.build", "an import that takes longer is given up")
+    limit_install_s: float = _knob(300.0, duration, "limits.install", "an install that takes longer is given up")
     limit_step_s: float = _knob(10.0, duration, "limits.step", "steps of migration that take longer are given up")
+
+    requirements: str = _knob(
+        "check",
+        choice("install", "check", "off", false="off"),
+        "requirements",
+        "whether what requirements.txt asks for is installed for it, looked for, or neither",
+    )
 
     runs_concurrency: int = _knob(64, whole(1), "runs.concurrency", "runs at work at once; more wait for their turn")
     runs_lease_s: float = _knob(
@@ -264,6 +273,23 @@ def knobs() -> list[dataclasses.Field[Any]]:
     return [knob for knob in dataclasses.fields(Settings) if knob.metadata]
 
 
+def setting(name: str, file: Mapping[str, Any]) -> Any:
+    """One setting from the environment or changeover.yaml, whatever the others are; a wrong value is passed by."""
+    knob = next(knob for knob in knobs() if knob.name == name)
+    for raw in (os.environ.get(knob.metadata["variable"]), in_file(knob, file)):
+        with suppress(ValueError):
+            if raw:
+                return knob.metadata["parse"](raw)
+    return knob.default
+
+
+def in_file(knob: dataclasses.Field[Any], file: Mapping[str, Any]) -> Any:
+    """What changeover.yaml says of a setting; None where it says nothing, or may not."""
+    section, _, name = knob.metadata["key"].partition(".")
+    entries = file if not name else file.get(section)
+    return entries.get(name or section) if knob.metadata["in_file"] and isinstance(entries, Mapping) else None
+
+
 class ProcessEnvironment:
     """The environment of the process: what its operator gave, and what langgraph.json adds for the project's code.
 
@@ -302,11 +328,8 @@ def _look_up(
         return "flag", flags[knob.name], f"--{knob.name.replace('_', '-')}"
     if environ.get(variable):
         return "environment", environ[variable], variable
-    section, _, name = key.partition(".")
-    entries = file.get(section)
-    if knob.metadata["in_file"] and isinstance(entries, Mapping) and name in entries:
-        return "file", entries[name], f"changeover.yaml: {key}"
-    return None
+    given = in_file(knob, file)
+    return None if given is None else ("file", given, f"changeover.yaml: {key}")
 
 
 def _parse(knob: dataclasses.Field[Any], raw: Any, place: str) -> Any:

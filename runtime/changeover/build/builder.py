@@ -20,6 +20,8 @@ from langgraph.store.base import BaseStore
 
 from changeover.build.compiler import Workshop, compile_project
 from changeover.build.deadline import DeadlinePassed, run_in_thread
+from changeover.build.environments import Environment as Installed
+from changeover.build.environments import Environments, HeldBy
 from changeover.build.factories import FactoryRoom
 from changeover.build.loaded import Compiled, UsedModel
 from changeover.build.mcp_tools import observed_path, read_observed
@@ -72,12 +74,20 @@ class Builder:
     from the process."""
 
     def __init__(
-        self, folder: Path, trees: CodeTrees, pool: ResourcePool, store: BaseStore | None, *, timeout_s: float
+        self,
+        folder: Path,
+        trees: CodeTrees,
+        environments: Environments,
+        pool: ResourcePool,
+        store: BaseStore | None,
+        *,
+        timeout_s: float,
     ) -> None:
         self.environment: Environment = {}
         self.exported: frozenset[str] = frozenset()
         self._folder = folder
         self._trees = trees
+        self._environments = environments
         self._pool = pool
         self._timeout_s = timeout_s
         self._room = FactoryRoom(timeout_s * FACTORY_SHARE, store)
@@ -90,21 +100,43 @@ class Builder:
         return Surroundings(self.environment, self._folder, self._pool.keys)
 
     async def build(
-        self, files: Mapping[str, bytes], known: Mapping[str, list[Compiled]], *, demand: bool, wake: bool = True
+        self,
+        files: Mapping[str, bytes],
+        known: Mapping[str, list[Compiled]],
+        *,
+        demand: bool,
+        wake: bool = True,
+        is_stored: bool = False,
+        held_by: HeldBy = lambda _: (),
     ) -> Candidate:
         """Raises `ProjectError` with every problem found. With `demand`, also where something required cannot be had.
 
-        Without `wake` nothing is opened: for a version that rests.
+        Without `wake` nothing is opened: for a version that rests. What `is_stored` was accepted once: that the server
+        lacks a package now is told by the import that needs it. `held_by` names the versions that use an environment.
         """
         self._room.loop = asyncio.get_running_loop()
-        deadline = _Deadline(self._timeout_s)
         environment, exported = self.environment, self.exported
+        rule = "off" if is_stored and self._environments.rule == "check" else self._environments.rule
+        async with self._environments.of(files, environment, held_by) as installed:
+            prepare = partial(self._prepare, files, environment, exported, installed, rule)
+            return await self._build(prepare, files, environment, exported, known, demand=demand, wake=wake)
+
+    async def _build(
+        self,
+        prepare: Callable[[], _Prepared],
+        files: Mapping[str, bytes],
+        environment: Environment,
+        exported: frozenset[str],
+        known: Mapping[str, list[Compiled]],
+        *,
+        demand: bool,
+        wake: bool,
+    ) -> Candidate:
+        deadline = _Deadline(self._timeout_s)
         self._builds += 1
         with self._trees_kept(), ExitStack() as stack:
             stack.callback(self._built)
-            prepared = await self._in_thread(
-                partial(self._prepare, files, environment, exported), files, deadline, lambda it: self._let_go(it.tree)
-            )
+            prepared = await self._in_thread(prepare, files, deadline, lambda it: self._let_go(it.tree))
             tenancy = Tenancy(self._pool, list(prepared.needs.values()))
             try:
                 if wake:
@@ -187,12 +219,19 @@ class Builder:
                     raise
         raise AssertionError("unreachable")
 
-    def _prepare(self, files: Mapping[str, bytes], environment: Environment, exported: frozenset[str]) -> _Prepared:
-        project, problems = analyse(files, environment)
+    def _prepare(
+        self,
+        files: Mapping[str, bytes],
+        environment: Environment,
+        exported: frozenset[str],
+        installed: Installed | None,
+        rule: str,
+    ) -> _Prepared:
+        project, problems = analyse(files, environment, rule)
         if any(problem.severity == "error" for problem in problems):
             raise ProjectError(problems)
         around = Surroundings(environment, self._folder, self._pool.keys)
-        tree = self._tree(project, environment, exported)
+        tree = self._tree(project, environment, exported, installed)
         try:
             return _Prepared(project, problems, tree, needs_of(project, around))
         except BaseException:
@@ -213,13 +252,15 @@ class Builder:
         noted = [problem for graph in graphs.values() for problem in graph.warnings]
         return Candidate(project, tree, graphs, tenancy, (*prepared.problems, *noted), steps)
 
-    def _tree(self, project: Project, environment: Environment, exported: frozenset[str]) -> CodeTree:
+    def _tree(
+        self, project: Project, environment: Environment, exported: frozenset[str], installed: Installed | None
+    ) -> CodeTree:
         """Its modules are imported anew when the variables change that they may read while they are."""
         variant = self._workshop.fingerprint(environment, exported) if exported else ""
         folders = project.langgraph.folders if project.langgraph else ()
         steps = {migration.path for migration in project.migrations}  # a new step makes no new graph
         files = {path: content for path, content in project.files.items() if path not in steps}
-        return self._trees.acquire(files, project.import_roots, folders, variant)
+        return self._trees.acquire(files, project.import_roots, folders, variant, installed)
 
     def _late(self, late: DeadlinePassed, files: Mapping[str, bytes]) -> Problem:
         """Where project code stood when its time was up."""

@@ -137,4 +137,6 @@ class _Compiler:
         return None
 
     def _fingerprint(self, part: Part) -> str:
-        return self._workshop.fingerprint(self._environment, part.variables)
+        values = self._workshop.fingerprint(self._environment, part.variables)
+        installed = self._tree.environment
+        return f"{values}:{installed.digest}" if installed else values

@@ -31,6 +31,16 @@ def serve(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes that serve on one port.", show_default=False)
     ] = None,
+    requirements: Annotated[
+        str | None,
+        typer.Option(
+            "--requirements",
+            metavar="WORD",
+            help="What requirements.txt asks for is installed for the project (install), looked for (check), or neither"
+            " (off).",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve a project: build it if it never was, follow its files, answer over HTTP."""
     from changeover.manager import GraphVersionManager
@@ -46,6 +56,7 @@ def serve(
             workers=workers,
             token=options.token,
             watch_auto=watch_auto,
+            requirements=requirements,
         )
 
     chosen = manager("off" if watch is False else None)

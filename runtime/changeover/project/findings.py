@@ -18,13 +18,14 @@ Node = str
 
 
 class Findings:
-    """Collects problems; every `check_*` module is handed one."""
+    """Collects problems; every `check_*` module is handed one. `requirements` is the setting: install, check or off."""
 
-    def __init__(self, project: Project, env: Mapping[str, str]) -> None:
+    def __init__(self, project: Project, env: Mapping[str, str], requirements: str = "check") -> None:
         self.project = project
         self.env = env
+        self.requirements = requirements
         self.problems: list[Problem] = []
-        self.references = References(project)
+        self.references = References(project, installs=requirements == "install")
         self.prompts = Prompts(project.prompts)
 
     def add(self, code: str, message: str, section: str, *path: str | int, **more: Any) -> None:

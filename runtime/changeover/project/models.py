@@ -217,6 +217,7 @@ class LimitsSection(Strict):
     version: Amount | None = None
     body: Amount | None = None
     build: Amount | None = None
+    install: Amount | None = None
     step: Amount | None = None
 
 
@@ -252,7 +253,7 @@ class ChangeoverFile(Strict):
     watch: WatchSection = Field(default_factory=WatchSection)
     rollout: RolloutSection = Field(default_factory=RolloutSection)
     keep: KeepSection = Field(default_factory=KeepSection)
-    requirements: Literal["install", "check", "off"] = "check"
+    requirements: Literal["install", "check", "off"] | None = None
     smoke: dict[str, Any] | None = None
     limits: LimitsSection = Field(default_factory=LimitsSection)
     runs: RunsSection = Field(default_factory=RunsSection)

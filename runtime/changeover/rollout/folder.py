@@ -79,7 +79,7 @@ class ProjectFolder:
     async def check(self, files: Mapping[str, str] | None = None) -> list[Problem]:
         """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
         snapshot = await self._read(files)
-        return await asyncio.to_thread(problems_of, snapshot, self._builder.environment)
+        return await asyncio.to_thread(problems_of, snapshot, self._builder.environment, self._settings.requirements)
 
     async def unsupported(self) -> list[Problem]:
         """What of the folder's langgraph.json has no effect here, for a server to say when it starts."""

@@ -1,0 +1,342 @@
+"""Environments of projects: which set of requirements is installed where, and who in this process uses it.
+
+Owns the folders below `.changeover/environments`, their places at the end of `sys.path`, and the rule that one process
+has one release of a package. What the server itself has comes first on the path and in every decision.
+
+Invariants: a folder is on the path while a version uses it, and as long as the process lives once something was
+imported from it; what would contradict a folder on the path never gets there. `.pth` files in it are not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import shutil
+import sys
+import threading
+import time
+import types
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib import metadata
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from packaging.utils import canonicalize_name
+
+from changeover.build.installing import InstallFailed, Order, Place, install, modules_differ
+from changeover.errors import ProjectError
+from changeover.project import installed
+from changeover.project.check import analyse
+from changeover.project.document import read
+from changeover.project.installed import MARK, is_environment, lack_of, parsed
+from changeover.project.langgraph import LANGGRAPH_FILE, read_langgraph
+from changeover.project.problems import Problem
+from changeover.project.requirements import Wanted, requirements_of
+
+log = logging.getLogger(__name__)
+
+KEEP_S = 30 * 86400.0
+PARTIAL_KEEP_S = 86400.0
+LOCK_POLL_S = 0.1
+LOCK_GRACE_S = 10.0
+ALONE = "serve it from a process of its own, or stop the server, `changeover build`, `changeover switch`, and start it"
+
+HeldBy = Callable[["Environment"], Sequence[str]]
+
+
+class Environment:
+    """An environment on the path of this process. `uses` is counted by `Environments`."""
+
+    def __init__(self, owner: Environments, digest: str, place: Place) -> None:
+        self.digest = digest
+        self.place = place
+        self.uses = 0
+        self._owner = owner
+
+    def take(self) -> None:
+        """One more use of an environment that has some."""
+        self._owner.take(self)
+
+    def release(self) -> None:
+        self._owner.release(self)
+
+
+class Environments:
+    """The environments of a process. `rule` is the setting `requirements`; only with `install` there are any."""
+
+    def __init__(self, folder: Path, own: Path, *, rule: str, timeout_s: float) -> None:
+        """`own` is a folder of this process, which says to others what is in use; it lies in one beside theirs."""
+        self.rule = rule
+        self._folder = folder
+        self._own = own
+        self._timeout_s = timeout_s
+        self._open: dict[str, Environment] = {}
+        self._lock = threading.Lock()
+        self._packages: tuple[object, Mapping[str, installed.Package]] = (None, {})
+
+    @asynccontextmanager
+    async def of(
+        self, files: Mapping[str, bytes], environment: Mapping[str, str], held_by: HeldBy = lambda _: ()
+    ) -> AsyncIterator[Environment | None]:
+        """One use of what the project in `files` needs, on the path; None where the server has all of it.
+
+        Installs what is missing. Raises `ProjectError` if that cannot be, or contradicts what the process uses;
+        `held_by` names the versions that use an environment. Files that are wrong in any other way give None: the check
+        says so.
+        """
+        found = await self._acquire(files, environment, held_by) if self.rule == "install" else None
+        try:
+            yield found
+        finally:
+            if found is not None:
+                found.release()
+
+    def take(self, environment: Environment) -> None:
+        with self._lock:
+            environment.uses += 1
+
+    def release(self, environment: Environment) -> None:
+        with self._lock:
+            environment.uses -= 1
+            if not environment.uses and _leave_path(environment.place.folder):
+                self._open.pop(environment.digest, None)
+                (self._own / environment.digest).unlink(missing_ok=True)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    async def _acquire(
+        self, files: Mapping[str, bytes], variables: Mapping[str, str], held_by: HeldBy
+    ) -> Environment | None:
+        order = await asyncio.to_thread(self._order, files)
+        if not order.wanted:
+            return None
+        known = self._known(order.digest)
+        if known is not None:
+            return known
+        async with _locked(self._folder / "locks" / f"{order.digest}.lock", self._timeout_s + LOCK_GRACE_S, order):
+            folder = self._folder / order.digest
+            place = await asyncio.to_thread(Place.read, folder)
+            if place is None:
+                _, problems = await asyncio.to_thread(analyse, files, variables, self.rule)
+                if any(problem.severity == "error" for problem in problems):
+                    return None
+                place = await self._made(order, folder)
+            await asyncio.to_thread(self._mark_used, order.digest)
+            return self._entered(order, place, held_by)
+
+    def _order(self, files: Mapping[str, bytes]) -> Order:
+        listed = LANGGRAPH_FILE in files
+        langgraph = read_langgraph(read(LANGGRAPH_FILE, files[LANGGRAPH_FILE])) if listed else None
+        wanted = requirements_of(files, langgraph).wanted
+        lacking = tuple(one for one in wanted if one.requirement.url is None and lack_of(one.requirement))
+        return Order(lacking, self._own_packages() if lacking else {})
+
+    def _own_packages(self) -> Mapping[str, installed.Package]:
+        stamp = installed.stamp()
+        if self._packages[0] != stamp:
+            self._packages = (stamp, installed.packages())
+        return self._packages[1]
+
+    def _known(self, digest: str) -> Environment | None:
+        with self._lock:
+            found = self._open.get(digest)
+            if found is not None:
+                found.uses += 1
+            return found
+
+    async def _made(self, order: Order, folder: Path) -> Place:
+        log.info("requirements_installing", extra={"environment": order.digest, "requirements": order.lines})
+        began = time.monotonic()
+        await asyncio.to_thread(self._collect, order.digest)
+        try:
+            place = await install(order, folder, _held(), self._timeout_s)
+        except InstallFailed as error:
+            log.warning("requirements_not_installed", extra={"environment": order.digest, "reason": str(error)})
+            raise ProjectError([_failed(order, str(error))]) from None
+        took_s = round(time.monotonic() - began, 2)
+        packages = [f"{name}=={release}" for name, release in place.packages.items()]
+        log.info("requirements_installed", extra={"environment": order.digest, "packages": packages, "took_s": took_s})
+        return place
+
+    def _mark_used(self, digest: str) -> None:
+        """For `_collect`, of this process and of others."""
+        self._own.mkdir(parents=True, exist_ok=True)
+        (self._own / digest).touch()
+        os.utime(self._folder / digest / MARK)
+
+    def _entered(self, order: Order, place: Place, held_by: HeldBy) -> Environment:
+        with self._lock:
+            known = self._open.get(order.digest)
+            if known is not None:
+                known.uses += 1
+                return known
+            problems = list(self._conflicts(order, place, held_by))
+            if problems:
+                raise ProjectError(problems)
+            environment = Environment(self, order.digest, place)
+            environment.uses = 1
+            self._open[order.digest] = environment
+            sys.path.append(str(place.folder))
+            importlib.invalidate_caches()
+            return environment
+
+    def _conflicts(self, order: Order, place: Place, held_by: HeldBy) -> Iterator[Problem]:
+        for other in _on_path():
+            if other.folder == place.folder:
+                continue
+            who = self._who(other, held_by)
+            for name, release in place.packages.items():
+                held = other.packages.get(name, release)
+                if held != release:
+                    said = f"needs {name} {release}, and {who} in this process has {name} {held}"
+                    yield _conflict(order, place, name, said, f"ask for {name}=={held}")
+            for module in modules_differ(place.modules, other.modules):
+                owner = place.modules[module] or f"a part of '{module}'"
+                theirs = other.modules[module] or "a part of it from elsewhere"
+                said = f"brings the module '{module}' with {owner}, and {who} in this process has {theirs}"
+                yield _conflict(order, place, place.modules[module], said, "leave one of them out")
+
+    def _who(self, place: Place, held_by: HeldBy) -> str:
+        user = next((one for one in self._open.values() if one.place.folder == place.folder), None)
+        versions = list(held_by(user)) if user is not None else []
+        return " and ".join(versions[:5]) or "what was imported before"
+
+    def _collect(self, digest: str) -> None:
+        """Remove what nobody uses and nobody has asked for in a long time, and what was left half made."""
+        now = time.time()
+        for entry in self._folder.iterdir() if self._folder.is_dir() else ():
+            if entry.name.endswith(".partial"):
+                if entry.name.startswith(digest) or now - _changed(entry) > PARTIAL_KEEP_S:
+                    shutil.rmtree(entry, ignore_errors=True)
+            elif (entry / MARK).is_file() and now - _changed(entry / MARK) > KEEP_S and not self._is_used(entry.name):
+                self._remove(entry)
+
+    def _is_used(self, digest: str) -> bool:
+        return next(self._own.parent.parent.glob(f"*/{self._own.name}/{digest}"), None) is not None
+
+    def _remove(self, folder: Path) -> None:
+        lock = FileLock(self._folder / "locks" / f"{folder.name}.lock", thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+        except (Timeout, OSError):
+            return
+        try:
+            if not self._is_used(folder.name):
+                (folder / MARK).unlink(missing_ok=True)  # from here on it is none
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            lock.release()
+
+
+@asynccontextmanager
+async def _locked(path: Path, timeout_s: float, order: Order) -> AsyncIterator[None]:
+    """Held against other tasks and other processes; the operating system lets go of it when a process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, thread_local=False)
+    ends = time.monotonic() + timeout_s
+    while True:
+        try:
+            lock.acquire(blocking=False)
+            break
+        except Timeout:
+            if time.monotonic() > ends:
+                message = f"another process has not ended installing them within {timeout_s:g} s"
+                raise ProjectError([_failed(order, message)]) from None
+        await asyncio.sleep(LOCK_POLL_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# --- the path of the process ----------------------------------------------------------------------
+
+
+def _on_path() -> list[Place]:
+    """What projects have on the path of this process, those of other managers included."""
+    folders = dict.fromkeys(entry for entry in sys.path if is_environment(entry))
+    return [place for folder in folders if (place := Place.read(Path(folder))) is not None]
+
+
+def _held() -> dict[str, str]:
+    return {name: release for place in _on_path() for name, release in place.packages.items()}
+
+
+def _leave_path(folder: Path) -> bool:
+    """Take one place of the folder off the path. False where it has to stay: its modules are in the process."""
+    entry = str(folder)
+    places = [index for index, other in enumerate(sys.path) if other == entry]
+    if len(places) == 1 and _is_imported(entry):
+        return False
+    for index in places[-1:]:
+        del sys.path[index]
+    if len(places) <= 1:
+        sys.path_importer_cache.pop(entry, None)
+        importlib.invalidate_caches()
+    return True
+
+
+def _is_imported(entry: str) -> bool:
+    """Whether a module, or a part of a namespace, comes from the folder."""
+    inside = f"{entry}{os.sep}"
+    return any(
+        place.startswith(inside)
+        for module in list(sys.modules.values())
+        if isinstance(module, types.ModuleType)
+        for place in _places_of(module)
+    )
+
+
+def _places_of(module: types.ModuleType) -> Iterator[str]:
+    known = vars(module)
+    for name in ("__file__", "__cached__"):
+        if isinstance(known.get(name), str):
+            yield known[name]
+    for place in list(known.get("__path__") or ()):
+        if isinstance(place, str):
+            yield place
+
+
+# --- what a person reads --------------------------------------------------------------------------
+
+
+def _failed(order: Order, reason: str) -> Problem:
+    said = reason.lower()
+    at = next((wanted for wanted in order.wanted if wanted.name in said), order.wanted[0])
+    own = [f"{package.name} {package.version}" for package in order.own.values() if f" {package.name}" in said]
+    has = f" (the server has {', '.join(own[:5])}, which stays)" if own else ""
+    hint = "correct the requirements, or see that the index can be reached, and build again"
+    return at.problem("requirement-install", f"the requirements cannot be installed: {reason}{has}", hint)
+
+
+def _conflict(order: Order, place: Place, package: str, said: str, remedy: str) -> Problem:
+    at = _asker(order, place, package)
+    message = f"'{at.text}' {said}: a process has one release of a package"
+    return at.problem("requirement-conflict", message, f"{remedy}, or {ALONE}")
+
+
+def _asker(order: Order, place: Place, package: str) -> Wanted:
+    """The first requirement of the project that leads to a package."""
+    needs: dict[str, set[str]] = {}
+    for distribution in metadata.distributions(path=[str(place.folder)]):
+        inner: set[str] = {canonicalize_name(one.name) for one in parsed(distribution.requires or ())}
+        needs[canonicalize_name(distribution.metadata["Name"])] = inner
+    for wanted in order.wanted:
+        reached, waiting = {wanted.name}, [wanted.name]
+        while waiting:
+            new = needs.get(waiting.pop(), set()) - reached
+            reached |= new
+            waiting += new
+        if package in reached:
+            return wanted
+    return order.wanted[0]
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
