@@ -1,4 +1,4 @@
-"""What a version's requirements.txt asks for is installed for it alone, and one process has one release of a package."""
+"""What requirements.txt asks for is installed for its version, and a process has one release of a package."""
 
 from __future__ import annotations
 

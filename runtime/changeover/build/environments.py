@@ -20,7 +20,6 @@ import time
 import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from importlib import metadata
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -320,14 +319,13 @@ def _conflict(order: Order, place: Place, package: str, said: str, remedy: str) 
 
 def _asker(order: Order, place: Place, package: str) -> Wanted:
     """The first requirement of the project that leads to a package."""
-    needs: dict[str, set[str]] = {}
-    for distribution in metadata.distributions(path=[str(place.folder)]):
-        inner: set[str] = {canonicalize_name(one.name) for one in parsed(distribution.requires or ())}
-        needs[canonicalize_name(distribution.metadata["Name"])] = inner
+    there = installed.packages_in([str(place.folder)])
     for wanted in order.wanted:
-        reached, waiting = {wanted.name}, [wanted.name]
+        reached: set[str] = {wanted.name}
+        waiting: list[str] = [wanted.name]
         while waiting:
-            new = needs.get(waiting.pop(), set()) - reached
+            known = there.get(waiting.pop())
+            new = {canonicalize_name(one.name) for one in parsed(known.requires if known else ())} - reached
             reached |= new
             waiting += new
         if package in reached:

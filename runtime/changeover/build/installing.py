@@ -35,7 +35,7 @@ from pathlib import Path
 import uv
 from packaging.utils import canonicalize_name
 
-from changeover.project.installed import MARK, Package, own_path, releases
+from changeover.project.installed import MARK, Package, own_path, packages_in
 from changeover.project.requirements import Wanted
 
 log = logging.getLogger(__name__)
@@ -140,8 +140,8 @@ def _stub(folder: Path, package: Package) -> Path:
     """A wheel that has the name, the release and the extras of a package, and nothing in it."""
     stem = f"{package.name.replace('-', '_')}-{package.version}"
     told = ["Metadata-Version: 2.1", f"Name: {package.name}", f"Version: {package.version}"]
-    told += [f"Requires-Dist: {line}" for line in package.extras]
-    told += [f"Provides-Extra: {extra}" for extra in sorted(_extras(package.extras))]
+    told += [f"Requires-Dist: {line}" for line in package.of_extras]
+    told += [f"Provides-Extra: {extra}" for extra in sorted(_extras(package.of_extras))]
     tags = "Wheel-Version: 1.0\nGenerator: changeover\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files = {f"{stem}.dist-info/METADATA": "\n".join(told) + "\n", f"{stem}.dist-info/WHEEL": tags}
     record = f"{stem}.dist-info/RECORD"
@@ -166,7 +166,7 @@ def _finish(partial: Path, folder: Path, order: Order) -> Place:
             shutil.rmtree(at)
     modules = _modules(site)
     _demand_hidden_by_nobody(modules)
-    packages = dict(sorted(releases(site).items()))
+    packages = {name: package.version for name, package in sorted(packages_in([str(site)]).items())}
     told = {"format": FORMAT, "requirements": order.lines, "packages": packages, "modules": modules}
     (site / MARK).unlink(missing_ok=True)  # a package may have brought a link of that name
     (site / MARK).write_text(json.dumps(told, indent=1), encoding="utf-8")

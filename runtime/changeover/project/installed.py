@@ -14,11 +14,10 @@ from pathlib import Path
 
 from packaging.markers import UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 MARK = "changeover-environment.json"
-_UNREADABLE = (metadata.PackageNotFoundError, ValueError, OSError, KeyError)
 _DEPTH = 10  # extras that ask for extras
 
 
@@ -32,11 +31,16 @@ class Lack:
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package. `extras` are the lines of its metadata that its extras ask for."""
+    """An installed package. `requires` are the lines of its metadata."""
 
-    name: str
+    name: NormalizedName
     version: str
-    extras: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+
+    @property
+    def of_extras(self) -> list[str]:
+        """What only its extras ask for."""
+        return [line for line in self.requires if "extra" in line.partition(";")[2]]
 
 
 def is_environment(entry: str) -> bool:
@@ -50,12 +54,11 @@ def own_path() -> list[str]:
 
 def lack_of(requirement: Requirement, depth: int = _DEPTH) -> Lack | None:
     """What the server's Python misses of a requirement; None where it has all of it, its extras included."""
-    found = _distribution(requirement.name)
+    found = next(iter(_read(metadata.distributions(name=requirement.name, path=own_path()))), None)
     if found is None:
         return Lack("is not installed")
-    version = found.version
-    if requirement.url is None and not _fits(requirement, version):
-        return Lack(f"is installed as {version}", version)
+    if requirement.url is None and not requirement.specifier.contains(found.version, prereleases=True):
+        return Lack(f"is installed as {found.version}", found.version)
     for extra in sorted(requirement.extras) if depth else ():
         for inner in _asked_by(found, extra):
             lack = lack_of(inner, depth - 1)
@@ -64,16 +67,16 @@ def lack_of(requirement: Requirement, depth: int = _DEPTH) -> Lack | None:
     return None
 
 
-def packages() -> dict[str, Package]:
+def packages() -> Mapping[str, Package]:
     """All that the server's Python has, by normalised name. What cannot be read is left out."""
+    return packages_in(own_path())
+
+
+def packages_in(path: Iterable[str]) -> Mapping[str, Package]:
+    """The packages in these folders, by normalised name; the first of a name counts, as it does for an import."""
     found: dict[str, Package] = {}
-    for distribution in metadata.distributions(path=own_path()):
-        try:
-            name, version = canonicalize_name(distribution.metadata["Name"]), str(Version(distribution.version))
-            extras = tuple(line for line in distribution.requires or () if "extra" in line.partition(";")[2])
-        except (*_UNREADABLE, InvalidVersion, TypeError, AttributeError):
-            continue
-        found.setdefault(name, Package(name, version, extras))
+    for package in _read(metadata.distributions(path=list(path))):
+        found.setdefault(package.name, package)
     return found
 
 
@@ -98,34 +101,27 @@ def parsed(lines: Iterable[str]) -> Iterator[Requirement]:
             continue
 
 
-def releases(folder: Path) -> Mapping[str, str]:
-    """The packages of one folder, by normalised name."""
-    found: dict[str, str] = {}
-    for distribution in metadata.distributions(path=[str(folder)]):
+def _read(distributions: Iterable[metadata.Distribution]) -> Iterator[Package]:
+    """Only the head of the metadata is looked at: reading all of it as an email takes many times as long."""
+    for distribution in distributions:
         try:
-            found[canonicalize_name(distribution.metadata["Name"])] = distribution.version
-        except (*_UNREADABLE, TypeError, AttributeError):
+            text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        except (OSError, ValueError):
             continue
-    return found
+        told: dict[str, list[str]] = {}
+        for line in text.partition("\n\n")[0].splitlines():
+            key, colon, value = line.partition(": ")
+            if colon:
+                told.setdefault(key, []).append(value.strip())
+        try:
+            name, version = canonicalize_name(told["Name"][0]), str(Version(told["Version"][0]))
+        except (KeyError, InvalidVersion):
+            continue
+        yield Package(name, version, tuple(told.get("Requires-Dist", ())))
 
 
-def _distribution(name: str) -> metadata.Distribution | None:
-    try:
-        found = next(iter(metadata.distributions(name=name, path=own_path())), None)
-        return found if found is not None and found.version else None
-    except _UNREADABLE:
-        return None
-
-
-def _fits(requirement: Requirement, version: str) -> bool:
-    try:
-        return requirement.specifier.contains(version, prereleases=True)
-    except InvalidVersion:
-        return False
-
-
-def _asked_by(distribution: metadata.Distribution, extra: str) -> Iterator[Requirement]:
-    for requirement in parsed(distribution.requires or ()):
+def _asked_by(package: Package, extra: str) -> Iterator[Requirement]:
+    for requirement in parsed(package.requires):
         if applies(requirement, extra) and not applies(requirement):
             yield requirement
 
