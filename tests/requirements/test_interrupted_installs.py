@@ -95,6 +95,7 @@ async def test_a_process_killed_midway_leaves_no_half_environment(
     assert await asyncio.to_thread(index.asked.wait, 20)
     process.kill()
     process.communicate()
+    assert index.hung_up.wait(5)  # uv went with its process
     assert _whole(folder) == []
     assert len(list((folder / ".changeover/environments").glob("*.partial"))) == 1
     index.stalls = False

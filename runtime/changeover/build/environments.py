@@ -13,11 +13,13 @@ import asyncio
 import importlib
 import logging
 import os
+import re
 import shutil
 import sys
 import threading
 import time
 import types
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,6 +43,7 @@ KEEP_S = 30 * 86400.0
 PARTIAL_KEEP_S = 86400.0
 LOCK_POLL_S = 0.1
 LOCK_GRACE_S = 10.0
+_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 ALONE = "serve it from a process of its own, or stop the server, `changeover build`, `changeover switch`, and start it"
 
 HeldBy = Callable[["Environment"], Sequence[str]]
@@ -115,7 +118,7 @@ class Environments:
         known = self._known(order.digest)
         if known is not None:
             return known
-        async with _locked(self._folder / "locks" / f"{order.digest}.lock", self._timeout_s + LOCK_GRACE_S, order):
+        async with _locked(self._lock_file(order.digest), self._timeout_s + LOCK_GRACE_S, order):
             folder = self._folder / order.digest
             place = await asyncio.to_thread(Place.read, folder)
             if place is None:
@@ -216,16 +219,20 @@ class Environments:
     def _is_used(self, digest: str) -> bool:
         return next(self._own.parent.parent.glob(f"*/{self._own.name}/{digest}"), None) is not None
 
+    def _lock_file(self, digest: str) -> Path:
+        """Some share one: such files cannot be removed, and are not to grow in number."""
+        return self._folder / "locks" / f"{digest[:2]}.lock"
+
     def _remove(self, folder: Path) -> None:
-        lock = FileLock(self._folder / "locks" / f"{folder.name}.lock", thread_local=False)
+        lock = FileLock(self._lock_file(folder.name), thread_local=False)
         try:
             lock.acquire(blocking=False)
         except (Timeout, OSError):
             return
         try:
             if not self._is_used(folder.name):
-                (folder / MARK).unlink(missing_ok=True)  # from here on it is none
-                shutil.rmtree(folder, ignore_errors=True)
+                doomed = folder.rename(folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial"))
+                shutil.rmtree(doomed, ignore_errors=True)
         finally:
             lock.release()
 
@@ -303,9 +310,9 @@ def _places_of(module: types.ModuleType) -> Iterator[str]:
 
 
 def _failed(order: Order, reason: str) -> Problem:
-    said = reason.lower()
-    at = next((wanted for wanted in order.wanted if wanted.name in said), order.wanted[0])
-    own = [f"{package.name} {package.version}" for package in order.own.values() if f" {package.name}" in said]
+    named = set(_NAME.findall(reason.lower()))
+    at = next((wanted for wanted in order.wanted if wanted.name in named), order.wanted[0])
+    own = [f"{package.name} {package.version}" for package in order.own.values() if package.name in named]
     has = f" (the server has {', '.join(own[:5])}, which stays)" if own else ""
     hint = "correct the requirements, or see that the index can be reached, and build again"
     return at.problem("requirement-install", f"the requirements cannot be installed: {reason}{has}", hint)

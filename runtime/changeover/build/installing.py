@@ -31,23 +31,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote
 
 import uv
 from packaging.utils import canonicalize_name
 
+from changeover.build import leash
 from changeover.project.installed import MARK, Package, own_path, packages_in
 from changeover.project.requirements import Wanted
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-OUTPUT_LIMIT_BYTES = 16_000
+OUTPUT_LIMIT_CHARS = 16_000
+LINE_LIMIT_BYTES = 64_000
 SAID_LIMIT_CHARS = 1_200
 PROGRESS_LINES = 40
 _JUNK = frozenset({"test", "tests", "doc", "docs", "example", "examples", "benchmarks", "scripts", "bin"})
 """Folders that packages leave beside their modules by mistake; nobody imports them by these names."""
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"`<>)]+", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|KEY|CREDENTIAL|_INDEX", re.IGNORECASE)
+_LOGIN = re.compile(r"://([^/\s?#]+)@")
 _MIN_SECRET_CHARS = 6
 
 
@@ -217,20 +221,20 @@ async def _run(partial: Path, held: Mapping[str, str]) -> None:
 
 
 async def _uv(arguments: Sequence[str]) -> tuple[int, str]:
-    """Run it to its end; cancelled, with everything that it started, when nobody waits any more."""
+    """Run it to its end; it ends, with everything that it started, when nobody waits for it or this process dies."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            uv.find_uv_bin(),
-            *arguments,
-            cwd=Path(sys.executable).anchor or "/",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            limit=OUTPUT_LIMIT_BYTES,
-        )
+        command = [uv.find_uv_bin(), *arguments]
     except FileNotFoundError as error:
         raise InstallFailed(f"uv is not installed beside changeover: {error}") from None
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-S", leash.__file__),
+        *command,
+        cwd=Path(sys.executable).anchor or "/",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         assert process.stderr is not None
         said = await _read(process.stderr)
@@ -242,15 +246,19 @@ async def _uv(arguments: Sequence[str]) -> tuple[int, str]:
 
 
 async def _read(stream: asyncio.StreamReader) -> str:
-    """The end of what it says; its first lines are logged as they come."""
-    said = b""
-    lines = 0
+    """The end of what it says, line by line without secrets; its first lines are logged as they come."""
+    said, rest, lines = "", b"", 0
     while chunk := await stream.read(4096):
-        said = (said + chunk)[-OUTPUT_LIMIT_BYTES:]
-        for line in chunk.decode("utf-8", "replace").splitlines() if lines < PROGRESS_LINES else ():
+        *whole, rest = (rest + chunk).split(b"\n")
+        if len(rest) > LINE_LIMIT_BYTES:
+            whole, rest = [*whole, b"..."], b""
+        for line in whole:
+            text = without_secrets(line.decode("utf-8", "replace"))
+            said = f"{said}\n{text}"[-OUTPUT_LIMIT_CHARS:]
             lines += 1
-            log.info("requirements_progress", extra={"said": without_secrets(line)[:300]})
-    return _reason(without_secrets(said.decode("utf-8", "replace")))
+            if lines <= PROGRESS_LINES:
+                log.info("requirements_progress", extra={"said": text[:300]})
+    return _reason(f"{said}\n{without_secrets(rest.decode('utf-8', 'replace'))}")
 
 
 def _kill(pid: int) -> None:
@@ -270,10 +278,20 @@ def _reason(said: str) -> str:
 def without_secrets(said: str) -> str:
     """Text of uv without addresses but for their host, and without what the environment keeps as a secret."""
     said = _ADDRESS.sub(_host_only, said)
-    for name, value in os.environ.items():
-        if len(value) >= _MIN_SECRET_CHARS and _SECRET_NAME.search(name):
-            said = said.replace(value, "***")
+    for secret in _secrets():
+        said = said.replace(secret, "***")
     return said
+
+
+def _secrets() -> list[str]:
+    """Values of the environment that are secrets, and the names and passwords in its addresses; longest first."""
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name):
+            found.add(value)
+        for written in _LOGIN.findall(value):
+            found |= {written, unquote(written), *written.split(":"), *map(unquote, written.split(":"))}
+    return sorted((secret for secret in found if len(secret) >= _MIN_SECRET_CHARS), key=len, reverse=True)
 
 
 def _host_only(found: re.Match[str]) -> str:
