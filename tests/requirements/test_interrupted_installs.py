@@ -106,11 +106,23 @@ async def test_a_process_killed_midway_leaves_no_half_environment(
     assert list((folder / ".changeover/environments").glob("*.partial")) == []
 
 
-def test_two_processes_at_once_install_once(index: WheelIndex, shelf: Shelf, project: Any) -> None:
+async def test_two_processes_at_once_install_once(
+    index: WheelIndex, shelf: Shelf, project: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     wheel = shelf.add("inst_both", "1.0")
     folder = project(desk(lazy("inst_both"), "inst_both\n"))
-    processes = [_start(folder, name, UV_CACHE_DIR=str(shelf.cache / name)) for name in ("one", "two")]
-    told = [process.communicate(timeout=60) for process in processes]
-    assert [out.strip() for out, _ in told] == ["1.0", "1.0"], told
+    index.stalls = True
+    other = _start(folder, "other", UV_CACHE_DIR=str(shelf.cache / "other"))
+    assert await asyncio.to_thread(index.asked.wait, 20)
+    async with GraphVersionManager.open(folder, requirements="install") as manager:
+        build = asyncio.create_task(manager.build())
+        await eventually(lambda: "requirements_awaited" in caplog.messages)
+        assert index.served == {wheel.name: 1}
+        index.stalls = False
+        version = await build
+        assert (await manager.invoke("desk", {}, version=version.id))["said"] == "1.0"
+    told, wrong = await asyncio.to_thread(other.communicate, timeout=60)
+    assert told.strip() == "1.0", wrong
     assert index.served == {wheel.name: 1}
     assert len(_whole(folder)) == 1

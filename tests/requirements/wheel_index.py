@@ -6,14 +6,14 @@ import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
 class WheelIndex:
-    """`asked` is set when a wheel is asked for; while `stalls` it is begun and not ended. `hung_up` counts clients
-    that went away meanwhile."""
+    """`asked` is set when a wheel is asked for; while `stalls` it is begun and not ended. `hung_up` is set when a
+    client goes away meanwhile."""
 
     def __init__(self, wheels: Path) -> None:
         self.wheels = wheels
@@ -21,7 +21,6 @@ class WheelIndex:
         self.asked = threading.Event()
         self.hung_up = threading.Event()
         self.served: Counter[str] = Counter()
-        self._go_on = threading.Event()
         index = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -55,23 +54,18 @@ class WheelIndex:
             return
         self.served[name] += 1
         self.asked.set()
-        if self.stalls:
-            request.send_response(200)
-            request.send_header("Content-Length", "100000")
-            request.end_headers()
-            request.wfile.write(b"PK")
-            request.wfile.flush()
-            while not self._go_on.is_set():
-                request.connection.settimeout(0.05)
-                try:
-                    if not request.connection.recv(1):
-                        self.hung_up.set()
-                        break
-                except TimeoutError:
-                    continue
-            request.close_connection = True
-            return
-        _send(request, 200, (self.wheels / name).read_bytes(), "application/octet-stream")
+        content = (self.wheels / name).read_bytes()
+        _send(request, 200, content, "application/octet-stream", end=2)
+        request.wfile.flush()
+        request.connection.settimeout(0.05)
+        while self.stalls:
+            with suppress(TimeoutError):
+                if not request.connection.recv(1):
+                    self.hung_up.set()
+                    request.close_connection = True
+                    return
+        request.connection.settimeout(None)
+        request.wfile.write(content[2:])
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -80,15 +74,15 @@ class WheelIndex:
         try:
             yield
         finally:
-            self._go_on.set()
+            self.stalls = False
             self._server.shutdown()
             self._server.server_close()
             thread.join()
 
 
-def _send(request: BaseHTTPRequestHandler, status: int, body: bytes, kind: str) -> None:
+def _send(request: BaseHTTPRequestHandler, status: int, body: bytes, kind: str, end: int | None = None) -> None:
     request.send_response(status)
     request.send_header("Content-Type", kind)
     request.send_header("Content-Length", str(len(body)))
     request.end_headers()
-    request.wfile.write(body)
+    request.wfile.write(body[:end])

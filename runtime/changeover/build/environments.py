@@ -242,13 +242,17 @@ async def _locked(path: Path, timeout_s: float, order: Order) -> AsyncIterator[N
     """Held against other tasks and other processes; the operating system lets go of it when a process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, thread_local=False)
-    ends = time.monotonic() + timeout_s
+    began = time.monotonic()
+    is_told = False
     while True:
         try:
             lock.acquire(blocking=False)
             break
         except Timeout:
-            if time.monotonic() > ends:
+            if not is_told:
+                log.info("requirements_awaited", extra={"environment": order.digest, "timeout_s": timeout_s})
+                is_told = True
+            if time.monotonic() - began > timeout_s:
                 message = f"another process has not ended installing them within {timeout_s:g} s"
                 raise ProjectError([_failed(order, message)]) from None
         await asyncio.sleep(LOCK_POLL_S)
