@@ -237,3 +237,14 @@ async def test_packages_of_a_langgraph_project_are_installed_too(shelf: Shelf, p
         version = await manager.serve_folder()
         assert version.problems == ()
         assert await _said(manager) == "1.01.0"
+
+
+async def test_a_folder_that_takes_no_environment_is_said_at_the_line(shelf: Shelf, project: Any) -> None:
+    shelf.add("inst_nowhere_to_go", "1.0")
+    folder = project({**desk(lazy("inst_nowhere_to_go"), "inst_nowhere_to_go\n"), ".changeover/environments": "a file"})
+    async with GraphVersionManager.open(folder, **INSTALL) as manager:
+        with pytest.raises(ProjectError) as refused:
+            await manager.build()
+    (problem,) = refused.value.problems
+    assert (problem.code, problem.line) == ("requirement-install", 1)
+    assert "environments" in problem.message

@@ -6,7 +6,7 @@ import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -59,11 +59,16 @@ class WheelIndex:
         request.wfile.flush()
         request.connection.settimeout(0.05)
         while self.stalls:
-            with suppress(TimeoutError):
-                if not request.connection.recv(1):
-                    self.hung_up.set()
-                    request.close_connection = True
-                    return
+            try:
+                is_gone = not request.connection.recv(1)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                is_gone = True
+            if is_gone:
+                self.hung_up.set()
+                request.close_connection = True
+                return
         request.connection.settimeout(None)
         request.wfile.write(content[2:])
 

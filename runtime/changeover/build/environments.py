@@ -10,32 +10,29 @@ imported from it; what would contradict a folder on the path never gets there. `
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import os
-import re
 import shutil
-import sys
 import threading
 import time
-import types
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from packaging.utils import canonicalize_name
 
+from changeover.build import search_path
+from changeover.build.install_problems import conflict, not_installed
 from changeover.build.installing import InstallFailed, Order, Place, install, modules_differ
 from changeover.errors import ProjectError
 from changeover.project import installed
 from changeover.project.check import analyse
 from changeover.project.document import read
-from changeover.project.installed import MARK, is_environment, lack_of, parsed
+from changeover.project.installed import MARK, lack_of
 from changeover.project.langgraph import LANGGRAPH_FILE, read_langgraph
 from changeover.project.problems import Problem
-from changeover.project.requirements import Wanted, requirements_of
+from changeover.project.requirements import requirements_of
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +40,6 @@ KEEP_S = 30 * 86400.0
 PARTIAL_KEEP_S = 86400.0
 LOCK_POLL_S = 0.1
 LOCK_GRACE_S = 10.0
-_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
-ALONE = "serve it from a process of its own, or stop the server, `changeover build`, `changeover switch`, and start it"
 
 HeldBy = Callable[["Environment"], Sequence[str]]
 
@@ -103,7 +98,7 @@ class Environments:
     def release(self, environment: Environment) -> None:
         with self._lock:
             environment.uses -= 1
-            if not environment.uses and _leave_path(environment.place.folder):
+            if not environment.uses and search_path.leave(environment.place.folder):
                 self._open.pop(environment.digest, None)
                 (self._own / environment.digest).unlink(missing_ok=True)
 
@@ -118,6 +113,15 @@ class Environments:
         known = self._known(order.digest)
         if known is not None:
             return known
+        try:
+            return await self._shared(order, files, variables, held_by)
+        except OSError as error:
+            raise ProjectError([not_installed(order, str(error))]) from None
+
+    async def _shared(
+        self, order: Order, files: Mapping[str, bytes], variables: Mapping[str, str], held_by: HeldBy
+    ) -> Environment | None:
+        """What the processes of this folder share: made by the first of them that asks."""
         async with _locked(self._lock_file(order.digest), self._timeout_s + LOCK_GRACE_S, order):
             folder = self._folder / order.digest
             place = await asyncio.to_thread(Place.read, folder)
@@ -154,10 +158,10 @@ class Environments:
         began = time.monotonic()
         await asyncio.to_thread(self._collect, order.digest)
         try:
-            place = await install(order, folder, _held(), self._timeout_s)
+            place = await install(order, folder, search_path.held(), self._timeout_s)
         except InstallFailed as error:
             log.warning("requirements_not_installed", extra={"environment": order.digest, "reason": str(error)})
-            raise ProjectError([_failed(order, str(error))]) from None
+            raise ProjectError([not_installed(order, str(error))]) from None
         took_s = round(time.monotonic() - began, 2)
         packages = [f"{name}=={release}" for name, release in place.packages.items()]
         log.info("requirements_installed", extra={"environment": order.digest, "packages": packages, "took_s": took_s})
@@ -166,7 +170,6 @@ class Environments:
     def _mark_used(self, digest: str) -> None:
         """For `_collect`, of this process and of others."""
         self._own.mkdir(parents=True, exist_ok=True)
-        (self._own / digest).touch()
         os.utime(self._folder / digest / MARK)
 
     def _entered(self, order: Order, place: Place, held_by: HeldBy) -> Environment:
@@ -180,13 +183,13 @@ class Environments:
                 raise ProjectError(problems)
             environment = Environment(self, order.digest, place)
             environment.uses = 1
+            (self._own / order.digest).touch()
             self._open[order.digest] = environment
-            sys.path.append(str(place.folder))
-            importlib.invalidate_caches()
+            search_path.enter(place.folder)
             return environment
 
     def _conflicts(self, order: Order, place: Place, held_by: HeldBy) -> Iterator[Problem]:
-        for other in _on_path():
+        for other in search_path.on_path():
             if other.folder == place.folder:
                 continue
             who = self._who(other, held_by)
@@ -194,12 +197,12 @@ class Environments:
                 held = other.packages.get(name, release)
                 if held != release:
                     said = f"needs {name} {release}, and {who} in this process has {name} {held}"
-                    yield _conflict(order, place, name, said, f"ask for {name}=={held}")
+                    yield conflict(order, place, name, said, f"ask for {name}=={held}")
             for module in modules_differ(place.modules, other.modules):
                 owner = place.modules[module] or f"a part of '{module}'"
                 theirs = other.modules[module] or "a part of it from elsewhere"
                 said = f"brings the module '{module}' with {owner}, and {who} in this process has {theirs}"
-                yield _conflict(order, place, place.modules[module], said, "leave one of them out")
+                yield conflict(order, place, place.modules[module], said, "leave one of them out")
 
     def _who(self, place: Place, held_by: HeldBy) -> str:
         user = next((one for one in self._open.values() if one.place.folder == place.folder), None)
@@ -254,94 +257,12 @@ async def _locked(path: Path, timeout_s: float, order: Order) -> AsyncIterator[N
                 is_told = True
             if time.monotonic() - began > timeout_s:
                 message = f"another process has not ended installing them within {timeout_s:g} s"
-                raise ProjectError([_failed(order, message)]) from None
+                raise ProjectError([not_installed(order, message)]) from None
         await asyncio.sleep(LOCK_POLL_S)
     try:
         yield
     finally:
         lock.release()
-
-
-# --- the path of the process ----------------------------------------------------------------------
-
-
-def _on_path() -> list[Place]:
-    """What projects have on the path of this process, those of other managers included."""
-    folders = dict.fromkeys(entry for entry in sys.path if is_environment(entry))
-    return [place for folder in folders if (place := Place.read(Path(folder))) is not None]
-
-
-def _held() -> dict[str, str]:
-    return {name: release for place in _on_path() for name, release in place.packages.items()}
-
-
-def _leave_path(folder: Path) -> bool:
-    """Take one place of the folder off the path. False where it has to stay: its modules are in the process."""
-    entry = str(folder)
-    places = [index for index, other in enumerate(sys.path) if other == entry]
-    if len(places) == 1 and _is_imported(entry):
-        return False
-    for index in places[-1:]:
-        del sys.path[index]
-    if len(places) <= 1:
-        sys.path_importer_cache.pop(entry, None)
-        importlib.invalidate_caches()
-    return True
-
-
-def _is_imported(entry: str) -> bool:
-    """Whether a module, or a part of a namespace, comes from the folder."""
-    inside = f"{entry}{os.sep}"
-    return any(
-        place.startswith(inside)
-        for module in list(sys.modules.values())
-        if isinstance(module, types.ModuleType)
-        for place in _places_of(module)
-    )
-
-
-def _places_of(module: types.ModuleType) -> Iterator[str]:
-    known = vars(module)
-    for name in ("__file__", "__cached__"):
-        if isinstance(known.get(name), str):
-            yield known[name]
-    for place in list(known.get("__path__") or ()):
-        if isinstance(place, str):
-            yield place
-
-
-# --- what a person reads --------------------------------------------------------------------------
-
-
-def _failed(order: Order, reason: str) -> Problem:
-    named = set(_NAME.findall(reason.lower()))
-    at = next((wanted for wanted in order.wanted if wanted.name in named), order.wanted[0])
-    own = [f"{package.name} {package.version}" for package in order.own.values() if package.name in named]
-    has = f" (the server has {', '.join(own[:5])}, which stays)" if own else ""
-    hint = "correct the requirements, or see that the index can be reached, and build again"
-    return at.problem("requirement-install", f"the requirements cannot be installed: {reason}{has}", hint)
-
-
-def _conflict(order: Order, place: Place, package: str, said: str, remedy: str) -> Problem:
-    at = _asker(order, place, package)
-    message = f"'{at.text}' {said}: a process has one release of a package"
-    return at.problem("requirement-conflict", message, f"{remedy}, or {ALONE}")
-
-
-def _asker(order: Order, place: Place, package: str) -> Wanted:
-    """The first requirement of the project that leads to a package."""
-    there = installed.packages_in([str(place.folder)])
-    for wanted in order.wanted:
-        reached: set[str] = {wanted.name}
-        waiting: list[str] = [wanted.name]
-        while waiting:
-            known = there.get(waiting.pop())
-            new = {canonicalize_name(one.name) for one in parsed(known.requires if known else ())} - reached
-            reached |= new
-            waiting += new
-        if package in reached:
-            return wanted
-    return order.wanted[0]
 
 
 def _changed(path: Path) -> float:
