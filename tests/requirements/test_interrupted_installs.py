@@ -51,17 +51,18 @@ async def test_an_install_that_hangs_is_ended_with_its_process(
     shelf.add("inst_hangs", "1.0")
     folder = project(desk(lazy("inst_hangs"), "inst_hangs\n"))
     index.stalls = True
-    async with GraphVersionManager.open(folder, requirements="install", limit_install_s="1s") as manager:
+    async with GraphVersionManager.open(folder, requirements="install", limit_install_s="2s") as manager:
         began = time.monotonic()
         with pytest.raises(ProjectError) as late:
             await manager.build()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert index.asked.is_set()
-        assert index.hung_up.wait(5)  # uv is gone, not only given up
+        assert index.hung_up.wait(20)  # uv is gone, not only given up
         (problem,) = late.value.problems
-        assert "did not end within 1 s (limits.install)" in problem.message
+        assert "did not end within 2 s (limits.install)" in problem.message
         assert list((folder / ".changeover/environments").glob("*.partial")) == []
-        index.stalls = False
+    index.stalls = False
+    async with GraphVersionManager.open(folder, requirements="install") as manager:
         assert (await manager.invoke("desk", {}, version=(await manager.build()).id))["said"] == "1.0"
         index.asked.clear()
         (folder / "requirements.txt").write_text("inst_hangs\ninst_not_there\n")
@@ -77,11 +78,11 @@ async def test_a_cancelled_build_leaves_no_uv_behind(index: WheelIndex, shelf: S
     index.stalls = True
     async with GraphVersionManager.open(folder, requirements="install") as manager:
         build = asyncio.create_task(manager.build())
-        assert await asyncio.to_thread(index.asked.wait, 10)
+        assert await asyncio.to_thread(index.asked.wait, 60)
         build.cancel()
         await asyncio.wait([build])
         assert build.cancelled()
-        assert index.hung_up.wait(5)
+        assert index.hung_up.wait(20)
     assert _whole(folder) == []
 
 
@@ -92,10 +93,10 @@ async def test_a_process_killed_midway_leaves_no_half_environment(
     folder = project(desk(lazy("inst_killed"), "inst_killed\n"))
     index.stalls = True
     process = _start(folder, "killed")
-    assert await asyncio.to_thread(index.asked.wait, 20)
+    assert await asyncio.to_thread(index.asked.wait, 60)
     process.kill()
     process.communicate()
-    assert index.hung_up.wait(5)  # uv went with its process
+    assert index.hung_up.wait(20)  # uv went with its process
     assert _whole(folder) == []
     assert len(list((folder / ".changeover/environments").glob("*.partial"))) == 1
     index.stalls = False
@@ -114,7 +115,7 @@ async def test_two_processes_at_once_install_once(
     folder = project(desk(lazy("inst_both"), "inst_both\n"))
     index.stalls = True
     other = _start(folder, "other", UV_CACHE_DIR=str(shelf.cache / "other"))
-    assert await asyncio.to_thread(index.asked.wait, 20)
+    assert await asyncio.to_thread(index.asked.wait, 60)
     async with GraphVersionManager.open(folder, requirements="install") as manager:
         build = asyncio.create_task(manager.build())
         await eventually(lambda: "requirements_awaited" in caplog.messages)
