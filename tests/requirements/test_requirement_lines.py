@@ -62,26 +62,26 @@ async def test_a_stored_version_goes_on_where_a_package_has_gone(project: Any) -
         assert (await manager.invoke("desk", {}))["said"] == "spoken"
 
 
-@pytest.mark.parametrize(
-    ("line", "code", "said"),
-    [
-        ("-r more.txt", "requirement-option", "option '-r' is not taken"),
-        ("--index-url https://packages.example/simple", "requirement-option", "option '--index-url' is not taken"),
-        ("-e .", "requirement-option", "option '-e' is not taken"),
-        ("./folder", "requirement-option", "a folder or an address is not taken"),
-        ("inst @ https://packages.example/inst.whl", "requirement-option", "has an address"),
-        ("inst == ", "requirement-syntax", "names no package"),
-        ("--extra-index-url https://me:s3cr3t@packages.example/", "secret-literal", "a password written out"),
-    ],
-)
-async def test_a_line_that_is_not_taken_has_its_place(
-    shelf: Shelf, project: Any, line: str, code: str, said: str
-) -> None:
-    folder = project(desk(SPEAK, f"# first\npydantic\n  {line}  # a remark\n"))
-    (problem,) = await _problems(folder, requirements="install")
-    assert (problem.code, problem.path, problem.line, problem.column) == (code, "requirements.txt", 3, 3)
-    assert said in problem.message
-    assert "s3cr3t" not in str(problem.to_json())
+NOT_TAKEN = [
+    ("-r more.txt", "requirement-option", "option '-r' is not taken"),
+    ("--index-url https://packages.example/simple", "requirement-option", "option '--index-url' is not taken"),
+    ("-e .", "requirement-option", "option '-e' is not taken"),
+    ("./folder", "requirement-option", "a folder or an address is not taken"),
+    ("inst @ https://packages.example/inst.whl", "requirement-option", "has an address"),
+    ("inst == ", "requirement-syntax", "names no package"),
+    ("--extra-index-url https://me:s3cr3t@packages.example/", "secret-literal", "a password written out"),
+]
+
+
+async def test_each_line_that_is_not_taken_has_its_place(shelf: Shelf, project: Any) -> None:
+    lines = "".join(f"pydantic\n  {line}  # a remark\n" for line, _, _ in NOT_TAKEN)
+    found = await _problems(project(desk(SPEAK, lines)), requirements="install")
+    places = [(problem.path, problem.line, problem.column) for problem in found]
+    assert places == [("requirements.txt", 2 * number, 3) for number in range(1, len(NOT_TAKEN) + 1)]
+    for problem, (_, code, said) in zip(found, NOT_TAKEN, strict=True):
+        assert problem.code == code
+        assert said in problem.message
+        assert "s3cr3t" not in str(problem.to_json())
     assert not shelf.cache.exists()
 
 
