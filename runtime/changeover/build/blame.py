@@ -30,12 +30,24 @@ def own_code_problem(project: Project, code: str, message: str, error: BaseExcep
     """The problem at the project's line that raised, or at `place` in its YAML where no such line is known."""
     text = f"{message}: {_said(error)}"
     spot = _own_spot(project, error)
-    if spot is None:
-        return problem_at(project, code, text, *place)
-    path, line, column = spot
+    return problem_at(project, code, text, *place) if spot is None else _problem_on(project, code, text, *spot)
+
+
+def stack_problem(
+    project: Project, code: str, message: str, stack: Iterable[tuple[str, int]], *place: str | int, hint: str = ""
+) -> Problem:
+    """The problem at the innermost line of the project in a stack of (file, line), or at `place` in its YAML."""
+    for filename, line in reversed(list(stack)):
+        if line and (path := _own_path(project, filename)):
+            return _problem_on(project, code, message, path, line, 0, hint)
+    return problem_at(project, code, message, *place, hint=hint)
+
+
+def _problem_on(project: Project, code: str, text: str, path: str, line: int, column: int, hint: str = "") -> Problem:
     source = _source_line(project, path, line)
     start = column or len(source) - len(source.lstrip()) + 1
-    return Problem(code, text, path, line, start, text=source, width=max(len(source.rstrip()) - start + 1, 1))
+    width = max(len(source.rstrip()) - start + 1, 1)
+    return Problem(code, text, path, line, start, hint, text=source, width=width)
 
 
 def closest(word: str, known: Iterable[str]) -> str:

@@ -19,7 +19,6 @@ from typing import TypeVar
 from langgraph.store.base import BaseStore
 
 from changeover.build.compiler import Workshop, compile_project
-from changeover.build.deadline import DeadlinePassed, run_in_thread
 from changeover.build.factories import FactoryRoom
 from changeover.build.loaded import Compiled, UsedModel
 from changeover.build.mcp_tools import observed_path, read_observed
@@ -28,6 +27,7 @@ from changeover.build.needs import declared, model_need, needs_of
 from changeover.build.step_code import LoadedSteps, load_steps
 from changeover.build.surroundings import Surroundings
 from changeover.build.tenancy import Tenancy
+from changeover.deadline import DeadlinePassed, run_in_thread
 from changeover.errors import ProjectError
 from changeover.project.check import analyse
 from changeover.project.load import Project, load

@@ -1,6 +1,6 @@
 """From a checked project to compiled graphs: only what is new is compiled, the rest is taken over.
 
-Blocking and CPU-bound: it runs in a thread of its own (`build.deadline`). Changes nothing outside the objects
+Blocking and CPU-bound: it runs in a thread of its own (`changeover.deadline`). Changes nothing outside the objects
 it returns.
 """
 

@@ -1,7 +1,8 @@
 """Graphs written in Python, and what a version gives them.
 
 Owns `ctx`, the argument of `def graph(ctx)`, and the ways in which a module may give its graph. A graph may refer to
-parts only through `ctx`, which notes them: that is how the version knows what the graph depends on.
+parts only through `ctx`, which notes them: that is how the version knows what the graph depends on. A tool may ask its
+`ctx` while it runs, when nobody notes it any more: it is given resources alone, and depends on all there are.
 """
 
 from __future__ import annotations
@@ -23,6 +24,22 @@ from changeover.errors import ProjectError
 
 if TYPE_CHECKING:
     from changeover.build.parts import CompiledGraph, Parts
+
+
+class ToolContext:
+    """What a Python tool is given of its version: its resources."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def resource(self, name: str) -> Any:
+        """A plugin of changeover.yaml: an object that stands for it, whose use raises while it is not well."""
+        return self._parts.resource(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("agent", "graph", "model", "tool", "prompt"):
+            raise AttributeError(f"a tool's ctx has resources, no {name}s: ask for those in a graph's ctx")
+        raise AttributeError(f"ctx has no '{name}'")
 
 
 class GraphContext:
@@ -62,10 +79,9 @@ class GraphContext:
         return self._parts.prompt(name, variables)
 
     def resource(self, name: str) -> Any:
-        """A plugin of changeover.yaml."""
+        """A plugin of changeover.yaml: an object that stands for it, whose use raises while it is not well."""
         self.references.add(("resource", name))
-        message = f"resource '{name}': plugins cannot be used by this release"
-        raise ProjectError([self._parts.problem("unsupported", message, "changeover", "plugins", name)])
+        return self._parts.resource(name)
 
 
 def load_python_graph(name: str, exported: Any, ctx_factory: Callable[[], GraphContext]) -> CompiledGraph:

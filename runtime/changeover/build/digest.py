@@ -128,8 +128,8 @@ class Digests:
         if spec is None:
             return self._combine("tool", name, [], None)
         parts = [self.part("agent", spec.agent)] if spec.agent and spec.agent in self._project.agents else []
-        if spec.python:
-            parts.append(self._code)
+        if spec.python:  # it may ask its ctx for any resource, whenever it is called
+            parts += [self._code, *(self.part("resource", plugin) for plugin in sorted(self._project.settings.plugins))]
         return self._combine("tool", name, parts, spec.model_dump(by_alias=True))
 
     def _prompt(self, name: str) -> Part:

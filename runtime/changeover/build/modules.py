@@ -33,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from changeover.errors import Unavailable
 from changeover.project.imports import ImportMap
 
 PREFIX = "_changeover_"
@@ -233,6 +234,13 @@ class CodeTrees(importlib.abc.MetaPathFinder):
             for tree in self._trees.values():
                 tree.uses += 1
             return list(self._trees.values())
+
+    def use(self, tree: CodeTree) -> None:
+        """One more use of a tree that has some. Raises `Unavailable` where it has none."""
+        with self._lock:
+            if not tree.uses:
+                raise Unavailable("this code is not loaded any more", hint="build the version again")
+            tree.uses += 1
 
     def release(self, tree: CodeTree) -> None:
         """One use less; the last one takes the modules out of the process and the files off the disk."""

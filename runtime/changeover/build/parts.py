@@ -69,6 +69,7 @@ class Parts:
     reuse: Callable[[str], CompiledGraph | None] = _nothing
     room: FactoryRoom | None = None
     handles: Callable[[str, str], Handle] = _no_handle  # of what is live, by kind and name
+    plugins: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what stands for each
     _made: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
     _contexts: dict[str, context.GraphContext] = field(default_factory=dict, repr=False)
     _making: list[tuple[str, str]] = field(default_factory=list, repr=False)
@@ -122,6 +123,15 @@ class Parts:
             for _, user in self._making:
                 self.models.setdefault(user, set()).add((called, self.pool.key_of(client)))
         return chain
+
+    def resource(self, name: str) -> Any:
+        """The plugin `name`: an object that stands for it. From any thread. Raises `ProjectError`."""
+        if name not in self.plugins:
+            known = self.project.settings.plugins
+            hint = closest(name, known) or "name it below 'plugins' of changeover.yaml"
+            message = f"no plugin is called '{name}'"
+            raise ProjectError([self.problem("unknown-resource", message, "changeover", "plugins", hint=hint)])
+        return self.plugins[name]
 
     def problem(self, code: str, message: str, *place: str | int, hint: str = "") -> Problem:
         """A problem at `place`: a section of the project (see `Project.document_of`) and the way inside it."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from changeover.settings import duration_of_at_least
 
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 
@@ -176,6 +178,27 @@ class PromptHead(Strict):
 # --- changeover.yaml -------------------------------------------------------------------------------
 
 
+Amount = str | int | float
+"""A duration or size with its unit, as text (`100ms`, `5MB`), or a plain number. `changeover.settings` reads it."""
+SHORTEST_S = 0.05  # that something may be polled, or given as its deadline
+
+
+def _is_time(amount: Amount) -> Amount:
+    duration_of_at_least(SHORTEST_S)(amount)
+    return amount
+
+
+Time = Annotated[Amount, AfterValidator(_is_time)]
+"""A duration that is more than nothing."""
+
+
+class HealthSpec(Strict):
+    """How often a plugin's `health_check` is called, and how long it may take."""
+
+    every: Time | None = None
+    timeout: Time | None = None
+
+
 class PluginSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -183,11 +206,8 @@ class PluginSpec(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict)
     scope: Literal["version", "server"] = "version"
     required: bool = True
-    health: dict[str, Any] | None = None
-
-
-Amount = str | int | float
-"""A duration or size with its unit, as text (`100ms`, `5MB`), or a plain number. `changeover.settings` reads it."""
+    deadline: Time | None = None  # of each hook
+    health: HealthSpec | None = None
 
 
 class WatchSection(Strict):

@@ -39,6 +39,7 @@ _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("ToolSpec", "http"): models.HttpCall,
     ("PromptHead", "variables"): models.PromptVariable,
     ("ChangeoverFile", "plugins"): models.PluginSpec,
+    ("PluginSpec", "health"): models.HealthSpec,
     **{
         (model, section): parts
         for model in ("MigrationFile", "MigrationArguments")
@@ -182,10 +183,12 @@ def _wrong_value(errors: list[Any]) -> tuple[str, str, str]:
         if kind in ("literal_error", "enum"):
             known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
             return "wrong-type", f"should be one of {', '.join(known)}, not '{shown(value)}'", suggestion(value, known)
-    expected = list(
-        dict.fromkeys(_WORDS.get(each["type"], each["msg"].removeprefix("Input should be ")) for each in errors)
-    )
+    expected = list(dict.fromkeys(_wanted(each) for each in errors))
     return "wrong-type", f"should be {' or '.join(expected)}, not {_described(value)}", ""
+
+
+def _wanted(error: Any) -> str:
+    return _WORDS.get(error["type"]) or error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
 
 
 def _described(value: Any) -> str:

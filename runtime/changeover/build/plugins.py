@@ -1,0 +1,182 @@
+"""Plugins of changeover.yaml: from what is written there to what a version needs live.
+
+Owns the key of a plugin (which versions share it), its class, found in the version's code, and its problems, positioned
+at the project's own line where its code failed. Blocking: the class is imported here, in the thread of the build.
+
+A plugin of scope `version` is shared by versions with the same code: any edit of the project's Python or data makes
+another one, an edit of a prompt does not. One of scope `server` is shared whatever the code is, and stays what it was
+made of until its settings change or nothing needs it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from changeover.build.blame import own_code_problem, stack_problem
+from changeover.build.modules import CodeTree, CodeTrees
+from changeover.errors import ProjectError
+from changeover.project.environment import MissingVariable, references, resolve
+from changeover.project.load import Project
+from changeover.project.models import HealthSpec, PluginSpec
+from changeover.project.problems import Problem
+from changeover.resources.hooks import HookLate
+from changeover.resources.need import Keys, Need, without
+from changeover.resources.plugin import HookFailed, PluginResource, PluginSetup, has_hook
+from changeover.resources.plugin_proxy import plugin_proxy
+from changeover.resources.pool import ResourcePool
+from changeover.settings import duration
+
+DEADLINE_S = 30.0
+CHECK_EVERY_S = 30.0
+CHECK_TIMEOUT_S = 5.0
+SHOWN_CODE_CHARS = 12
+
+
+def plugin_needs(
+    project: Project, tree: CodeTree, trees: CodeTrees, env: Mapping[str, str], keys: Keys
+) -> dict[str, Need]:
+    """The plugins of a project by name. Raises `ProjectError` with the problems of all of them."""
+    found: dict[str, Need] = {}
+    problems: list[Problem] = []
+    for name, spec in project.settings.plugins.items():
+        try:
+            found[name] = plugin_need(name, spec, project, tree, trees, env, keys)
+        except ProjectError as error:
+            problems += error.problems
+    if problems:
+        raise ProjectError(problems)
+    return found
+
+
+def plugin_need(
+    name: str,
+    spec: PluginSpec,
+    project: Project,
+    tree: CodeTree,
+    trees: CodeTrees,
+    env: Mapping[str, str],
+    keys: Keys,
+) -> Need:
+    """What a version needs for its plugin `name`. Raises `ProjectError`.
+
+    `tree` must have a use whenever the need is opened; the plugin then holds one of its own, to the end of its life.
+    """
+    return _Plugin(name, spec, project, tree, trees, env).need(keys)
+
+
+def plugins_of(project: Project, tree: CodeTree, needs: Mapping[str, Need], pool: ResourcePool) -> dict[str, Any]:
+    """What `ctx.resource(name)` gives, by name. `needs` are those of `plugin_needs`."""
+    plugins = project.settings.plugins
+    return {
+        name: plugin_proxy(pool.handle(need), tree.resolve(plugins[name].class_), need.title)
+        for name, need in needs.items()
+    }
+
+
+class _Plugin:
+    def __init__(
+        self,
+        name: str,
+        spec: PluginSpec,
+        project: Project,
+        tree: CodeTree,
+        trees: CodeTrees,
+        env: Mapping[str, str],
+    ) -> None:
+        self._name = name
+        self._spec = spec
+        self._project = project
+        self._tree = tree
+        self._trees = trees
+        self._place = ("changeover", "plugins", name)
+        self._secrets = frozenset(filter(None, (env.get(variable) for variable in references(spec.config))))
+        self._config = self._resolved(env)
+        self._opened: PluginResource | None = None
+
+    def need(self, keys: Keys) -> Need:
+        kind = self._class()
+        return Need(
+            "plugin",
+            self._name,
+            key=keys.of("plugin", self._identity()),
+            make=partial(self._make, kind),
+            problem=self._problem_of,
+            required=self._spec.required,
+            secrets=self._secrets,
+        )
+
+    def _identity(self) -> list[Any]:
+        """Plugins for which all this is equal are one. Two names are two plugins, whatever they are made of."""
+        spec = self._spec
+        timing = [spec.deadline, spec.health.model_dump() if spec.health else None]
+        code = self._tree.key if spec.scope == "version" else None
+        return [self._name, spec.class_, spec.scope, self._config, timing, code]
+
+    def _resolved(self, env: Mapping[str, str]) -> dict[str, Any]:
+        try:
+            return dict(resolve(self._spec.config, env))
+        except MissingVariable as missing:
+            raise self._error("env-missing", str(missing), "config", hint="set it, or write a default") from None
+
+    def _class(self) -> type[Any]:
+        reference = self._spec.class_
+        try:
+            found = self._tree.resolve(reference)
+        except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # the project's code
+            message = f"plugin '{self._name}': cannot import '{reference}'"
+            raise ProjectError(
+                [own_code_problem(self._project, "import", message, error, *self._place, "class")]
+            ) from error
+        if not inspect.isclass(found):
+            hint = "name a class; changeover.Plugin says what it may have"
+            raise self._error("plugin", f"{reference} is a {type(found).__name__}, not a class", "class", hint=hint)
+        return found
+
+    def _make(self, kind: type[Any]) -> PluginResource:
+        spec, health = self._spec, self._spec.health or HealthSpec()
+        self._trees.use(self._tree)
+        self._opened = PluginResource(
+            PluginSetup(
+                self._name,
+                spec.class_,
+                kind,
+                self._config,
+                self._tree.folder,
+                spec.scope,
+                self._tree.digest[:SHOWN_CODE_CHARS],
+                deadline_s=_seconds(spec.deadline, DEADLINE_S),
+                check_every_s=_seconds(health.every, CHECK_EVERY_S) if has_hook(kind, "health_check") else None,
+                check_timeout_s=_seconds(health.timeout, CHECK_TIMEOUT_S),
+                hidden=partial(without, self._secrets),
+                let_go=partial(self._trees.release, self._tree),
+            )
+        )
+        return self._opened
+
+    # --- what is wrong ---------------------------------------------------------------------------
+
+    def _problem_of(self, reason: str) -> Problem:
+        """Why it cannot be had: at the project's own line where one of its hooks failed."""
+        failure = self._opened.failure if self._opened is not None else None
+        what = f"plugin '{self._name}': {reason}"
+        if failure is None:
+            return self._project.problem("plugin", what, *self._place)
+        return replace(self._at_own_line(failure), message=what)
+
+    def _at_own_line(self, failure: HookFailed) -> Problem:
+        if isinstance(failure.error, HookLate):
+            hint = "give what it waits for a deadline; 'deadline' of the plugin allows more"
+            return stack_problem(self._project, "plugin", "", failure.error.stack, *self._place, hint=hint)
+        return own_code_problem(self._project, "plugin", "", failure.error, *self._place, "class")
+
+    def _error(self, code: str, message: str, *path: str, hint: str = "") -> ProjectError:
+        text = f"plugin '{self._name}': {message}"
+        return ProjectError([self._project.problem(code, text, *self._place, *path, hint=hint)])
+
+
+def _seconds(amount: str | int | float | None, otherwise_s: float) -> float:
+    return otherwise_s if amount is None else duration(amount)
