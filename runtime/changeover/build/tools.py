@@ -137,9 +137,10 @@ def _with_ctx(call: Callable[..., Any], ctx: ToolContext) -> Callable[..., Any]:
         for name, parameter in signature.parameters.items()
         if name != CTX
     ]
+    seen: Callable[..., Any] = wrapped
     wrapped.__annotations__ = hints
     wrapped.__signature__ = signature.replace(parameters=parameters)
-    return wrapped
+    return seen
 
 
 def _hints(call: Callable[..., Any]) -> dict[str, Any]:

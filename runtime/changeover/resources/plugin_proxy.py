@@ -47,8 +47,8 @@ class PluginProxy:
         object.__setattr__(self, "_changeover_title", title)
         object.__setattr__(self, "_changeover_methods", {})
 
-    @property
-    def __class__(self) -> type[Any]:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:
         return self._changeover_class
 
     @property
