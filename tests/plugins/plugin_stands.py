@@ -9,14 +9,17 @@ from textwrap import dedent
 from typing import Any
 
 from changeover.build.modules import CodeTree, CodeTrees
+from changeover.build.needs import needs_of
 from changeover.build.parts import Parts
-from changeover.build.plugins import plugin_needs, plugins_of
+from changeover.build.plugins import plugins_of
+from changeover.build.surroundings import Surroundings
 from changeover.project.load import load
 from changeover.project.prompts import Prompts
 from changeover.resources.keeper import Keeper
 from changeover.resources.models import ModelPool
 from changeover.resources.need import Need
 from changeover.resources.pool import ResourcePool, User
+from changeover.resources.reconciling import Name
 
 PLUGIN = """
 plugins:
@@ -32,6 +35,7 @@ class Stand:
     """Versions, made one after the other, and the pool that they share."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.trees = CodeTrees(folder / "trees")
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.pool = ResourcePool(self._tell)
@@ -66,11 +70,11 @@ class Version:
         self.project = loaded.project
         self.tree = stand.trees.acquire(files)
         stand.uses.append(self.tree)
-        self.needs: dict[str, Need] = plugin_needs(self.project, self.tree, stand.trees, env, stand.pool.keys)
-        self.plugins = plugins_of(self.project, self.tree, self.needs, stand.pool)
-        self.parts = Parts(
-            self.project, self.tree, env, Prompts(self.project.prompts), ModelPool(), plugins=self.plugins
-        )
+        around = Surroundings(env, stand.folder, stand.pool.keys)
+        self.needs: dict[Name, Need] = needs_of(self.project, around, self.tree, stand.trees)
+        self.plugins = plugins_of(self.project, self.tree, self.needs, stand.pool.handle)
+        prompts, models = Prompts(self.project.prompts), ModelPool(stand.pool.keys)
+        self.parts = Parts(self.project, self.tree, env, prompts, models, plugins=self.plugins)
 
     async def open(self) -> None:
         try:
@@ -86,7 +90,7 @@ class Version:
         self._stand.trees.release(self.tree)
 
     def keeper(self, name: str = "kb") -> Keeper:
-        found = self._stand.pool.keeper(self.needs[name].key)
+        found = self._stand.pool.keeper(self.needs["plugin", name].key)
         assert found is not None
         return found
 

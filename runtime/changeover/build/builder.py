@@ -194,7 +194,7 @@ class Builder:
         around = Surroundings(environment, self._folder, self._pool.keys)
         tree = self._tree(project, environment, exported)
         try:
-            return _Prepared(project, problems, tree, needs_of(project, around))
+            return _Prepared(project, problems, tree, needs_of(project, around, tree, self._trees))
         except BaseException:
             self._let_go(tree)
             raise

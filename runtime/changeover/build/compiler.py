@@ -18,6 +18,7 @@ from changeover.build.factories import FactoryRoom
 from changeover.build.loaded import Compiled, CompiledGraph, UsedModel
 from changeover.build.modules import CodeTree
 from changeover.build.parts import Parts
+from changeover.build.plugins import plugins_of
 from changeover.contracts.contract import contract_of
 from changeover.errors import ProjectError
 from changeover.project.load import Project
@@ -87,6 +88,7 @@ class _Compiler:
             lambda name: self._reuse(name),
             workshop.room,
             lambda kind, name: workshop.handle(needs[kind, name]),
+            plugins_of(project, tree, needs, workshop.handle),
         )
 
     def compile(self) -> dict[str, Compiled]:

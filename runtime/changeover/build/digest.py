@@ -128,8 +128,8 @@ class Digests:
         if spec is None:
             return self._combine("tool", name, [], None)
         parts = [self.part("agent", spec.agent)] if spec.agent and spec.agent in self._project.agents else []
-        if spec.python:  # it may ask its ctx for any resource, whenever it is called
-            parts += [self._code, *(self.part("resource", plugin) for plugin in sorted(self._project.settings.plugins))]
+        if spec.python:
+            parts += [self._code, *self._resources()]
         return self._combine("tool", name, parts, spec.model_dump(by_alias=True))
 
     def _prompt(self, name: str) -> Part:
@@ -145,7 +145,7 @@ class Digests:
         if spec is None and name in self._project.langgraph_graphs:
             return self._combine("langgraph", name, [self._code], self._project.langgraph_graphs[name].shown)
         if spec is None:  # written in Python: its code, and what it asks for
-            return self._combine("python", name, [self._code], None)
+            return self._combine("python", name, [self._code, *self._resources()], None)
         parts = [part for node in spec.nodes.values() for part in self._node(node)]
         python = [node.python or node.error_handler for node in spec.nodes.values()]
         routes = [edge.route for edge in spec.edges]
@@ -167,6 +167,10 @@ class Digests:
         return self._combine("resource", name, [self._code], plugin.model_dump(by_alias=True) if plugin else None)
 
     # --- helpers ---------------------------------------------------------------------------------
+
+    def _resources(self) -> list[Part]:
+        """Of what may ask its ctx for any resource, whenever it runs."""
+        return [self.part("resource", plugin) for plugin in sorted(self._project.settings.plugins)]
 
     def _named_in(self, value: Any) -> list[Part]:
         """Models that a middleware's arguments name."""

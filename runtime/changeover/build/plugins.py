@@ -11,23 +11,24 @@ made of until its settings change or nothing needs it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from changeover.build.blame import own_code_problem, stack_problem
 from changeover.build.modules import CodeTree, CodeTrees
+from changeover.build.surroundings import Surroundings
 from changeover.errors import ProjectError
-from changeover.project.environment import MissingVariable, references, resolve
 from changeover.project.load import Project
 from changeover.project.models import HealthSpec, PluginSpec
 from changeover.project.problems import Problem
 from changeover.resources.hooks import HookLate
-from changeover.resources.need import Keys, Need, without
+from changeover.resources.need import Need, without
 from changeover.resources.plugin import HookFailed, PluginResource, PluginSetup, has_hook
 from changeover.resources.plugin_proxy import plugin_proxy
-from changeover.resources.pool import ResourcePool
+from changeover.resources.pool import Handle
+from changeover.resources.reconciling import Name
 from changeover.settings import duration
 
 DEADLINE_S = 30.0
@@ -36,73 +37,44 @@ CHECK_TIMEOUT_S = 5.0
 SHOWN_CODE_CHARS = 12
 
 
-def plugin_needs(
-    project: Project, tree: CodeTree, trees: CodeTrees, env: Mapping[str, str], keys: Keys
-) -> dict[str, Need]:
-    """The plugins of a project by name. Raises `ProjectError` with the problems of all of them."""
-    found: dict[str, Need] = {}
-    problems: list[Problem] = []
-    for name, spec in project.settings.plugins.items():
-        try:
-            found[name] = plugin_need(name, spec, project, tree, trees, env, keys)
-        except ProjectError as error:
-            problems += error.problems
-    if problems:
-        raise ProjectError(problems)
-    return found
-
-
-def plugin_need(
-    name: str,
-    spec: PluginSpec,
-    project: Project,
-    tree: CodeTree,
-    trees: CodeTrees,
-    env: Mapping[str, str],
-    keys: Keys,
-) -> Need:
+def plugin_need(name: str, project: Project, around: Surroundings, tree: CodeTree, trees: CodeTrees) -> Need:
     """What a version needs for its plugin `name`. Raises `ProjectError`.
 
     `tree` must have a use whenever the need is opened; the plugin then holds one of its own, to the end of its life.
     """
-    return _Plugin(name, spec, project, tree, trees, env).need(keys)
+    return _Plugin(name, project, around, tree, trees).need()
 
 
-def plugins_of(project: Project, tree: CodeTree, needs: Mapping[str, Need], pool: ResourcePool) -> dict[str, Any]:
-    """What `ctx.resource(name)` gives, by name. `needs` are those of `plugin_needs`."""
-    plugins = project.settings.plugins
-    return {
-        name: plugin_proxy(pool.handle(need), tree.resolve(plugins[name].class_), need.title)
-        for name, need in needs.items()
-    }
+def plugins_of(
+    project: Project, tree: CodeTree, needs: Mapping[Name, Need], handle: Callable[[Need], Handle]
+) -> dict[str, Any]:
+    """What `ctx.resource(name)` gives, by name. `needs` has the need of each."""
+    found: dict[str, Any] = {}
+    for name, spec in project.settings.plugins.items():
+        need = needs["plugin", name]
+        found[name] = plugin_proxy(handle(need), tree.resolve(spec.class_), need.title)
+    return found
 
 
 class _Plugin:
-    def __init__(
-        self,
-        name: str,
-        spec: PluginSpec,
-        project: Project,
-        tree: CodeTree,
-        trees: CodeTrees,
-        env: Mapping[str, str],
-    ) -> None:
+    def __init__(self, name: str, project: Project, around: Surroundings, tree: CodeTree, trees: CodeTrees) -> None:
         self._name = name
-        self._spec = spec
+        self._spec: PluginSpec = project.settings.plugins[name]
         self._project = project
+        self._around = around
         self._tree = tree
         self._trees = trees
         self._place = ("changeover", "plugins", name)
-        self._secrets = frozenset(filter(None, (env.get(variable) for variable in references(spec.config))))
-        self._config = self._resolved(env)
+        self._secrets = around.secrets(self._spec.config)
+        self._config: dict[str, Any] = dict(around.resolved(self._spec.config, project, *self._place, "config"))
         self._opened: PluginResource | None = None
 
-    def need(self, keys: Keys) -> Need:
+    def need(self) -> Need:
         kind = self._class()
         return Need(
             "plugin",
             self._name,
-            key=keys.of("plugin", self._identity()),
+            key=self._around.keys.of("plugin", self._identity()),
             make=partial(self._make, kind),
             problem=self._problem_of,
             required=self._spec.required,
@@ -115,12 +87,6 @@ class _Plugin:
         timing = [spec.deadline, spec.health.model_dump() if spec.health else None]
         code = self._tree.key if spec.scope == "version" else None
         return [self._name, spec.class_, spec.scope, self._config, timing, code]
-
-    def _resolved(self, env: Mapping[str, str]) -> dict[str, Any]:
-        try:
-            return dict(resolve(self._spec.config, env))
-        except MissingVariable as missing:
-            raise self._error("env-missing", str(missing), "config", hint="set it, or write a default") from None
 
     def _class(self) -> type[Any]:
         reference = self._spec.class_

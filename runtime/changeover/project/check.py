@@ -105,7 +105,7 @@ def _names(findings: Findings) -> None:
 def _not_honoured(findings: Findings) -> None:
     """What the format has and this release does not do is said, never passed over."""
     settings = findings.project.settings
-    given: list[tuple[str, ...]] = [("plugins", name) for name in settings.plugins]
+    given: list[tuple[str, ...]] = []
     if settings.smoke is not None:
         given.append(("smoke",))
     if settings.alerts:
