@@ -47,6 +47,7 @@ class ThreadWork(Generic[T]):
         loop = asyncio.get_running_loop()
         self.done: asyncio.Future[T] = loop.create_future()
         self._thread = threading.Thread(target=_work, args=(work, loop, self.done), name=name, daemon=True)
+        self._was_given_up = False
         self._thread.start()
 
     @property
@@ -64,8 +65,9 @@ class ThreadWork(Generic[T]):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(GivenUp))
 
     async def give_up(self) -> None:
-        """Ask it to end, for a while."""
-        for _ in range(GIVE_UP_TRIES):
+        """Ask it to end, for a while; what did not heed that is asked only once more."""
+        tries, self._was_given_up = 1 if self._was_given_up else GIVE_UP_TRIES, True
+        for _ in range(tries):
             if not self.is_alive:
                 return
             self.ask_to_end()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from plugin_stands import PLUGIN, QUICK, Stand
 
-from changeover import ProjectError
+from changeover import ProjectError, deadline
 from changeover.project.problems import Problem
 
 DIARY = """
@@ -154,13 +154,16 @@ async def test_an_async_hook_that_cannot_be_cancelled_is_left_behind(stand: Stan
     assert problem.message.endswith("on_start did not end within 0.2 s")
 
 
-async def test_calls_that_never_end_are_bounded(stand: Stand, eventually: Callable[..., Any]) -> None:
+async def test_calls_that_never_end_are_bounded(
+    stand: Stand, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadline, "GIVE_UP_TRIES", 2)
     body = "Kb.calls = getattr(Kb, 'calls', 0) + 1; Kb.gate.wait()"
     files = failing("on_start", body, "\nimport threading\nKb.gate = threading.Event()\n")
     files["changeover.yaml"] = files["changeover.yaml"].replace("deadline", "required: false, deadline")
     version = await stand.open(files)
     try:
-        for _ in range(8):
+        for _ in range(6):
             version.keeper().restart()
             await version.keeper().settled()
         assert version.module().Kb.calls == 4

@@ -65,7 +65,7 @@ def check_settings(findings: Findings) -> None:
     settings = findings.project.settings
     for name, plugin in settings.plugins.items():
         if plugin.class_ != "_:_":
-            findings.ref(f"plugin '{name}'", plugin.class_, "changeover", "plugins", name, "class")
+            _plugin_class(findings, name, plugin.class_)
     for index, folder in enumerate(settings.include):
         path = PurePosixPath(folder)
         if path.is_absolute() or ".." in path.parts or not path.parts:
@@ -75,6 +75,15 @@ def check_settings(findings: Findings) -> None:
     if isinstance(graph, str):
         message = f"smoke: '{shown(graph)}' is no agent and no graph"
         findings.known("unknown-graph", message, graph, findings.project.names, "changeover", "smoke", "graph")
+
+
+def _plugin_class(findings: Findings, name: str, ref: str) -> None:
+    what, place = f"plugin '{name}'", ("plugins", name, "class")
+    findings.ref(what, ref, "changeover", *place)
+    definition = findings.references.definition(ref)
+    if definition is not None and definition.kind in ("function", "async function"):
+        message = f"{what}: '{shown(ref)}' is a function, not a class"
+        findings.add("plugin", message, "changeover", *place, hint="name a class; changeover.Plugin says what it may have")
 
 
 def _model(findings: Findings, name: str, model: ModelSpec) -> None:

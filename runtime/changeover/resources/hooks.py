@@ -85,9 +85,7 @@ class Hooks:
             task, self._task = self._task, None
             self._left.append(task)
             await task.end()
-        for work in list(self._left):
-            if isinstance(work, ThreadWork):
-                await work.give_up()
+        await asyncio.gather(*(work.give_up() for work in self._left if isinstance(work, ThreadWork)))
 
     async def _in_thread(self, name: str, work: Callable[[], Any], timeout_s: float) -> Any:
         running = ThreadWork(partial(_outcome, work), f"changeover-plugin-{name}")

@@ -83,11 +83,11 @@ class PluginResource(Resource):
         self._checked_at: float | None = None
         self._handled = 0
         self.failure: HookFailed | None = None  # of the last opening
-        both_s = 2 * setup.check_timeout_s + SLACK_S
         self.check_every_s = setup.check_every_s
-        self.check_timeout_s = both_s
-        self.open_timeout_s = 2 * len(STEPS) * (setup.deadline_s + SLACK_S)
-        self.close_timeout_s = 2 * (setup.deadline_s + SLACK_S)
+        self.check_timeout_s = setup.check_timeout_s + SLACK_S
+        handled_s = setup.deadline_s + SLACK_S + self.check_timeout_s  # a hook, and what on_error makes of it
+        self.open_timeout_s = len(STEPS) * handled_s
+        self.close_timeout_s = handled_s + SLACK_S
 
     @property
     def instance(self) -> Any:
