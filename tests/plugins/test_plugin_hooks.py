@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -158,8 +159,8 @@ async def test_calls_that_never_end_are_bounded(
     stand: Stand, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadline, "GIVE_UP_TRIES", 2)
-    body = "Kb.calls = getattr(Kb, 'calls', 0) + 1; Kb.gate.wait()"
-    files = failing("on_start", body, "\nimport threading\nKb.gate = threading.Event()\n")
+    body = "Kb.calls = getattr(Kb, 'calls', 0) + 1; os.read(Kb.gate[0], 1)"
+    files = failing("on_start", body, "\nimport os\nKb.gate = os.pipe()\n")
     files["changeover.yaml"] = files["changeover.yaml"].replace("deadline", "required: false, deadline")
     version = await stand.open(files)
     try:
@@ -170,8 +171,9 @@ async def test_calls_that_never_end_are_bounded(
         assert "calls that were given up still run" in version.keeper().reason
         assert version.details()["given_up"] == 4
     finally:
-        version.module().Kb.gate.set()
+        os.close(version.module().Kb.gate[1])
     await eventually(lambda: not [each for each in threading.enumerate() if "changeover-plugin" in each.name])
+    os.close(version.module().Kb.gate[0])
 
 
 async def test_on_stop_follows_an_on_start_that_failed(stand: Stand) -> None:

@@ -83,7 +83,9 @@ def _plugin_class(findings: Findings, name: str, ref: str) -> None:
     definition = findings.references.definition(ref)
     if definition is not None and definition.kind in ("function", "async function"):
         message = f"{what}: '{shown(ref)}' is a function, not a class"
-        findings.add("plugin", message, "changeover", *place, hint="name a class; changeover.Plugin says what it may have")
+        findings.add(
+            "plugin", message, "changeover", *place, hint="name a class; changeover.Plugin says what it may have"
+        )
 
 
 def _model(findings: Findings, name: str, model: ModelSpec) -> None:

@@ -1,7 +1,8 @@
 """A plugin: an instance of a class of the project, with hooks, as a resource.
 
-Owns the order of the hooks. Opening: the class is called, `on_load`, `on_init(config)`, `on_start`; closing: `on_stop`.
-All of them are optional. What the graphs are given of it is `plugin_proxy`'s part; threads and deadlines are `hooks`'.
+Owns the order of the hooks. Opening: the class is called, `on_load`, `on_init(config)`, `on_start`, and a first
+`health_check`, so that nothing is taken for well that is not; closing: `on_stop`. All of them are optional. What graphs
+are given of it is `plugin_proxy`'s part; threads and deadlines are `hooks`'.
 
 A restart calls `on_stop`, then `on_start` on the same instance; only one that did not come as far as `on_start` is made
 anew. `on_stop` follows each `on_start` once, also one that failed or was given up, since that may have left something
@@ -86,7 +87,7 @@ class PluginResource(Resource):
         self.check_every_s = setup.check_every_s
         self.check_timeout_s = setup.check_timeout_s + SLACK_S
         handled_s = setup.deadline_s + SLACK_S + self.check_timeout_s  # a hook, and what on_error makes of it
-        self.open_timeout_s = len(STEPS) * handled_s
+        self.open_timeout_s = len(STEPS) * handled_s + 2 * self.check_timeout_s
         self.close_timeout_s = handled_s + SLACK_S
 
     @property
@@ -103,6 +104,7 @@ class PluginResource(Resource):
             self._is_begun = True
             await self._step("on_start")
             self._is_started = True
+            await self._first_look()
         except HookFailed as failed:
             self.failure = failed
             raise
@@ -174,6 +176,15 @@ class PluginResource(Resource):
     async def _step(self, name: str, *arguments: Any) -> None:
         try:
             await self._call(name, *arguments)
+        except HookFailed as failed:
+            if not await self.handle(failed):
+                raise
+
+    async def _first_look(self) -> None:
+        if self.check_every_s is None:
+            return
+        try:
+            await self.check()
         except HookFailed as failed:
             if not await self.handle(failed):
                 raise

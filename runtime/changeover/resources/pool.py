@@ -73,7 +73,7 @@ class ResourcePool:
         self._tell = tell
         self._clock = clock
         self._keepers: dict[Key, Keeper] = {}
-        self._users: dict[Key, set[User]] = {}
+        self._users: dict[Key, dict[User, Need]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def handle(self, need: Need) -> Handle:
@@ -104,9 +104,11 @@ class ResourcePool:
     def give_back(self, user: User) -> None:
         """`user` needs nothing any more. What nobody needs is closed, in a task of its own."""
         for key, users in list(self._users.items()):
-            users.discard(user)
+            users.pop(user, None)
             if not users:
                 self._end(key)
+            elif (keeper := self._keepers[key]).resource is None:  # it is made for one who is still there
+                keeper.need = next(iter(users.values()))
 
     def held(self) -> set[Key]:
         return set(self._keepers)
@@ -165,7 +167,7 @@ class ResourcePool:
         return found
 
     def _report(self, id_: str, keeper: Keeper) -> dict[str, Any]:
-        users = self._users.get(keeper.need.key, set())
+        users = self._users.get(keeper.need.key, {})
         resource = keeper.resource
         return {
             "id": id_,
@@ -196,10 +198,10 @@ class ResourcePool:
         keeper = self._keepers.get(need.key)
         if keeper is None:
             keeper = self._keepers[need.key] = Keeper(need, self._tell, self._clock)
-            self._users[need.key] = set()
+            self._users[need.key] = {}
             self.opened[need.kind] += 1
             keeper.start()
-        self._users[need.key].add(user)
+        self._users[need.key].setdefault(user, need)
         return keeper
 
     def _demand(self, new: Sequence[Need]) -> None:
