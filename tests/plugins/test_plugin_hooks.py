@@ -111,7 +111,7 @@ async def test_values_of_the_environment_are_put_in_and_never_shown(stand: Stand
 @pytest.mark.parametrize("hook", ["__init__", "on_load", "on_init", "on_start"])
 async def test_a_required_plugin_whose_hook_raises_refuses_the_version_at_its_line(stand: Stand, hook: str) -> None:
     problem = await refused(stand, failing(hook, "raise RuntimeError('no database')"))
-    assert (problem.code, problem.path, problem.line) == ("plugin", "graphs/kb.py", 5)
+    assert (problem.code, problem.path, problem.line) == ("plugin-failed", "graphs/kb.py", 5)
     said = "the class" if hook == "__init__" else hook
     assert problem.message == f"plugin 'kb': {said} failed: RuntimeError: no database"
 

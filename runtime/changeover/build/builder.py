@@ -23,7 +23,7 @@ from changeover.build.factories import FactoryRoom
 from changeover.build.loaded import Compiled, UsedModel
 from changeover.build.mcp_tools import observed_path, read_observed
 from changeover.build.modules import CodeTree, CodeTrees
-from changeover.build.needs import declared, model_need, needs_of
+from changeover.build.needs import code_of, declared, model_need, needs_of
 from changeover.build.step_code import LoadedSteps, load_steps
 from changeover.build.surroundings import Surroundings
 from changeover.build.tenancy import Tenancy
@@ -216,10 +216,7 @@ class Builder:
     def _tree(self, project: Project, environment: Environment, exported: frozenset[str]) -> CodeTree:
         """Its modules are imported anew when the variables change that they may read while they are."""
         variant = self._workshop.fingerprint(environment, exported) if exported else ""
-        folders = project.langgraph.folders if project.langgraph else ()
-        steps = {migration.path for migration in project.migrations}  # a new step makes no new graph
-        files = {path: content for path, content in project.files.items() if path not in steps}
-        return self._trees.acquire(files, project.import_roots, folders, variant)
+        return self._trees.acquire(*code_of(project), variant)
 
     def _late(self, late: DeadlinePassed, files: Mapping[str, bytes]) -> Problem:
         """Where project code stood when its time was up."""

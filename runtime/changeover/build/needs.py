@@ -6,7 +6,7 @@ are imported: for a thread of its own, under a deadline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -50,10 +50,10 @@ def declared(project: Project, around: Surroundings) -> dict[Name, Key]:
     for name in project.mcp_servers:
         with suppress(ProjectError):
             found["mcp", name] = mcp_need(name, project, around).key
-    code = code_digest(*code_of(project)) if project.settings.plugins else ""
+    files, roots, folders = code_of(project)
     for name in project.settings.plugins:
         with suppress(ProjectError):
-            found["plugin", name] = plugin_key(name, project, around, code)
+            found["plugin", name] = plugin_key(name, project, around, code_digest(code_files(files, folders), roots))
     written: dict[str, Any] = {name: spec.model_dump(mode="json") for name, spec in project.models.items()}
     for agent in project.agents.values():
         if agent.model is not None:
@@ -64,17 +64,16 @@ def declared(project: Project, around: Surroundings) -> dict[Name, Key]:
     return found
 
 
-def code_of(project: Project) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    """The files that take part when the project's Python runs, and where modules are looked for."""
+def code_of(project: Project) -> tuple[dict[str, bytes], Sequence[str], Sequence[str]]:
+    """The files that may take part when the project's Python runs, where modules are looked for, and what folders
+    belong to it whatever they are called."""
     folders = project.langgraph.folders if project.langgraph else ()
     steps = {migration.path for migration in project.migrations}  # a new step makes no new graph
     files = {path: content for path, content in project.files.items() if path not in steps}
-    return code_files(files, folders), tuple(project.import_roots)
+    return files, project.import_roots, folders
 
 
-def _each(
-    project: Project, around: Surroundings, tree: CodeTree, trees: CodeTrees
-) -> Iterator[Callable[[], Need]]:
+def _each(project: Project, around: Surroundings, tree: CodeTree, trees: CodeTrees) -> Iterator[Callable[[], Need]]:
     for name in project.mcp_servers:
         yield partial(mcp_need, name, project, around)
     for name in project.settings.plugins:

@@ -24,7 +24,7 @@ from changeover.project.load import Project
 from changeover.project.models import HealthSpec, PluginSpec
 from changeover.project.problems import Problem
 from changeover.resources.hooks import HookLate
-from changeover.resources.need import Need, without
+from changeover.resources.need import Key, Need, without
 from changeover.resources.plugin import HookFailed, PluginResource, PluginSetup, has_hook
 from changeover.resources.plugin_proxy import plugin_proxy
 from changeover.resources.pool import Handle
@@ -37,12 +37,34 @@ CHECK_TIMEOUT_S = 5.0
 SHOWN_CODE_CHARS = 12
 
 
+def plugin_key(name: str, project: Project, around: Surroundings, code: str) -> Key:
+    """Plugins whose keys are equal are one; two names are two, whatever they are made of. `code` names the project's.
+
+    Raises `ProjectError` where a variable is missing.
+    """
+    spec = project.settings.plugins[name]
+    timing = [spec.deadline, spec.health.model_dump() if spec.health else None]
+    made_of = [spec.class_, spec.scope, _config(name, project, around), code if spec.scope == "version" else None]
+    return around.keys.of("plugin", [name, made_of, timing])
+
+
 def plugin_need(name: str, project: Project, around: Surroundings, tree: CodeTree, trees: CodeTrees) -> Need:
     """What a version needs for its plugin `name`. Raises `ProjectError`.
 
     `tree` must have a use whenever the need is opened; the plugin then holds one of its own, to the end of its life.
     """
-    return _Plugin(name, project, around, tree, trees).need()
+    spec = project.settings.plugins[name]
+    secrets = around.secrets(spec.config)
+    plugin = _Plugin(name, spec, _config(name, project, around), secrets, project, tree, trees)
+    return Need(
+        "plugin",
+        name,
+        key=plugin_key(name, project, around, tree.key),
+        make=plugin.make,
+        problem=plugin.problem,
+        required=spec.required,
+        secrets=secrets,
+    )
 
 
 def plugins_of(
@@ -57,36 +79,26 @@ def plugins_of(
 
 
 class _Plugin:
-    def __init__(self, name: str, project: Project, around: Surroundings, tree: CodeTree, trees: CodeTrees) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: PluginSpec,
+        config: Mapping[str, Any],
+        secrets: frozenset[str],
+        project: Project,
+        tree: CodeTree,
+        trees: CodeTrees,
+    ) -> None:
         self._name = name
-        self._spec: PluginSpec = project.settings.plugins[name]
+        self._spec = spec
+        self._config = config
+        self._secrets = secrets
         self._project = project
-        self._around = around
         self._tree = tree
         self._trees = trees
         self._place = ("changeover", "plugins", name)
-        self._secrets = around.secrets(self._spec.config)
-        self._config: dict[str, Any] = dict(around.resolved(self._spec.config, project, *self._place, "config"))
+        self._kind = self._class()
         self._opened: PluginResource | None = None
-
-    def need(self) -> Need:
-        kind = self._class()
-        return Need(
-            "plugin",
-            self._name,
-            key=self._around.keys.of("plugin", self._identity()),
-            make=partial(self._make, kind),
-            problem=self._problem_of,
-            required=self._spec.required,
-            secrets=self._secrets,
-        )
-
-    def _identity(self) -> list[Any]:
-        """Plugins for which all this is equal are one. Two names are two plugins, whatever they are made of."""
-        spec = self._spec
-        timing = [spec.deadline, spec.health.model_dump() if spec.health else None]
-        code = self._tree.key if spec.scope == "version" else None
-        return [self._name, spec.class_, spec.scope, self._config, timing, code]
 
     def _class(self) -> type[Any]:
         reference = self._spec.class_
@@ -102,8 +114,8 @@ class _Plugin:
             raise self._error("plugin", f"{reference} is a {type(found).__name__}, not a class", "class", hint=hint)
         return found
 
-    def _make(self, kind: type[Any]) -> PluginResource:
-        spec, health = self._spec, self._spec.health or HealthSpec()
+    def make(self) -> PluginResource:
+        spec, kind, health = self._spec, self._kind, self._spec.health or HealthSpec()
         self._trees.use(self._tree)
         self._opened = PluginResource(
             PluginSetup(
@@ -125,23 +137,28 @@ class _Plugin:
 
     # --- what is wrong ---------------------------------------------------------------------------
 
-    def _problem_of(self, reason: str) -> Problem:
+    def problem(self, reason: str) -> Problem:
         """Why it cannot be had: at the project's own line where one of its hooks failed."""
         failure = self._opened.failure if self._opened is not None else None
         what = f"plugin '{self._name}': {reason}"
         if failure is None:
-            return self._project.problem("plugin", what, *self._place)
+            return self._project.problem("plugin-failed", what, *self._place)
         return replace(self._at_own_line(failure), message=what)
 
     def _at_own_line(self, failure: HookFailed) -> Problem:
         if isinstance(failure.error, HookLate):
             hint = "give what it waits for a deadline; 'deadline' of the plugin allows more"
-            return stack_problem(self._project, "plugin", "", failure.error.stack, *self._place, hint=hint)
-        return own_code_problem(self._project, "plugin", "", failure.error, *self._place, "class")
+            return stack_problem(self._project, "plugin-failed", "", failure.error.stack, *self._place, hint=hint)
+        return own_code_problem(self._project, "plugin-failed", "", failure.error, *self._place, "class")
 
     def _error(self, code: str, message: str, *path: str, hint: str = "") -> ProjectError:
         text = f"plugin '{self._name}': {message}"
         return ProjectError([self._project.problem(code, text, *self._place, *path, hint=hint)])
+
+
+def _config(name: str, project: Project, around: Surroundings) -> dict[str, Any]:
+    written = project.settings.plugins[name].config
+    return dict(around.resolved(written, project, "changeover", "plugins", name, "config"))
 
 
 def _seconds(amount: str | int | float | None, otherwise_s: float) -> float:
