@@ -13,6 +13,7 @@ import pytest
 from plugin_stands import QUICK, Stand, Version
 
 from changeover import ProjectError
+from changeover.build.tenancy import Tenancy
 from changeover.resources.resource import ResourceDown
 
 Eventually = Callable[..., Any]
@@ -155,3 +156,24 @@ async def test_whoever_is_still_there_makes_it(stand: Stand, tmp_path: Path) -> 
     await asyncio.gather(*taking)
     assert second.status() == "healthy"
     assert second.module().opened == [1]
+
+
+async def test_a_version_that_is_put_to_rest_while_it_wakes_has_what_it_needs(
+    stand: Stand, eventually: Eventually
+) -> None:
+    slow = FRAIL.replace("    def on_start(self):", "    async def on_start(self):")
+    slow = slow.replace("opened.append(1)", "opened.append(1)\n        await asyncio.sleep(0.1)")
+    version = stand.version({"changeover.yaml": QUICK, "graphs/kb.py": slow})
+    tenancy, kb = Tenancy(stand.pool, list(version.needs.values())), version.plugins["kb"]
+    waking = asyncio.ensure_future(tenancy.wake())
+    await eventually(lambda: version.module().opened)
+    tenancy.rest()
+    await waking
+    assert kb.find() == "found"
+    tenancy.rest()
+    await eventually(lambda: version.module().closed)
+    async with tenancy.run():
+        assert kb.find() == "found"
+        tenancy.end()
+        assert kb.find() == "found"
+    await eventually(lambda: len(version.module().closed) == 2)
