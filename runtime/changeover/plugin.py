@@ -14,8 +14,9 @@ from typing import Any
 class Plugin:
     """Something that lives as long as versions use it. Every hook may be a plain or an async function.
 
-    A plain hook runs in a thread, an async one in the server's event loop, all async ones of one plugin in one task;
-    never two at a time. Each has a deadline (`deadline`, `health.timeout`). The class is called without arguments.
+    A plain hook runs in a thread of its own, an async one in the server's event loop, all async ones of one plugin in
+    one task; never two at a time. Each has a deadline (`deadline`, `health.timeout`). The class is called without
+    arguments.
 
     `project_folder` is where the version's code and data lie, set before `on_load`: for reading; it goes when the
     plugin does. A class that is no `Plugin` is given it too.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
@@ -27,7 +26,7 @@ plugins:
 """
 QUICK = """
 plugins:
-  kb: {class: graphs.kb:Kb, deadline: 200ms, health: {every: 50ms, timeout: 200ms}}
+  kb: {class: graphs.kb:Kb, deadline: 400ms, health: {every: 50ms, timeout: 400ms}}
 """
 
 
@@ -103,10 +102,3 @@ class Version:
     def module(self, name: str = "graphs.kb") -> Any:
         """A module of the version, as its own code sees it."""
         return self.tree.import_module(name)
-
-
-async def is_free(loop_lag_s: float = 0.3) -> bool:
-    """Whether the event loop answers at once."""
-    began = asyncio.get_running_loop().time()
-    await asyncio.sleep(0)
-    return asyncio.get_running_loop().time() - began < loop_lag_s

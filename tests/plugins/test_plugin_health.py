@@ -57,7 +57,7 @@ def wrong(version: Version) -> dict[str, str]:
     [
         ("no answer", "health_check failed: RuntimeError: no answer"),
         ("false", "health_check failed: NotWell: it said that it is not well"),
-        ("hang", "health_check did not end within 0.2 s"),
+        ("hang", "health_check did not end within 0.4 s"),
         ("exit", "health_check failed: HookExit: it wants to end the process: SystemExit: 1"),
     ],
 )
@@ -137,7 +137,7 @@ async def test_one_is_stopped_and_started_by_hand(stand: Stand, eventually: Even
 
 
 async def test_a_hanging_check_does_not_hold_up_a_stop(stand: Stand, eventually: Eventually) -> None:
-    settings = QUICK.replace("timeout: 200ms", "timeout: 60s")
+    settings = QUICK.replace("timeout: 400ms", "timeout: 60s")
     version = await stand.open({"changeover.yaml": settings, "graphs/kb.py": FRAIL})
     wrong(version)["health"] = "hang"
     await eventually(lambda: [one for one in threading.enumerate() if one.name == "changeover-plugin-health_check"])

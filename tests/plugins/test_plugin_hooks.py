@@ -29,11 +29,6 @@ class Kb:
     def on_stop(self):
         seen.append("stop")
 """
-NEVER_ENDS = {
-    "python": "while True: pass",
-    "caught": "\n        while True:\n            try: time.sleep(60)\n            except BaseException: pass",
-    "sleep": "time.sleep(0.6)",
-}
 
 
 def failing(hook: str, body: str, rest: str = "") -> dict[str, str]:
@@ -130,29 +125,29 @@ async def test_a_hook_that_hangs_is_given_up_at_its_deadline(stand: Stand, hook:
         return
     problem = await refused(stand, failing(hook, body))
     said = "the class" if hook == "__init__" else hook
-    assert problem.message == f"plugin 'kb': {said} did not end within 0.2 s"
+    assert problem.message == f"plugin 'kb': {said} did not end within 0.4 s"
     assert (problem.path, problem.line) == ("graphs/kb.py", 5)
 
 
 async def test_a_hook_that_hangs_holds_nobody_up(stand: Stand) -> None:
-    opening = asyncio.ensure_future(refused(stand, failing("on_start", NEVER_ENDS["sleep"])))
+    opening = asyncio.ensure_future(refused(stand, failing("on_start", "time.sleep(0.9)")))
     loop = asyncio.get_running_loop()
     longest_s, before = 0.0, loop.time()
     while not opening.done():
         await asyncio.sleep(0.01)
         longest_s, before = max(longest_s, loop.time() - before), loop.time()
     assert "did not end" in (await opening).message
-    assert longest_s < 0.3
+    assert longest_s < 0.7
 
 
 async def test_an_async_hook_that_cannot_be_cancelled_is_left_behind(stand: Stand) -> None:
     body = """
-        for _ in range(15):
+        for _ in range(18):
             try: await asyncio.sleep(0.1)
             except BaseException: pass
 """
     problem = await refused(stand, failing("on_start", body))
-    assert problem.message.endswith("on_start did not end within 0.2 s")
+    assert problem.message.endswith("on_start did not end within 0.4 s")
 
 
 async def test_calls_that_never_end_are_bounded(
@@ -207,7 +202,7 @@ async def test_on_error_may_let_it_start_all_the_same(stand: Stand) -> None:
     assert version.details()["handled_errors"] == 1
 
 
-@pytest.mark.parametrize("body", ["return False", "return 'yes'", "raise ValueError", "time.sleep(0.4)", "sys.exit()"])
+@pytest.mark.parametrize("body", ["return False", "return 'yes'", "raise ValueError", "time.sleep(0.8)", "sys.exit()"])
 async def test_an_on_error_that_handles_nothing_changes_nothing(stand: Stand, body: str) -> None:
     rest = f"    def on_error(self, exception):\n        {body}\n"
     problem = await refused(stand, failing("on_start", "raise RuntimeError('no')", rest))

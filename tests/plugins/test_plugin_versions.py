@@ -133,6 +133,35 @@ async def test_a_required_one_that_fails_rejects_the_version_and_nothing_of_it_s
         assert [one["versions"] for one in manager.resources.report() if one["kind"] == "plugin"] == [["v1"]]
 
 
+async def test_what_was_opened_beside_one_that_fails_is_closed(
+    serving: Serve, project: Callable[..., Path], tmp_path: Path, eventually: Eventually
+) -> None:
+    async with serving() as manager:
+        bad = "class Bad:\n    def on_init(self, config):\n        self.rows = config['rows']\n"
+        both = settings(tmp_path) + "  bad: {class: graphs.bad:Bad}\n"
+        project({"graphs/book.py": SECOND, "graphs/bad.py": bad, "changeover.yaml": both})
+        with pytest.raises(ProjectError) as raised:
+            await manager.build()
+        assert [problem.message for problem in raised.value.problems] == [
+            "plugin 'bad': on_init failed: KeyError: 'rows'"
+        ]
+        await eventually(lambda: diary(tmp_path) == ["open one 1", "open one 2", "close one 2"])
+
+
+async def test_a_plan_says_what_becomes_of_it(serving: Serve, project: Callable[..., Path], tmp_path: Path) -> None:
+    async with serving() as manager:
+        project({"agents.yaml": PROJECT["agents.yaml"].replace("You look it up", "Be quick")})
+        await manager.build()
+        project({"graphs/book.py": SECOND})
+        await manager.build()
+        plans = [(await manager.plan(id_)).resources for id_ in ("v2", "v3")]
+        folder = manager.project
+    async with GraphVersionManager.open(folder) as manager:  # not all of them are loaded
+        plans += [(await manager.plan(id_)).resources for id_ in ("v2", "v3")]
+    assert [plan is not None and "plugin:book" in plan.keep for plan in plans] == [True, False, True, False]
+    assert [plan is not None and plan.replace for plan in plans] == [(), ("plugin:book",)] * 2
+
+
 async def test_one_that_is_not_required_is_served_without_and_comes_back(
     serving: Serve, tmp_path: Path, eventually: Eventually
 ) -> None:

@@ -50,10 +50,10 @@ def declared(project: Project, around: Surroundings) -> dict[Name, Key]:
     for name in project.mcp_servers:
         with suppress(ProjectError):
             found["mcp", name] = mcp_need(name, project, around).key
-    files, roots, folders = code_of(project)
+    code = _code_digest(project) if project.settings.plugins else ""
     for name in project.settings.plugins:
         with suppress(ProjectError):
-            found["plugin", name] = plugin_key(name, project, around, code_digest(code_files(files, folders), roots))
+            found["plugin", name] = plugin_key(name, project, around, code)
     written: dict[str, Any] = {name: spec.model_dump(mode="json") for name, spec in project.models.items()}
     for agent in project.agents.values():
         if agent.model is not None:
@@ -71,6 +71,11 @@ def code_of(project: Project) -> tuple[dict[str, bytes], Sequence[str], Sequence
     steps = {migration.path for migration in project.migrations}  # a new step makes no new graph
     files = {path: content for path, content in project.files.items() if path not in steps}
     return files, project.import_roots, folders
+
+
+def _code_digest(project: Project) -> str:
+    files, roots, folders = code_of(project)
+    return code_digest(code_files(files, folders), roots)
 
 
 def _each(project: Project, around: Surroundings, tree: CodeTree, trees: CodeTrees) -> Iterator[Callable[[], Need]]:

@@ -36,7 +36,7 @@ from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, 
 log = logging.getLogger(__name__)
 
 LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
-MAY_COME = frozenset({"mcp-unreachable"})  # problems that go away without an edit
+MAY_COME = frozenset({"mcp-unreachable", "plugin-failed"})  # problems that go away without an edit
 SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
 
 
