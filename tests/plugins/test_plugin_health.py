@@ -125,15 +125,16 @@ async def test_what_on_error_handles_is_no_degradation(stand: Stand, eventually:
 
 async def test_one_is_stopped_and_started_by_hand(stand: Stand, eventually: Eventually) -> None:
     version = await frail(stand)
-    keeper, module = stand.pool.find("plugin:kb"), version.module()
-    keeper.stop()
-    await eventually(lambda: keeper.status == "stopped" and len(module.closed) == 1)
+    module = version.module()
+    await stand.pool.stop("plugin:kb")
+    await eventually(lambda: version.status() == "stopped" and len(module.closed) == 1)
     with pytest.raises(ResourceDown, match="stopped by hand"):
         version.plugins["kb"].find()
-    keeper.restart()
-    await eventually(lambda: keeper.status == "healthy")
-    assert (len(module.opened), len(module.closed)) == (2, 1)
+    await stand.pool.start("plugin:kb")
+    assert (version.status(), len(module.opened), len(module.closed)) == ("healthy", 2, 1)
     assert version.plugins["kb"].find() == "found"
+    await stand.pool.start("plugin:kb")
+    assert (version.status(), len(module.opened), len(module.closed)) == ("healthy", 3, 2)
 
 
 async def test_a_hanging_check_does_not_hold_up_a_stop(stand: Stand, eventually: Eventually) -> None:

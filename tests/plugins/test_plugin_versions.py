@@ -133,6 +133,22 @@ async def test_a_required_one_that_fails_rejects_the_version_and_nothing_of_it_s
         assert [one["versions"] for one in manager.resources.report() if one["kind"] == "plugin"] == [["v1"]]
 
 
+async def test_an_edit_that_was_rejected_for_its_plugin_is_live_once_that_can_be_had(
+    serving: Serve, project: Callable[..., Path], tmp_path: Path, eventually: Eventually
+) -> None:
+    async with serving() as manager:
+        await manager.watch()
+        (tmp_path / "locked").touch()
+        project({"graphs/book.py": SECOND})
+        await eventually(lambda: "close one 2" in diary(tmp_path))
+        (tmp_path / "locked").unlink()
+
+        async def is_live() -> bool:
+            return await look(manager) == "cat in one, edition 2"
+
+        await eventually(is_live)
+
+
 async def test_what_was_opened_beside_one_that_fails_is_closed(
     serving: Serve, project: Callable[..., Path], tmp_path: Path, eventually: Eventually
 ) -> None:
