@@ -41,6 +41,7 @@ from changeover.migrations.items import Items
 from changeover.migrations.mover import Movers
 from changeover.migrations.moving import Fated, Moving
 from changeover.project.problems import Problem
+from changeover.resources.addresses import Addresses
 from changeover.resources.pool import ResourcePool
 from changeover.resources.reconciling import ResourcePlan, reconcile
 from changeover.rollout.drafting import Draft, draft
@@ -53,7 +54,6 @@ from changeover.rollout.observing import Observing
 from changeover.rollout.operations import Drain, Receipt, Rollout, Wishes
 from changeover.rollout.registration import registration
 from changeover.rollout.resting import Resting
-from changeover.runs.addresses import Addresses
 from changeover.runs.arrivals import Arrivals
 from changeover.runs.assistants import Assistants
 from changeover.runs.background import BackgroundRun, BackgroundRuns

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from changeover.runs.addresses import Addresses, Resolve
+from changeover.resources.addresses import Addresses, Resolve
 from changeover.runs.webhooks import AT_ONCE, AT_ONCE_TO_A_HOST, Webhooks
 from changeover.store.opening import Store
 from changeover.store.webhooks import enqueue

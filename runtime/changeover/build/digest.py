@@ -23,7 +23,7 @@ from jinja2 import meta
 from changeover.build.mcp_tools import allowed, observed_path, own_files, read_observed
 from changeover.project.environment import references
 from changeover.project.load import Project
-from changeover.project.models import AgentSpec, GraphFile, NodeSpec, ToolSpec
+from changeover.project.models import AgentSpec, GraphFile, HttpOptions, NodeSpec, ToolSpec
 from changeover.resources.models import key_variable
 
 FORMAT = 1
@@ -106,7 +106,12 @@ class Digests:
         return self._combine("model", name, parts, spec.model_dump())
 
     def _tool_like(self, reference: str) -> Part:
-        return self._server_tools(reference) if "/" in reference else self.part("tool", reference)
+        source, slash, _ = reference.partition("/")
+        if not slash:
+            return self.part("tool", reference)
+        if source in self._project.tools:
+            return self._combine("some-tools", reference, [self.part("tool", source)], None)
+        return self._server_tools(reference)
 
     def _server_tools(self, reference: str) -> Part:
         """What an agent has of a server: how it is reached, and of its tools, as observed, those that are selected."""
@@ -130,7 +135,10 @@ class Digests:
         parts = [self.part("agent", spec.agent)] if spec.agent and spec.agent in self._project.agents else []
         if spec.python:
             parts.append(self._code)
-        return self._combine("tool", name, parts, spec.model_dump(by_alias=True))
+        if spec.openapi:
+            described = _sha(self._project.files.get(spec.openapi, b""))
+            return self._combine("tool", name, parts, {**spec.model_dump(by_alias=True), "described": described})
+        return self._combine("tool", name, parts, spec.model_dump(by_alias=True, exclude=set(HttpOptions.model_fields)))
 
     def _prompt(self, name: str) -> Part:
         prompt = self._project.prompts.get(name)

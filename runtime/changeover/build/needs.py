@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from changeover.build.http_tools import http_need
 from changeover.build.loaded import UsedModel
 from changeover.build.mcp_tools import mcp_need
 from changeover.build.surroundings import Surroundings
@@ -61,6 +62,9 @@ def declared(project: Project, around: Surroundings) -> dict[Name, Key]:
 def _each(project: Project, around: Surroundings) -> Iterator[Callable[[], Need]]:
     for name in project.mcp_servers:
         yield partial(mcp_need, name, project, around)
+    for name, tool in project.tools.items():
+        if tool.http or tool.openapi:
+            yield partial(http_need, name, project, around)
 
 
 def model_need(model: UsedModel, project: Project) -> Need:

@@ -21,7 +21,7 @@ from langchain_core.tools import BaseTool
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 
-from changeover.build import agents, context, graphs, mcp_tools, targets, tools
+from changeover.build import agents, context, graphs, mcp_tools, openapi_tools, targets, tools
 from changeover.build.blame import closest, own_code_problem, problem_at
 from changeover.build.factories import Factory, FactoryRoom
 from changeover.errors import ProjectError
@@ -33,6 +33,7 @@ from changeover.resources.pool import Handle
 
 if TYPE_CHECKING:
     from changeover.project.load import Project
+    from changeover.resources.pool import Handle
 
 CompiledGraph = Pregel[Any, Any, Any, Any]
 
@@ -59,7 +60,8 @@ def _no_handle(kind: str, name: str) -> Handle:
 
 @dataclass
 class Parts:
-    """Everything of one version by name. `reuse` may give an agent or graph that is already compiled."""
+    """Everything of one version by name. `reuse` may give an agent or graph that is already compiled, `handles` where
+    a tool finds what it needs live, by kind and name."""
 
     project: Project
     resolver: Resolver
@@ -100,14 +102,18 @@ class Parts:
         return set(self._contexts[name].references) if name in self._contexts else set()
 
     def tool(self, name: str) -> BaseTool:
-        """A tool of tools.yaml, or `server/tool` of an MCP server."""
-        if "/" in name:
-            found = self._server_tools(*name.split("/", 1), "tools")
-            if len(found) != 1:
-                message = f"'{name}' selects {len(found)} tools, not one"
-                raise ProjectError([self.problem("unknown-tool", message, "tools")])
-            return found[0]
-        return self._part("tool", name, lambda: self._new_tool(name))  # type: ignore[no-any-return]
+        """The tool `name`; `shop/getItem` is one of an entry that stands for several, or of an MCP server."""
+        if "/" not in name and not self._is_several(name):
+            return self._part("tool", name, lambda: self._new_tool(name))  # type: ignore[no-any-return]
+        source = name.partition("/")[0]
+        place = ("tools", source) if source in self.project.tools else ("tools",)
+        found = self._listed_tools(name, *place)
+        if len(found) != 1:
+            names = ", ".join(tool.name for tool in found[:12])
+            message = f"'{name}' selects {len(found)} tools, not one" + (f": {names}" if names else "")
+            hint = f"name one of them, as in {source}/{found[0].name}" if found else ""
+            raise ProjectError([self.problem("unknown-tool", message, *place, hint=hint)])
+        return found[0]
 
     def model(self, name: str) -> BaseChatModel | Runnable[Any, Any]:
         """A name from `models` or a provider string, fallbacks included."""
@@ -132,26 +138,52 @@ class Parts:
         return spec.description if spec else ""
 
     def select_tools(self, names: list[str], *place: str | int) -> list[BaseTool]:
-        """The tools that a list in YAML names. Raises `ProjectError` with the problems of all of them."""
+        """The tools that a list in YAML names, each once. Raises `ProjectError` with the problems of all of them."""
         problems: list[Problem] = []
-        found: list[BaseTool] = []
+        found: dict[str, BaseTool] = {}
         for index, name in enumerate(names):
             try:
-                found += self._listed_tools(name, *place, index)
+                for tool in self._listed_tools(name, *place, index):
+                    if found.setdefault(tool.name, tool) is not tool:
+                        message = f"'{name}': another tool here is called '{tool.name}' too"
+                        problems.append(self.problem("duplicate-name", message, *place, index))
             except ProjectError as error:
                 problems += error.problems
         if problems:
             raise ProjectError(problems)
-        return found
+        return list(found.values())
 
     def _listed_tools(self, name: str, *place: str | int) -> list[BaseTool]:
-        server, slash, pattern = name.partition("/")
+        """What one word of a list means: a tool, all those of an entry, or `entry/glob` or `server/glob` for some."""
+        source, slash, pattern = name.partition("/")
+        if source in self.project.tools:
+            return self._own_tools(source, pattern if slash else None, *place)
         if slash:
-            return self._server_tools(server, pattern, *place)
-        if name not in self.project.tools:
-            hint = closest(name, self.project.tools)
-            raise ProjectError([self.problem("unknown-tool", f"tool '{name}' is not in tools.yaml", *place, hint=hint)])
-        return [self.tool(name)]
+            return self._server_tools(source, pattern, *place)
+        hint = closest(name, self.project.tools)
+        raise ProjectError([self.problem("unknown-tool", f"tool '{name}' is not in tools.yaml", *place, hint=hint)])
+
+    def _own_tools(self, name: str, pattern: str | None, *place: str | int) -> list[BaseTool]:
+        """The tools of one entry of tools.yaml, those that the pattern selects where there is one."""
+        if not self._is_several(name):
+            if pattern is not None:
+                message = f"'{name}' is one tool, it has no others in it"
+                raise ProjectError([self.problem("unknown-tool", message, *place, hint=f"write {name}")])
+            return [self.tool(name)]
+        several = self._several(name)
+        names = openapi_tools.picked(name, pattern, self, *place) if pattern is not None else list(several)
+        return [several[each] for each in names]
+
+    def _is_several(self, name: str) -> bool:
+        return name in self.project.tools and self.project.tools[name].openapi is not None
+
+    def _several(self, name: str) -> dict[str, BaseTool]:
+        """The tools of an entry that stands for several, by their names."""
+        spec = self.project.tools[name]
+        found: dict[str, BaseTool] = self._part(
+            "tools", name, lambda: openapi_tools.openapi_tools(name, spec, self.handles("http", name), self)
+        )
+        return found
 
     def _server_tools(self, server: str, pattern: str, *place: str | int) -> list[BaseTool]:
         """The tools of an MCP server that a pattern selects, as they were observed; none where it was not there."""

@@ -1,7 +1,7 @@
 """Tools of tools.yaml as langchain tools.
 
-Owns the kinds `python` (a function, a `BaseTool` or a class) and `agent` (an agent as a tool). It does not read files
-and opens no connections; the other kinds are refused with a sentence.
+Owns the kinds `python` (a function, a `BaseTool` or a class) and `agent` (an agent as a tool); `http` is that of
+`http_tools`, and what stands for several tools that of `openapi_tools`. It reads no files and opens no connections.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, Field
 
 from changeover.build.blame import own_code_problem
+from changeover.build.http_tools import http_tool
 from changeover.errors import ProjectError
 from changeover.project.models import ToolSpec
 
@@ -41,9 +42,9 @@ def build_tool(name: str, spec: ToolSpec, parts: Parts) -> BaseTool:
         return agent_tool(
             name, spec.description, parts.agent_description(spec.agent), lambda: parts.agent(spec.agent or "")
         )
-    kind = "http" if spec.http else "openapi" if spec.openapi else "tool"
-    message = f"tool '{name}': tools of the kind '{kind}' cannot be built by this release"
-    raise ProjectError([parts.problem("unsupported", message, "tools", name, hint="write it in Python for now")])
+    if spec.http:
+        return http_tool(name, spec, parts.handles("http", name), parts)
+    raise ProjectError([parts.problem("one-kind", f"tool '{name}' has no kind", "tools", name)])
 
 
 def _python_tool(name: str, spec: ToolSpec, parts: Parts) -> BaseTool:

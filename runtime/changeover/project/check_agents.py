@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from changeover.project.check_http import check_http_tool, check_keys
 from changeover.project.demo import DemoRule, latency_s
 from changeover.project.environment import MissingVariable, resolve
 from changeover.project.findings import Findings, cycles
@@ -165,12 +166,9 @@ def _tool(findings: Findings, name: str, tool: ToolSpec) -> None:
     findings.ref(what, tool.python, "tools", name, "python")
     if tool.agent:
         findings.agent(what, tool.agent, "tools", name, "agent")
-    if tool.openapi and "://" not in tool.openapi and "$" not in tool.openapi:
-        message = f"{what}: there is no file '{shown(tool.openapi)}'"
-        hint = "name it from the project's folder; its folder must be in 'include:'"
-        findings.known(
-            "unknown-file", message, tool.openapi, findings.project.files.keys(), "tools", name, "openapi", hint=hint
-        )
+    if len(kinds) == 1:
+        check_keys(findings, name, kinds[0], list(written))
+        check_http_tool(findings, name, tool)
 
 
 def _written(data: Any, *path: str | int) -> dict[str, Any]:

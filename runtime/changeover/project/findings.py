@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from changeover.project.environment import MissingVariable, resolve
+from changeover.project.http_tools import chosen
 from changeover.project.load import Project
 from changeover.project.problems import Problem
 from changeover.project.prompts import Prompts
@@ -59,28 +60,33 @@ class Findings:
             self.add("unknown-model", message, section, *path, hint=hint)
 
     def tool(self, what: str, name: str, section: str, *path: str | int) -> None:
-        """Check the name of a tool, or `server/glob`."""
+        """Check the name of a tool, `tool/glob` of one that stands for several, or `server/glob`."""
         if not self._is_readable("tools"):
             return
-        server, slash, _ = name.partition("/")
-        if slash:
-            message = f"{what}: '{shown(name)}': there is no MCP server '{shown(server)}' in tools.yaml"
-            self.known("unknown-tool", message, server, self.project.mcp_servers, section, *path)
+        source, slash, pattern = name.partition("/")
+        if slash and source in self.project.tools:
+            self._operations(what, source, pattern, section, *path)
+        elif slash:
+            message = f"{what}: '{shown(name)}': there is no MCP server '{shown(source)}' in tools.yaml"
+            self.known("unknown-tool", message, source, self.project.mcp_servers, section, *path)
+        else:
+            message = f"{what}: tool '{shown(name)}' is not in tools.yaml"
+            self.known("unknown-tool", message, name, self.project.tools, section, *path)
+
+    def _operations(self, what: str, source: str, pattern: str, section: str, *path: str | int) -> None:
+        spec = self.project.tools[source]
+        if not spec.openapi:
+            message = f"{what}: '{shown(source)}' is one tool, it has no others in it"
+            self.add("unknown-tool", message, section, *path, hint=f"write {source}")
             return
-        message = f"{what}: tool '{shown(name)}' is not in tools.yaml"
-        if self.known("unknown-tool", message, name, self.project.tools, section, *path):
-            spec = self.project.tools[name]
-            if spec.http or spec.openapi:
-                self._unsupported(what, f"of the kind '{'http' if spec.http else 'openapi'}'", section, *path)
+        found = chosen(spec, self.project)
+        if found and not any(each.fits(pattern) for each in found):
+            message = f"{what}: '{shown(source)}' has no operation '{shown(pattern)}'"
+            self.add("unknown-tool", message, section, *path, hint=suggestion(pattern, [each.id for each in found]))
 
     def _is_readable(self, section: str) -> bool:
         """Names in a file that cannot be read cannot be told; that it is broken is reported once."""
         return self.project.document_of(section)[0].readable
-
-    def _unsupported(self, what: str, kind: str, section: str, *path: str | int) -> None:
-        """What the build would refuse too: the format has it, this release does not."""
-        message = f"{what}: tools {kind} cannot be used in this release"
-        self.add("unsupported", message, section, *path, hint="write it in Python for now")
 
     def agent(self, what: str, name: str, section: str, *path: str | int) -> None:
         if not self._is_readable("agents"):

@@ -20,6 +20,8 @@ PromptName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*
 """Path of a prompt below prompts/, without its suffix."""
 ThreadPolicy = Literal["auto", "pinned", "eager"]
 OneOrMany = str | list[str]
+Amount = str | int | float
+"""A duration or size with its unit, as text (`100ms`, `5MB`), or a plain number. `changeover.settings` reads it."""
 
 TOOL_KINDS = ("python", "agent", "http", "openapi")
 NODE_KINDS = ("python", "agent", "graph", "tools", "interrupt")
@@ -67,15 +69,24 @@ class AgentsFile(Strict):
 # --- tools.yaml ------------------------------------------------------------------------------------
 
 
-class HttpCall(Strict):
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"] = "GET"
-    url: str
+class HttpOptions(Strict):
+    """How requests of a tool are made. `retries` and `limit` have defaults of their own where they are left out."""
+
     headers: dict[str, str] = Field(default_factory=dict)
-    timeout: float | int = 30
+    timeout: Amount = 30
+    retries: int | None = None
+    limit: Amount = "1MB"
+    private: bool = False
 
 
-class ToolSpec(Strict):
-    """A tool: exactly one of `python`, `agent`, `http`, `openapi`."""
+class HttpCall(HttpOptions):
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"] = "GET"
+    url: Annotated[str, StringConstraints(min_length=1)]
+    body: Literal["json", "form"] = "json"
+
+
+class ToolSpec(HttpOptions):
+    """A tool: exactly one of `python`, `agent`, `http`, `openapi`. What `HttpOptions` has is for `openapi` here."""
 
     python: Ref | None = None
     agent: Name | None = None
@@ -184,10 +195,6 @@ class PluginSpec(BaseModel):
     scope: Literal["version", "server"] = "version"
     required: bool = True
     health: dict[str, Any] | None = None
-
-
-Amount = str | int | float
-"""A duration or size with its unit, as text (`100ms`, `5MB`), or a plain number. `changeover.settings` reads it."""
 
 
 class WatchSection(Strict):

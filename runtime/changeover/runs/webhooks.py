@@ -2,7 +2,7 @@
 
 A webhook is delivered at least once, each time with the same `Changeover-Delivery`, so that its receiver can tell a
 repetition. Delivered is what was answered with a status of 2xx; the body of the answer is not read, redirects are
-not followed, proxies not used. What it is sent to is held to `runs.addresses`.
+not followed, proxies not used. What it is sent to is held to `resources.addresses`.
 
 URLs may hold secrets: none is logged, only the host.
 """
@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import httpcore
 import httpx
 
-from changeover.runs.addresses import Addresses, Dialer, PrivateAddress
+from changeover.resources.addresses import Addresses, Dialer, PrivateAddress
 from changeover.runs.alarm import Alarm
 from changeover.runs.request import Part, RunRequest
 from changeover.store import webhooks as stored
