@@ -10,10 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from changeover.build.context import GraphContext as GraphContext
     from changeover.decorator import migration as migration
     from changeover.errors import ChangeoverError as ChangeoverError
     from changeover.errors import ProjectError as ProjectError
+    from changeover.hooks import ServiceHooks as ServiceHooks
+    from changeover.hooks import Switching as Switching
     from changeover.manager import GraphVersionManager as GraphVersionManager
+    from changeover.plugin import Plugin as Plugin
     from changeover.server.app import create_app as create_app
 
 __version__ = "0.1.0"
@@ -23,9 +27,24 @@ _PLACES = {
     "create_app": "changeover.server.app",
     "ChangeoverError": "changeover.errors",
     "ProjectError": "changeover.errors",
+    "ServiceHooks": "changeover.hooks",
+    "Switching": "changeover.hooks",
     "migration": "changeover.decorator",
+    "GraphContext": "changeover.build.context",
+    "Plugin": "changeover.plugin",
 }
-__all__ = ["ChangeoverError", "GraphVersionManager", "ProjectError", "__version__", "create_app", "migration"]
+__all__ = [
+    "ChangeoverError",
+    "GraphContext",
+    "GraphVersionManager",
+    "Plugin",
+    "ProjectError",
+    "ServiceHooks",
+    "Switching",
+    "__version__",
+    "create_app",
+    "migration",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from changeover.build.builder import Builder
 from changeover.build.embeddings import StoreWishes
+from changeover.build.environments import Environments
 from changeover.build.loaded import LoadedGraph
 from changeover.build.loader import Loader
 from changeover.build.modules import CodeTrees
@@ -36,11 +37,13 @@ from changeover.build.own_folder import OwnFolder
 from changeover.checkpoints.opening import long_term_store, saver_for
 from changeover.checkpoints.rewinding import Rewinder
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, OperatorError, Unavailable
+from changeover.hooks import ServiceHooks
 from changeover.migrations.adopting import Adoption, Progress, adopt
 from changeover.migrations.items import Items
 from changeover.migrations.mover import Movers
 from changeover.migrations.moving import Fated, Moving
 from changeover.project.problems import Problem
+from changeover.resources.addresses import Addresses
 from changeover.resources.pool import ResourcePool
 from changeover.resources.reconciling import ResourcePlan, reconcile
 from changeover.rollout.drafting import Draft, draft
@@ -48,26 +51,27 @@ from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.expiry import Expiry
 from changeover.rollout.folder import ProjectFolder, settings_file
 from changeover.rollout.forecast import Plan
+from changeover.rollout.hooking import Hooks
 from changeover.rollout.live import LiveEdits
 from changeover.rollout.observing import Observing
 from changeover.rollout.operations import Drain, Receipt, Rollout, Wishes
 from changeover.rollout.registration import registration
 from changeover.rollout.resting import Resting
-from changeover.runs.addresses import Addresses
 from changeover.runs.arrivals import Arrivals
 from changeover.runs.assistants import Assistants
 from changeover.runs.background import BackgroundRun, BackgroundRuns
 from changeover.runs.crons import Crons, request_of_cron
+from changeover.runs.deliveries import Deliveries
 from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
+from changeover.runs.letters import Letters
 from changeover.runs.live import LiveRun
 from changeover.runs.pulse import Pulse
 from changeover.runs.recovery import Recovery
 from changeover.runs.request import RunRequest
 from changeover.runs.routing import decide
 from changeover.runs.threads import Threads
-from changeover.runs.webhooks import Webhooks
-from changeover.settings import Settings
+from changeover.settings import Settings, environment
 from changeover.store.backup import Backup, back_up
 from changeover.store.crons import Cron
 from changeover.store.holders import HolderPage, Holders
@@ -81,6 +85,8 @@ from changeover.store.records import (
     Version,
     VersionId,
 )
+from changeover.usage.report import NOTHING_USED, by_version, series, window
+from changeover.usage.watching import watching_runs
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +101,13 @@ class GraphVersionManager:
     Use `open` as an async context manager, or `start` and `close` by hand; both are idempotent.
     """
 
-    def __init__(self, project: Path, settings: Settings, checkpointer: BaseCheckpointSaver[Any] | None = None) -> None:
+    def __init__(
+        self,
+        project: Path,
+        settings: Settings,
+        checkpointer: BaseCheckpointSaver[Any] | None = None,
+        hooks: Sequence[ServiceHooks] = (),
+    ) -> None:
         self.project = project
         self.settings = settings
         self.in_flight = InFlight()
@@ -104,6 +116,7 @@ class GraphVersionManager:
         self.is_worker = False  # one of several processes on the database, whose lock their parent holds
         self.notes: list[str] = []  # what the project wishes and does not get, for a server to say when it starts
         self._given_saver = checkpointer
+        self._given_hooks = tuple(hooks)
         self._stack: AsyncExitStack | None = None
         self._watching: LiveEdits | None = None
 
@@ -114,16 +127,18 @@ class GraphVersionManager:
         database: str | None = None,
         *,
         checkpointer: BaseCheckpointSaver[Any] | None = None,
+        hooks: Sequence[ServiceHooks] = (),
         **flags: Any,
     ) -> GraphVersionManager:
         """A manager for a folder. `flags` are settings by name (`keep_loaded=10`), before those of changeover.yaml.
 
         `checkpointer` keeps conversations elsewhere than in the database; it must allow a copy with another `serde`,
-        as LangGraph's own savers do. Raises `OperatorError` for a setting that cannot be.
+        as LangGraph's own savers do. `hooks` are called when something starts, is switched or fails:
+        `changeover.ServiceHooks`. Raises `OperatorError` for a setting that cannot be.
         """
         folder = Path(project).absolute()
         settings = Settings.load(settings_file(folder), {**flags, "database": database})
-        return cls(folder, settings, checkpointer)
+        return cls(folder, settings, checkpointer, hooks)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -142,10 +157,15 @@ class GraphVersionManager:
             raise OperatorError(
                 f"{self.project} is not a folder", code="no-project", hint="run `changeover init` or name a project"
             )
+        hooks = Hooks(self._given_hooks)
+        await hooks.before_start(self)
         async with AsyncExitStack() as stack:
             where = self.settings.database_address(self.project)
             self.store = await asyncio.to_thread(partial(Store.open, where, shared=self.is_worker))
             stack.push_async_callback(self.store.close)
+            await self.store.alerts.follow(self.settings.alerts)
+            hooks.start(self.store.journal)
+            stack.push_async_callback(hooks.close)
             self.pins = Pins(self.store.database, time.time)
             self.holding = Holders(self.store.database, time.time)
             saver = await stack.enter_async_context(saver_for(self._given_saver, self.store.database, where))
@@ -159,7 +179,16 @@ class GraphVersionManager:
             self.resources = ResourcePool(self._tell_of_resource)
             stack.push_async_callback(self.resources.close)
             trees = CodeTrees(own.path / "trees")
-            builder = Builder(self.project, trees, self.resources, memory, timeout_s=self.settings.limit_build_s)
+            environments = Environments(
+                self.settings.state_folder(self.project) / "environments",
+                own.path / "environments",
+                rule=self.settings.requirements,
+                timeout_s=self.settings.limit_install_s,
+            )
+            builder = Builder(
+                self.project, trees, environments, self.resources, memory, timeout_s=self.settings.limit_build_s
+            )
+            stack.push_async_callback(builder.close)
             self.loader = Loader(
                 self.store.versions,
                 builder,
@@ -174,12 +203,14 @@ class GraphVersionManager:
             movers = Movers(self.loader, self.store.versions, self.settings.limit_step_s)
             self.moving = Moving(movers, self.store.landings, saver)
             self.items = Items(self.store.database, memory, movers)
+            watching = watching_runs(self.store.usage, self.settings.keep_usage_s, environment())
             self.engine = Engine(
                 self.store.runs,
                 self.in_flight,
                 self.loader.graph,
                 Rewinder(self.store.database, self._given_saver),
                 Arrivals(self.store.runs, self.store.landings, self.moving),
+                await stack.enter_async_context(watching),
                 concurrency=self.settings.runs_concurrency,
             )
             self.background = BackgroundRuns(
@@ -213,9 +244,10 @@ class GraphVersionManager:
             stack.push_async_callback(self.threads.close)
             self.crons = Crons(self.store.crons, self.store.journal, self._fire, time.time)
             self.addresses = Addresses(private=self.settings.runs_webhook_private)
-            self.webhooks = Webhooks(self.store.webhooks, self.addresses, time.time)
-            stack.push_async_callback(self.webhooks.close)
-            self.engine.observe(self.webhooks)
+            letters = Letters(self.settings.alerts, self.project.name, lambda: builder.environment)
+            self.deliveries = Deliveries(self.store.outbox, self.addresses, letters, time.time)
+            stack.push_async_callback(self.deliveries.close)
+            self.engine.observe(self.deliveries)
             self.rollout = Rollout(
                 self.store,
                 self.in_flight,
@@ -226,13 +258,16 @@ class GraphVersionManager:
                 self.pulse.give_turns,
                 self.moving,
                 self.items,
+                hooks,
             )
             stack.push_async_callback(self.rollout.close)
             observing = Observing(builder, self.resources, self.store.observations)
-            self.folder = ProjectFolder(self.project, self.settings, self.store, self.loader, builder, observing)
+            self.folder = ProjectFolder(
+                self.project, self.settings, self.store, self.loader, builder, observing, hooks.build_failed
+            )
             stack.callback(self.folder.close)
             await self.folder.read_environment()
-            self.notes = [note for note in [await wishes.problem()] if note]
+            self.notes = [note for note in [await wishes.problem(), *letters.missing()] if note]
             stack.push_async_callback(self.pulse.close)
             await self._take_up()
             self.threads.start()
@@ -242,15 +277,16 @@ class GraphVersionManager:
             stack.push_async_callback(expiry.close)
             self._stack = stack.pop_all()
         self.started_at = time.time()
+        await hooks.after_start(self)
 
     async def work(self) -> None:
-        """Do what nobody waits for: the runs that other processes left, crons, webhooks.
+        """Do what nobody waits for: the runs that other processes left, crons, webhooks, alerts.
 
         A server does, once it serves.
         """
         self.pulse.take_runs()
         await self.pulse.beat()
-        await self.webhooks.start(alone=self.store.is_alone)
+        await self.deliveries.start(alone=self.store.is_alone)
         self.crons.start()
 
     async def close(self) -> None:
@@ -687,7 +723,7 @@ class GraphVersionManager:
         """What the watcher does with a version it built: serve it, unless it serves already.
 
         A graph that was rolled back alone stays rolled back until an edit changes it. A version that would break
-        threads is not promoted: it waits for a switch by hand, and an event says why.
+        threads, or that a hook vetoed, is not promoted: it waits for a switch by hand, and an event says why.
         """
         keep = await self._rolled_back(version)
         if self.routing is not None and self.routing.current == version.id and keep == set(self.routing.graphs):
@@ -696,10 +732,10 @@ class GraphVersionManager:
         try:
             return await self.rollout.switch(version.id, None, wishes, keep=keep)
         except Conflict as error:
-            if error.code != "would-break-threads":
+            if error.code not in ("would-break-threads", "vetoed"):
                 raise
             log.warning("edit_not_promoted", extra={"version": version.id, "reason": error.message})
-            told = {"reason": error.message, "hint": error.hint, "threads": error.extra["plan"]["threads"]}
+            told = {"reason": error.message, "hint": error.hint, "threads": error.extra.get("plan", {}).get("threads")}
             await self.store.journal.add_event("promotion_refused", version=version.id, **told)
             return None
 
@@ -732,15 +768,39 @@ class GraphVersionManager:
         """`status` with the versions in use as the database has them, and whether the folder is what serves."""
         routing = await self.store.routing.head()
         flights = self.in_flight.count()
+        in_use = await self.store.versions.in_use()
+        used = by_version(await self.store.usage.all_time([version.id for version in in_use]))
         return {
             **self.status(),
             "routing": routing.to_json() if routing else None,
             "versions": [
-                {**version.to_json(loaded=version.id in self.loader.loaded), "in_flight": flights.get(version.id, 0)}
-                for version in await self.store.versions.in_use()
+                {
+                    **version.to_json(loaded=version.id in self.loader.loaded),
+                    "in_flight": flights.get(version.id, 0),
+                    "usage": used.get(version.id) or NOTHING_USED,
+                }
+                for version in in_use
             ],
             "folder": await self.folder.status(routing),
         }
+
+    async def usage(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        step_s: float | None = None,
+        version: str | None = None,
+        graph: str | None = None,
+    ) -> dict[str, Any]:
+        """What runs that ended used, by version and graph over time; of the last hour where no time is named.
+
+        `since` and `until` are Unix seconds. Raises `InvalidRequest`.
+        """
+        rows = self.store.usage
+        wanted = window(rows.now(), self.settings.keep_usage_s, since, until, step_s)
+        points = await rows.over_time(wanted.since, wanted.until, wanted.step_s, version, graph)
+        return series(wanted, points, await rows.by_name(wanted.since, wanted.until, version, graph))
 
     # --- inside ----------------------------------------------------------------------------------
 

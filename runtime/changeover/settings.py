@@ -10,16 +10,19 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from changeover.alerts import Alert, parse_alerts
 from changeover.database_address import SQLITE, demand_postgres, file_of, is_postgres, without_password
 from changeover.errors import OperatorError
 
 Source = Literal["flag", "environment", "file", "default"]
 Parse = Callable[[Any], Any]
 
+SECRET = ("token", "alerts")  # an address of an alert may be one
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
@@ -166,11 +169,23 @@ class Settings:
     keep_loaded: int = _knob(50, whole(1), "keep.loaded", "compiled versions in memory; others are rebuilt when needed")
     keep_sweep_s: float = _knob(60.0, duration, "keep.sweep", "pause between looks for threads whose time is over")
 
+    keep_usage_s: float = _knob(
+        90 * 86400.0, duration_of_at_least(3600.0), "keep.usage", "how long it is known what was used when"
+    )
+
     limit_file_bytes: int = _knob(5_000_000, size, "limits.file", "largest file of a version")
     limit_version_bytes: int = _knob(100_000_000, size, "limits.version", "largest version")
     limit_body_bytes: int = _knob(10_000_000, size, "limits.body", "largest request body")
     limit_build_s: float = _knob(60.0, duration, "limits.build", "an import that takes longer is given up")
+    limit_install_s: float = _knob(300.0, duration, "limits.install", "an install that takes longer is given up")
     limit_step_s: float = _knob(10.0, duration, "limits.step", "steps of migration that take longer are given up")
+
+    requirements: str = _knob(
+        "check",
+        choice("install", "check", "off", false="off"),
+        "requirements",
+        "whether what requirements.txt asks for is installed for it, looked for, or neither",
+    )
 
     runs_concurrency: int = _knob(64, whole(1), "runs.concurrency", "runs at work at once; more wait for their turn")
     runs_lease_s: float = _knob(
@@ -182,6 +197,8 @@ class Settings:
     runs_webhook_private: bool = _knob(
         False, truth, "runs.webhook_private", "whether webhooks may go to private and loopback addresses"
     )
+
+    alerts: tuple[Alert, ...] = _knob((), parse_alerts, "alerts", "what is told to somebody, and where")
 
     sources: Mapping[str, Source] = field(default_factory=dict)
 
@@ -225,6 +242,8 @@ class Settings:
             return "set" if self.token else "not set"
         if name == "database":
             return self._shown_database()
+        if name == "alerts":  # an address may be a secret
+            return tuple(f"{' '.join(alert.on)} to {alert.shown}" for alert in self.alerts)
         return getattr(self, name)
 
     def _shown_database(self) -> str:
@@ -262,6 +281,23 @@ class Settings:
 
 def knobs() -> list[dataclasses.Field[Any]]:
     return [knob for knob in dataclasses.fields(Settings) if knob.metadata]
+
+
+def setting(name: str, file: Mapping[str, Any]) -> Any:
+    """One setting from the environment or changeover.yaml, whatever the others are; a wrong value is passed by."""
+    knob = next(knob for knob in knobs() if knob.name == name)
+    for raw in (os.environ.get(knob.metadata["variable"]), in_file(knob, file)):
+        with suppress(ValueError):
+            if raw:
+                return knob.metadata["parse"](raw)
+    return knob.default
+
+
+def in_file(knob: dataclasses.Field[Any], file: Mapping[str, Any]) -> Any:
+    """What changeover.yaml says of a setting; None where it says nothing, or may not."""
+    section, _, name = knob.metadata["key"].partition(".")
+    entries = file if not name else file.get(section)
+    return entries.get(name or section) if knob.metadata["in_file"] and isinstance(entries, Mapping) else None
 
 
 class ProcessEnvironment:
@@ -302,18 +338,15 @@ def _look_up(
         return "flag", flags[knob.name], f"--{knob.name.replace('_', '-')}"
     if environ.get(variable):
         return "environment", environ[variable], variable
-    section, _, name = key.partition(".")
-    entries = file.get(section)
-    if knob.metadata["in_file"] and isinstance(entries, Mapping) and name in entries:
-        return "file", entries[name], f"changeover.yaml: {key}"
-    return None
+    given = in_file(knob, file)
+    return None if given is None else ("file", given, f"changeover.yaml: {key}")
 
 
 def _parse(knob: dataclasses.Field[Any], raw: Any, place: str) -> Any:
     try:
         return knob.metadata["parse"](raw)
     except ValueError as error:
-        shown = "(hidden)" if knob.name == "token" else repr(raw)
+        shown = "(hidden)" if knob.name in SECRET else repr(raw)
         raise OperatorError(
             f"{place} is {shown}, expected {error}", code="bad-setting", hint="correct it and start again"
         ) from None

@@ -88,7 +88,7 @@ def graph(ctx):
         ("graph = StateGraph(State)", "graph", 0),
         ("def graph(ctx):\n    raise RuntimeError('no')", "import", 17),
         ("def graph(ctx): return ctx.agent('suport')", "unknown-agent", 0),
-        ("def graph(ctx): return ctx.resource('kb')", "unsupported", 0),
+        ("def graph(ctx): return ctx.resource('kb')", "unknown-resource", 0),
         ("def graph(ctx): return ctx.prompt('helo')", "unknown-prompt", 0),
     ],
 )

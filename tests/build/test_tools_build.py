@@ -49,7 +49,6 @@ tools:
   silent: {python: graphs.shapes:silent}
   gone: {python: graphs.shapes:gone}
   broken: {python: graphs.broken:x}
-  web: {http: {url: "http://localhost"}}
 """
 FILES = {"tools.yaml": TOOLS, "graphs/shapes.py": SHAPES, "graphs/broken.py": "a = 1\nb = 1 / 0\n"}
 
@@ -81,7 +80,6 @@ def test_arguments_are_validated(make: Make) -> None:
         ("silent", "tool-schema", ("tools.yaml", 8)),
         ("gone", "import", ("tools.yaml", 9)),
         ("broken", "import", ("graphs/broken.py", 2)),
-        ("web", "unsupported", ("tools.yaml", 11)),
     ],
 )
 def test_errors_name_the_line(

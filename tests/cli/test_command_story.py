@@ -70,6 +70,9 @@ def test_from_nothing_to_an_answer_and_back_without_a_server(call, tmp_path: Pat
     history = json.loads(call("history", "-o", "json").out)["history"]
     assert next((one["action"], one["to"], one["reason"]) for one in history) == ("rollback", "v1", "too cheerful")
     assert "too cheerful" in call("history").out
+    used = {one["id"]: one["usage"] for one in json.loads(call("status", "-o", "json").out)["versions"]}
+    assert (used["v1"]["runs"], used["v1"]["errors"], used["v1"]["tool_calls"]) == (2, 0, 1)
+    assert "TOKENS_IN" in call("status").out
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ RELEASE = [
     *("status", "versions", "show", "diff", "history", "events", "holders"),
     *("threads", "thread", "pin", "migrate"),
     *("run", "chat", "approve"),
-    *("adopt", "backup", "restore"),
+    *("adopt", "backup", "resources", "restore"),
 ]
 
 

@@ -53,8 +53,8 @@ CASES: list[tuple[str, dict[str, str], list[str]]] = [
     ("unknown-model by default", agents("  a: {model: '${M:-fast}'}\n"), ["agents.yaml:3:14 unknown-model"]),
     (
         "unknown fallback",
-        {"agents.yaml": "models: {m: {model: 'x:y', fallbacks: [n]}}\nagents: {a: {model: m}}\n"},
-        ["agents.yaml:1:40 unknown-model"],
+        {"agents.yaml": "models: {m: {model: 'demo:rules', fallbacks: [n]}}\nagents: {a: {model: m}}\n"},
+        ["agents.yaml:1:47 unknown-model"],
     ),
     ("unknown-tool", agents("  a: {model: m, tools: [t]}\n"), ["agents.yaml:3:25 unknown-tool"]),
     ("unknown server", agents("  a: {model: m, tools: ['s/*']}\n"), ["agents.yaml:3:25 unknown-tool"]),
@@ -80,10 +80,10 @@ CASES: list[tuple[str, dict[str, str], list[str]]] = [
     (
         "secret-literal",
         {
-            "agents.yaml": "models: {m: {model: 'x:y', params: {api_key: sk-abcdefghijklmnopqrstuvwx}}}\n"
+            "agents.yaml": "models: {m: {model: 'openai:y', params: {api_key: sk-abcdefghijklmnopqrstuvwx}}}\n"
             "agents: {a: {model: m}}\n"
         },
-        ["agents.yaml:1:46 secret-literal"],
+        ["agents.yaml:1:51 secret-literal"],
     ),
     ("duplicate-name", {"agents.yaml": AGENTS, "graphs/a.py": "graph = 1\n"}, ["graphs/a.py:0:0 duplicate-name"]),
     ("two variants", {"agents.yaml": AGENTS, "agents.json": "{}"}, ["agents.json:0:0 duplicate-name"]),
@@ -126,8 +126,8 @@ CASES: list[tuple[str, dict[str, str], list[str]]] = [
     ),
     (
         "fallbacks in a circle",
-        {"agents.yaml": "models: {m: {model: 'x:y', fallbacks: [m]}}\nagents: {a: {model: m}}\n"},
-        ["agents.yaml:1:40 cycle"],
+        {"agents.yaml": "models: {m: {model: 'demo:rules', fallbacks: [m]}}\nagents: {a: {model: m}}\n"},
+        ["agents.yaml:1:47 cycle"],
     ),
     (
         "prompt-variable",
@@ -306,7 +306,7 @@ def test_what_requirements_and_langchain_hold_may_be_named() -> None:
         "tools.yaml": "tools: {a: {python: yaml:dump}, b: {python: langchain_core.tools:tool}, c: {python: my_pkg:x}}",
         "requirements.txt": "PyYAML>=6 # yaml\nmy-pkg==1\n-r other.txt\n",
     }
-    assert problems(files) == []
+    assert [found.code for found in problems(files)] == ["requirement-missing", "requirement-option"]
 
 
 @pytest.mark.parametrize("suffix", [".yml", ".json"])

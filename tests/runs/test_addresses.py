@@ -9,7 +9,8 @@ import httpcore
 import pytest
 
 from changeover.errors import InvalidRequest
-from changeover.runs.addresses import Addresses, Dialer, PrivateAddress, is_global
+from changeover.project.hosts import is_global
+from changeover.resources.addresses import Addresses, Dialer, PrivateAddress
 
 PRIVATE = [
     "127.0.0.1",

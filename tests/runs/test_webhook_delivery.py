@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from changeover.runs.addresses import Addresses, Resolve
-from changeover.runs.webhooks import AT_ONCE, AT_ONCE_TO_A_HOST, Webhooks
+from changeover.resources.addresses import Addresses, Resolve
+from changeover.runs.deliveries import AT_ONCE, AT_ONCE_IN_A_LANE, Deliveries
+from changeover.runs.letters import Letters
 from changeover.store.opening import Store
 from changeover.store.webhooks import enqueue
 from receiver import receiving, status_line
@@ -28,21 +29,21 @@ SOON_S = (0.01, 0.01)
 class Post:
     """Webhooks over a real store."""
 
-    def __init__(self, store: Store, webhooks: Webhooks) -> None:
+    def __init__(self, store: Store, deliveries: Deliveries) -> None:
         self.store = store
-        self.webhooks = webhooks
+        self.deliveries = deliveries
 
     async def enqueue(self, url: str, body: str = BODY) -> str:
         now = time.time()
         id_ = await self.store.database.write(lambda connection: enqueue(connection, "r", url, body, now))
-        self.webhooks.wake()
+        self.deliveries.wake()
         return id_
 
     async def events(self) -> list[Any]:
         return await self.store.journal.events()
 
     async def is_empty(self) -> bool:
-        return await self.store.webhooks.count() == 0
+        return await self.store.outbox.count() == 0
 
 
 @pytest.fixture
@@ -53,13 +54,13 @@ def post(tmp_path: Path) -> Open:
     ) -> AsyncIterator[Post]:
         store = Store.open(tmp_path / "c.db")
         addresses = Addresses(private=private, resolve=resolve)
-        webhooks = Webhooks(store.webhooks, addresses, time.time, pauses_s)
+        deliveries = Deliveries(store.outbox, addresses, Letters((), "desk", dict), time.time, pauses_s)
         if start:
-            await webhooks.start()
+            await deliveries.start()
         try:
-            yield Post(store, webhooks)
+            yield Post(store, deliveries)
         finally:
-            await webhooks.close()
+            await deliveries.close()
             await store.close()
 
     return open_
@@ -205,7 +206,7 @@ async def test_an_answer_that_is_no_http_is_a_failure(post: Open, eventually: Ev
 async def test_what_is_not_delivered_when_the_server_stops_is_delivered_after_its_next_start(
     post: Open, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("changeover.runs.webhooks.CLOSE_WAIT_S", 0.05)
+    monkeypatch.setattr("changeover.runs.deliveries.CLOSE_WAIT_S", 0.05)
     async with receiving(None, 200) as receiver:
         async with post() as sender:
             await sender.enqueue(receiver.url)
@@ -219,7 +220,7 @@ async def test_what_a_dead_process_was_sending_is_sent_at_the_next_start(post: O
     async with receiving(200) as receiver:
         async with post(start=False) as sender:
             await sender.enqueue(receiver.url)
-            assert len(await sender.store.webhooks.claim(1, 20.0, {}, 99)) == 1
+            assert len(await sender.store.outbox.claim(1, 20.0, {}, 99)) == 1
         async with post() as sender:
             await eventually(sender.is_empty)
         assert [got.headers["changeover-attempt"] for got in receiver.received] == ["2"]
@@ -229,32 +230,32 @@ async def test_of_two_processes_on_one_database_one_delivers(post: Open) -> None
     async with post(start=False) as sender:
         for _ in range(10):
             await sender.enqueue("http://127.0.0.1:9/hook")
-        claimed = await asyncio.gather(*(sender.store.webhooks.claim(4, 20.0, {}, 99) for _ in range(5)))
+        claimed = await asyncio.gather(*(sender.store.outbox.claim(4, 20.0, {}, 99) for _ in range(5)))
         assert len({delivery.id for some in claimed for delivery in some}) == sum(map(len, claimed)) == 10
         stale = claimed[0][0]
-        await sender.store.webhooks.failed(stale, "it answered 500", -1)
-        (again,) = await sender.store.webhooks.claim(4, 20.0, {}, 99)
+        await sender.store.outbox.failed(stale, "it answered 500", -1)
+        (again,) = await sender.store.outbox.claim(4, 20.0, {}, 99)
         assert (again.id, again.attempt) == (stale.id, 2)
-        await sender.store.webhooks.delivered(stale)
-        assert await sender.store.webhooks.count() == 10, "who has lost it does not end it"
+        await sender.store.outbox.delivered(stale)
+        assert await sender.store.outbox.count() == 10, "who has lost it does not end it"
 
 
 async def test_a_host_that_hangs_keeps_no_other_waiting(
     post: Open, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("changeover.runs.webhooks.CLOSE_WAIT_S", 0.05)
+    monkeypatch.setattr("changeover.runs.deliveries.CLOSE_WAIT_S", 0.05)
     async with receiving(None) as hung, receiving(200) as receiver, post() as sender:
         for _ in range(AT_ONCE * 2):
             await sender.enqueue(hung.url)
-        await eventually(lambda: len(hung.received) == AT_ONCE_TO_A_HOST)
+        await eventually(lambda: len(hung.received) == AT_ONCE_IN_A_LANE)
         for _ in range(AT_ONCE):
             await sender.enqueue(receiver.url.replace("127.0.0.1", "localhost"))
         await eventually(lambda: len(receiver.received) == AT_ONCE)
-        assert len(hung.received) == AT_ONCE_TO_A_HOST
+        assert len(hung.received) == AT_ONCE_IN_A_LANE
 
 
 async def _errors(store: Store) -> list[str]:
     def job(connection: Any) -> list[str]:
-        return [row[0] for row in connection.execute("SELECT error FROM webhooks WHERE error IS NOT NULL")]
+        return [row[0] for row in connection.execute("SELECT error FROM outbox WHERE error IS NOT NULL")]
 
     return await store.database.read(job)

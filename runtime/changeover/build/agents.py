@@ -63,7 +63,46 @@ class ContextPrompt(AgentMiddleware[Any, Any]):
 
 
 class Fallbacks(ModelFallbackMiddleware):
-    """The `fallbacks` of a model. A class of its own, so that an agent may have `model_fallback` besides."""
+    """The `fallbacks` of a model. A class of its own, so that an agent may have `model_fallback` besides.
+
+    Where all fail, what the model itself said is raised, as everywhere else.
+    """
+
+    def wrap_model_call(self, request: ModelRequest[Any], handler: Any) -> Any:
+        failed: list[Exception] = []
+
+        def noting(request: ModelRequest[Any]) -> Any:
+            try:
+                return handler(request)
+            except Exception as error:  # the library of a provider
+                failed.append(error)
+                raise
+
+        try:
+            return super().wrap_model_call(request, noting)
+        except Exception as error:  # as above
+            last = error
+        raise _first_of(failed, last)
+
+    async def awrap_model_call(self, request: ModelRequest[Any], handler: Any) -> Any:
+        failed: list[Exception] = []
+
+        async def noting(request: ModelRequest[Any]) -> Any:
+            try:
+                return await handler(request)
+            except Exception as error:  # the library of a provider
+                failed.append(error)
+                raise
+
+        try:
+            return await super().awrap_model_call(request, noting)
+        except Exception as error:  # as above
+            last = error
+        raise _first_of(failed, last)
+
+
+def _first_of(failed: Sequence[Exception], last: Exception) -> Exception:
+    return failed[0] if failed and failed[-1] is last else last
 
 
 def build_agent(
@@ -121,7 +160,7 @@ class _Agent:
         return agent.with_config(cast("Any", config)) if config else agent
 
     def _models(self) -> list[Any]:
-        return list(self._parts.model_chain(self._spec.model))
+        return list(self._parts.model_chain(self._spec.model, *self._place, "model"))
 
     def _tools(self) -> list[BaseTool]:
         tools = [*self._parts.select_tools(self._spec.tools, *self._place, "tools"), *self._handoffs]

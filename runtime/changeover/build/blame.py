@@ -20,22 +20,40 @@ if TYPE_CHECKING:
 _PRIVATE = re.compile(r"_changeover_[0-9a-f]{20}\.|(?<=\()/\S*/trees/[0-9a-f]{20}/")  # where a version's modules live
 
 
-def problem_at(project: Project, code: str, message: str, *place: str | int, hint: str = "") -> Problem:
+def problem_at(
+    project: Project, code: str, message: str, *place: str | int, hint: str = "", on_key: bool = False
+) -> Problem:
     """A problem at `place`: a section of the project (see `Project.document_of`) and the way inside it."""
     section, *path = place
-    return project.problem(code, message, str(section), *path, hint=hint)
+    return project.problem(code, message, str(section), *path, hint=hint, on_key=on_key)
 
 
-def own_code_problem(project: Project, code: str, message: str, error: BaseException, *place: str | int) -> Problem:
+def own_code_problem(
+    project: Project, code: str, message: str, error: BaseException, *place: str | int, on_key: bool = False
+) -> Problem:
     """The problem at the project's line that raised, or at `place` in its YAML where no such line is known."""
     text = f"{message}: {_said(error)}"
     spot = _own_spot(project, error)
     if spot is None:
-        return problem_at(project, code, text, *place)
-    path, line, column = spot
+        return problem_at(project, code, text, *place, on_key=on_key)
+    return _problem_on(project, code, text, *spot)
+
+
+def stack_problem(
+    project: Project, code: str, message: str, stack: Iterable[tuple[str, int]], *place: str | int, hint: str = ""
+) -> Problem:
+    """The problem at the innermost line of the project in a stack of (file, line), or at `place` in its YAML."""
+    for filename, line in reversed(list(stack)):
+        if line and (path := _own_path(project, filename)):
+            return _problem_on(project, code, message, path, line, 0, hint)
+    return problem_at(project, code, message, *place, hint=hint)
+
+
+def _problem_on(project: Project, code: str, text: str, path: str, line: int, column: int, hint: str = "") -> Problem:
     source = _source_line(project, path, line)
     start = column or len(source) - len(source.lstrip()) + 1
-    return Problem(code, text, path, line, start, text=source, width=max(len(source.rstrip()) - start + 1, 1))
+    width = max(len(source.rstrip()) - start + 1, 1)
+    return Problem(code, text, path, line, start, hint, text=source, width=width)
 
 
 def closest(word: str, known: Iterable[str]) -> str:

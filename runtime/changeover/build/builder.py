@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,17 @@ from typing import TypeVar
 from langgraph.store.base import BaseStore
 
 from changeover.build.compiler import Workshop, compile_project
-from changeover.build.deadline import DeadlinePassed, run_in_thread
+from changeover.build.environments import Environment as Installed
+from changeover.build.environments import Environments, HeldBy
 from changeover.build.factories import FactoryRoom
 from changeover.build.loaded import Compiled, UsedModel
 from changeover.build.mcp_tools import observed_path, read_observed
 from changeover.build.modules import CodeTree, CodeTrees
-from changeover.build.needs import declared, model_need, needs_of
+from changeover.build.needs import code_of, declared, model_need, needs_of
 from changeover.build.step_code import LoadedSteps, load_steps
 from changeover.build.surroundings import Surroundings
 from changeover.build.tenancy import Tenancy
+from changeover.deadline import DeadlinePassed, run_in_thread
 from changeover.errors import ProjectError
 from changeover.project.check import analyse
 from changeover.project.load import Project, load
@@ -72,16 +74,23 @@ class Builder:
     from the process."""
 
     def __init__(
-        self, folder: Path, trees: CodeTrees, pool: ResourcePool, store: BaseStore | None, *, timeout_s: float
+        self,
+        folder: Path,
+        trees: CodeTrees,
+        environments: Environments,
+        pool: ResourcePool,
+        store: BaseStore | None,
+        *,
+        timeout_s: float,
     ) -> None:
         self.environment: Environment = {}
         self.exported: frozenset[str] = frozenset()
         self._folder = folder
         self._trees = trees
+        self._environments = environments
         self._pool = pool
         self._timeout_s = timeout_s
         self._room = FactoryRoom(timeout_s * FACTORY_SHARE, store)
-        self._builds = 0  # under way
         self._models = ModelPool(pool.keys)
         self._workshop = Workshop(self._models, secrets.token_bytes(32), pool.handle, self._room)
 
@@ -90,21 +99,41 @@ class Builder:
         return Surroundings(self.environment, self._folder, self._pool.keys)
 
     async def build(
-        self, files: Mapping[str, bytes], known: Mapping[str, list[Compiled]], *, demand: bool, wake: bool = True
+        self,
+        files: Mapping[str, bytes],
+        known: Mapping[str, list[Compiled]],
+        *,
+        demand: bool,
+        wake: bool = True,
+        is_stored: bool = False,
+        held_by: HeldBy = lambda _: (),
     ) -> Candidate:
         """Raises `ProjectError` with every problem found. With `demand`, also where something required cannot be had.
 
-        Without `wake` nothing is opened: for a version that rests.
+        Without `wake` nothing is opened: for a version that rests. What `is_stored` was accepted once: that the server
+        lacks a package now is told by the import that needs it. `held_by` names the versions that use an environment.
         """
         self._room.loop = asyncio.get_running_loop()
-        deadline = _Deadline(self._timeout_s)
         environment, exported = self.environment, self.exported
-        self._builds += 1
-        with self._trees_kept(), ExitStack() as stack:
-            stack.callback(self._built)
-            prepared = await self._in_thread(
-                partial(self._prepare, files, environment, exported), files, deadline, lambda it: self._let_go(it.tree)
-            )
+        rule = "off" if is_stored and self._environments.rule == "check" else self._environments.rule
+        async with self._environments.of(files, environment, held_by) as installed:
+            prepare = partial(self._prepare, files, environment, exported, installed, rule)
+            return await self._build(prepare, files, environment, exported, known, demand=demand, wake=wake)
+
+    async def _build(
+        self,
+        prepare: Callable[[], _Prepared],
+        files: Mapping[str, bytes],
+        environment: Environment,
+        exported: frozenset[str],
+        known: Mapping[str, list[Compiled]],
+        *,
+        demand: bool,
+        wake: bool,
+    ) -> Candidate:
+        deadline = _Deadline(self._timeout_s)
+        with self._trees_kept():
+            prepared = await self._in_thread(prepare, files, deadline, lambda it: self._let_go(it.tree))
             tenancy = Tenancy(self._pool, list(prepared.needs.values()))
             try:
                 if wake:
@@ -137,14 +166,8 @@ class Builder:
         """Of a version that needs nothing live, or says so itself."""
         return Tenancy(self._pool)
 
-    def _built(self) -> None:
-        self._builds -= 1
-        self.prune()
-
-    def prune(self) -> None:
-        """Forget the clients of models that nothing uses any more."""
-        if not self._builds:
-            self._models.keep_only(self._pool.held())
+    async def close(self) -> None:
+        await self._models.close()
 
     def discard(self, candidate: Candidate) -> None:
         """Let go of a candidate that does not become a version."""
@@ -153,7 +176,6 @@ class Builder:
     def release(self, tenancy: Tenancy, tree: CodeTree | None) -> None:
         """Let go of what a compiled form of a version had, when its last run is over."""
         tenancy.end(partial(self._let_go, tree) if tree is not None else None)
-        self.prune()
 
     def _let_go(self, tree: CodeTree) -> None:
         self._trees.release(tree)
@@ -187,14 +209,21 @@ class Builder:
                     raise
         raise AssertionError("unreachable")
 
-    def _prepare(self, files: Mapping[str, bytes], environment: Environment, exported: frozenset[str]) -> _Prepared:
-        project, problems = analyse(files, environment)
+    def _prepare(
+        self,
+        files: Mapping[str, bytes],
+        environment: Environment,
+        exported: frozenset[str],
+        installed: Installed | None,
+        rule: str,
+    ) -> _Prepared:
+        project, problems = analyse(files, environment, rule)
         if any(problem.severity == "error" for problem in problems):
             raise ProjectError(problems)
         around = Surroundings(environment, self._folder, self._pool.keys)
-        tree = self._tree(project, environment, exported)
+        tree = self._tree(project, environment, exported, installed)
         try:
-            return _Prepared(project, problems, tree, needs_of(project, around))
+            return _Prepared(project, problems, tree, needs_of(project, around, tree, self._trees))
         except BaseException:
             self._let_go(tree)
             raise
@@ -213,13 +242,12 @@ class Builder:
         noted = [problem for graph in graphs.values() for problem in graph.warnings]
         return Candidate(project, tree, graphs, tenancy, (*prepared.problems, *noted), steps)
 
-    def _tree(self, project: Project, environment: Environment, exported: frozenset[str]) -> CodeTree:
+    def _tree(
+        self, project: Project, environment: Environment, exported: frozenset[str], installed: Installed | None
+    ) -> CodeTree:
         """Its modules are imported anew when the variables change that they may read while they are."""
         variant = self._workshop.fingerprint(environment, exported) if exported else ""
-        folders = project.langgraph.folders if project.langgraph else ()
-        steps = {migration.path for migration in project.migrations}  # a new step makes no new graph
-        files = {path: content for path, content in project.files.items() if path not in steps}
-        return self._trees.acquire(files, project.import_roots, folders, variant)
+        return self._trees.acquire(*code_of(project), variant, installed)
 
     def _late(self, late: DeadlinePassed, files: Mapping[str, bytes]) -> Problem:
         """Where project code stood when its time was up."""

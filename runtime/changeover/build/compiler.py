@@ -1,6 +1,6 @@
 """From a checked project to compiled graphs: only what is new is compiled, the rest is taken over.
 
-Blocking and CPU-bound: it runs in a thread of its own (`build.deadline`). Changes nothing outside the objects
+Blocking and CPU-bound: it runs in a thread of its own (`changeover.deadline`). Changes nothing outside the objects
 it returns.
 """
 
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from changeover.build.blame import own_code_problem
 from changeover.build.digest import Digests, Part, Reference
 from changeover.build.factories import FactoryRoom
-from changeover.build.loaded import Compiled, CompiledGraph, UsedModel
+from changeover.build.loaded import Compiled, CompiledGraph
 from changeover.build.modules import CodeTree
 from changeover.build.parts import Parts
+from changeover.build.plugins import plugins_of
 from changeover.contracts.contract import contract_of
 from changeover.errors import ProjectError
 from changeover.project.load import Project
@@ -87,6 +88,7 @@ class _Compiler:
             lambda name: self._reuse(name),
             workshop.room,
             lambda kind, name: workshop.handle(needs[kind, name]),
+            plugins_of(project, tree, needs, workshop.handle),
         )
 
     def compile(self) -> dict[str, Compiled]:
@@ -112,7 +114,7 @@ class _Compiler:
         part = self._digests.graph(name, asked)
         contract = contract_of(graph, self._tree.logical_name)
         factory, warnings = self._parts.factories.get(name), self._parts.warnings.get(name, ())
-        models = frozenset(UsedModel(*used) for used in self._parts.models.get(name, ()))
+        models = frozenset(self._parts.models.get(name, ()))
         return Compiled(name, part.digest, self._fingerprint(part), graph, contract, asked, factory, warnings, models)
 
     def _asked(self, name: str) -> frozenset[Reference]:
@@ -137,4 +139,6 @@ class _Compiler:
         return None
 
     def _fingerprint(self, part: Part) -> str:
-        return self._workshop.fingerprint(self._environment, part.variables)
+        values = self._workshop.fingerprint(self._environment, part.variables)
+        installed = self._tree.environment
+        return f"{values}:{installed.digest}" if installed else values

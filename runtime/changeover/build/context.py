@@ -1,7 +1,8 @@
 """Graphs written in Python, and what a version gives them.
 
 Owns `ctx`, the argument of `def graph(ctx)`, and the ways in which a module may give its graph. A graph may refer to
-parts only through `ctx`, which notes them: that is how the version knows what the graph depends on.
+parts only through `ctx`, which notes them: that is how the version knows what the graph depends on. A tool may ask its
+`ctx` while it runs, when nobody notes it any more: it is given resources alone, and depends on all there are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -23,6 +23,22 @@ from changeover.errors import ProjectError
 
 if TYPE_CHECKING:
     from changeover.build.parts import CompiledGraph, Parts
+
+
+class ToolContext:
+    """What a Python tool is given of its version: its resources."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def resource(self, name: str) -> Any:
+        """A plugin of changeover.yaml: an object that stands for it, whose use raises while it is not well."""
+        return self._parts.resource(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("agent", "graph", "model", "tool", "prompt"):
+            raise AttributeError(f"a tool's ctx has resources, no {name}s: ask for those in a graph's ctx")
+        raise AttributeError(f"ctx has no '{name}'")
 
 
 class GraphContext:
@@ -46,7 +62,7 @@ class GraphContext:
         self.references.add(("graph", name))
         return self._parts.graph(name)
 
-    def model(self, name: str) -> BaseChatModel | Runnable[Any, Any]:
+    def model(self, name: str) -> BaseChatModel:
         """A model of agents.yaml, with its fallbacks behind it."""
         self.references.add(("model", name))
         return self._parts.model(name)
@@ -62,10 +78,9 @@ class GraphContext:
         return self._parts.prompt(name, variables)
 
     def resource(self, name: str) -> Any:
-        """A plugin of changeover.yaml."""
+        """A plugin of changeover.yaml: an object that stands for it, whose use raises while it is not well."""
         self.references.add(("resource", name))
-        message = f"resource '{name}': plugins cannot be used by this release"
-        raise ProjectError([self._parts.problem("unsupported", message, "changeover", "plugins", name)])
+        return self._parts.resource(name)
 
 
 def load_python_graph(name: str, exported: Any, ctx_factory: Callable[[], GraphContext]) -> CompiledGraph:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +24,12 @@ from jinja2 import meta
 from changeover.build.mcp_tools import allowed, observed_path, own_files, read_observed
 from changeover.project.environment import references
 from changeover.project.load import Project
-from changeover.project.models import AgentSpec, GraphFile, NodeSpec, ToolSpec
-from changeover.resources.models import key_variable
+from changeover.project.models import AgentSpec, GraphFile, HttpOptions, NodeSpec, ToolSpec
+from changeover.resources.keys import KEY_VARIABLES, key_variable
 
 FORMAT = 1
 NOTHING_OBSERVED = b'{"tools": []}'
+_MORE_WORDS = re.compile(r"\s")  # the name of a model has none
 Reference = tuple[str, str]  # kind, name
 
 
@@ -94,7 +96,8 @@ class Digests:
             return self.part("model", reference)
         if "$" in reference:
             models = [self.part("model", name) for name in sorted(self._project.models)]
-            return self._combine("model-variable", reference, models, reference)
+            part = self._combine("model-variable", reference, models, reference)
+            return Part(part.digest, part.variables.union(KEY_VARIABLES.values()))  # it may be of any provider
         return self._combine("provider", reference, [], reference)
 
     def _model(self, name: str) -> Part:
@@ -106,7 +109,12 @@ class Digests:
         return self._combine("model", name, parts, spec.model_dump())
 
     def _tool_like(self, reference: str) -> Part:
-        return self._server_tools(reference) if "/" in reference else self.part("tool", reference)
+        source, slash, _ = reference.partition("/")
+        if not slash:
+            return self.part("tool", reference)
+        if source in self._project.tools:
+            return self._combine("some-tools", reference, [self.part("tool", source)], None)
+        return self._server_tools(reference)
 
     def _server_tools(self, reference: str) -> Part:
         """What an agent has of a server: how it is reached, and of its tools, as observed, those that are selected."""
@@ -129,8 +137,11 @@ class Digests:
             return self._combine("tool", name, [], None)
         parts = [self.part("agent", spec.agent)] if spec.agent and spec.agent in self._project.agents else []
         if spec.python:
-            parts.append(self._code)
-        return self._combine("tool", name, parts, spec.model_dump(by_alias=True))
+            parts += [self._code, *self._resources()]
+        if spec.openapi:
+            described = _sha(self._project.files.get(spec.openapi, b""))
+            return self._combine("tool", name, parts, {**spec.model_dump(by_alias=True), "described": described})
+        return self._combine("tool", name, parts, spec.model_dump(by_alias=True, exclude=set(HttpOptions.model_fields)))
 
     def _prompt(self, name: str) -> Part:
         prompt = self._project.prompts.get(name)
@@ -145,7 +156,7 @@ class Digests:
         if spec is None and name in self._project.langgraph_graphs:
             return self._combine("langgraph", name, [self._code], self._project.langgraph_graphs[name].shown)
         if spec is None:  # written in Python: its code, and what it asks for
-            return self._combine("python", name, [self._code], None)
+            return self._combine("python", name, [self._code, *self._resources()], None)
         parts = [part for node in spec.nodes.values() for part in self._node(node)]
         python = [node.python or node.error_handler for node in spec.nodes.values()]
         routes = [edge.route for edge in spec.edges]
@@ -168,10 +179,15 @@ class Digests:
 
     # --- helpers ---------------------------------------------------------------------------------
 
+    def _resources(self) -> list[Part]:
+        """Of what may ask its ctx for any resource, whenever it runs."""
+        return [self.part("resource", plugin) for plugin in sorted(self._project.settings.plugins)]
+
     def _named_in(self, value: Any) -> list[Part]:
-        """Models that a middleware's arguments name."""
+        """Models that a middleware's arguments name, or a variable in them may name."""
         words = set(_strings(value))
-        return [self.part("model", name) for name in sorted(self._project.models) if name in words]
+        named = [self.part("model", name) for name in sorted(self._project.models) if name in words]
+        return named + [self._model_like(word) for word in sorted(words) if "${" in word]
 
     def _included(self, body: str) -> dict[str, str]:
         """Every template that a body includes, transitively; all prompts where a name is computed."""
@@ -206,7 +222,7 @@ class Digests:
 
 def _keys(data: Any) -> frozenset[str]:
     """Variables that hold the keys of the models that are named: a changed key opens them anew."""
-    return frozenset(filter(None, (key_variable(word) for word in _strings(data))))
+    return frozenset(filter(None, (key_variable(word) for word in _strings(data) if not _MORE_WORDS.search(word))))
 
 
 def _class_refs(middleware: Iterable[Any]) -> list[str]:

@@ -28,8 +28,8 @@ from langgraph.pregel import Pregel
 from langgraph.store.base import BaseStore
 from pydantic import BaseModel
 
-from changeover.build.deadline import DeadlinePassed, run_in_thread
 from changeover.build.parameters import Takes
+from changeover.deadline import DeadlinePassed, run_in_thread
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, TimedOut
 
 T = TypeVar("T")

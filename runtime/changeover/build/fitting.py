@@ -10,19 +10,36 @@ from __future__ import annotations
 import collections.abc
 import importlib
 import inspect
-import re
 import types
 import typing
-from collections.abc import Callable, Sequence
-from typing import Any, NotRequired, Required, get_args, get_origin
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args, get_origin
 
-from langchain_core.language_models.chat_models import BaseChatModel
 from typing_extensions import is_typeddict
 
-_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_LISTS = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
-_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+from changeover.project.annotations import (
+    LISTS,
+    MAPPINGS,
+    REFERENCE,
+    Unreadable,
+    bare,
+    hints_of,
+    is_model_name,
+    is_object,
+    wants_model,
+)
+
 _UNFIT = object()
+
+
+class ObjectFailed(Exception):
+    """The object of a `{class: Name}` at `steps` cannot be made; its cause says why."""
+
+    def __init__(self, name: str, steps: tuple[str | int, ...]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.steps = steps
 
 
 class Fitter:
@@ -32,6 +49,7 @@ class Fitter:
         self._model = model
         self._resolve = resolve
         self._modules = modules
+        self._steps: list[str | int] = []
 
     def fit(self, value: Any, annotation: Any) -> Any:
         fitted = self._try(value, annotation)
@@ -39,10 +57,12 @@ class Fitter:
 
     def _try(self, value: Any, annotation: Any) -> Any:
         """The value as the annotation wants it, or `_UNFIT`."""
-        if isinstance(value, dict) and "class" in value and set(value) <= {"class", "with"}:
+        if is_object(value):
             return self._object(value["class"], value.get("with") or {})
-        annotation = _bare(annotation)
+        annotation = bare(annotation)
         origin = get_origin(annotation)
+        if annotation is Unreadable:
+            return self._code(value) if isinstance(value, str) and REFERENCE.fullmatch(value) else value
         if annotation is Any or isinstance(annotation, (str, typing.TypeVar)):
             return value
         if origin in (typing.Union, types.UnionType):
@@ -54,7 +74,7 @@ class Fitter:
         return self._plain(value, annotation)
 
     def _union(self, value: Any, options: tuple[Any, ...]) -> Any:
-        if isinstance(value, str) and any(_wants_model(option) for option in options):
+        if is_model_name(value, typing.Union[options]):  # noqa: UP007 - of a tuple
             return self._model(value)  # `str | BaseChatModel` would take the name of a model for a provider string
         for option in options:
             if (fitted := self._try(value, option)) is not _UNFIT:
@@ -64,10 +84,10 @@ class Fitter:
     def _generic(self, value: Any, origin: Any, args: tuple[Any, ...]) -> Any:
         if origin is tuple:
             return self._tuple(value, args)
-        if origin in _LISTS or origin in (set, frozenset):
+        if origin in LISTS or origin in (set, frozenset):
             return self._items(value, origin, args)
-        if origin in _MAPPINGS and isinstance(value, dict):
-            return {key: self.fit(item, args[1] if len(args) > 1 else Any) for key, item in value.items()}
+        if origin in MAPPINGS and isinstance(value, dict):
+            return {key: self.at(key, item, args[1] if len(args) > 1 else Any) for key, item in value.items()}
         if origin in (collections.abc.Callable, type):
             return self._code(value)
         return value if inspect.isclass(origin) and isinstance(value, origin) else _UNFIT
@@ -79,19 +99,20 @@ class Fitter:
             args = (args[0],) * len(value)
         if args and len(args) != len(value):
             return _UNFIT
-        items = [self._try(item, arg) for item, arg in zip(value, args or (Any,) * len(value), strict=True)]
+        each = enumerate(zip(value, args or (Any,) * len(value), strict=True))
+        items = [self._step(index, item, arg) for index, (item, arg) in each]
         return _UNFIT if any(item is _UNFIT for item in items) else tuple(items)
 
     def _items(self, value: Any, origin: Any, args: tuple[Any, ...]) -> Any:
         if not isinstance(value, (list, tuple)):
             return _UNFIT
-        items = [self._try(item, args[0] if args else Any) for item in value]
+        items = [self._step(index, item, args[0] if args else Any) for index, item in enumerate(value)]
         if any(item is _UNFIT for item in items):
             return _UNFIT
-        return items if origin in _LISTS else origin(items)
+        return items if origin in LISTS else origin(items)
 
     def _plain(self, value: Any, annotation: Any) -> Any:
-        if _wants_model(annotation):
+        if wants_model(annotation):
             return self._model(value) if isinstance(value, str) else _UNFIT
         if annotation is collections.abc.Callable or annotation is type:
             return self._code(value)
@@ -108,20 +129,42 @@ class Fitter:
         return value if inspect.isclass(annotation) and isinstance(value, annotation) else _UNFIT
 
     def _typed_dict(self, value: Any, annotation: Any) -> Any:
-        hints = _hints(annotation)
+        hints = hints_of(annotation)
         if not isinstance(value, dict) or not set(value) <= set(hints):
             return _UNFIT
-        return {key: self.fit(item, hints[key]) for key, item in value.items()}
+        return {key: self.at(key, item, hints[key]) for key, item in value.items()}
 
     def _code(self, value: Any) -> Any:
-        if isinstance(value, str) and _REFERENCE.fullmatch(value):
+        if isinstance(value, str) and REFERENCE.fullmatch(value):
             return self._resolve(value)
         return value if callable(value) else _UNFIT
 
     def _object(self, name: str, arguments: dict[str, Any]) -> Any:
         cls = self._class(name)
-        hints = _hints(cls.__init__) if inspect.isfunction(cls.__init__) else {}
-        return cls(**{key: self.fit(value, hints.get(key, Any)) for key, value in arguments.items()})
+        hints = hints_of(cls)
+        with self._inside("with"):
+            given = {key: self.at(key, value, hints.get(key, Any)) for key, value in arguments.items()}
+        try:
+            return cls(**given)
+        except Exception as error:  # a class of the project or of langchain
+            raise ObjectFailed(name, tuple(self._steps)) from error
+
+    def at(self, step: str | int, value: Any, annotation: Any) -> Any:
+        """`fit`, one step further inside."""
+        with self._inside(step):
+            return self.fit(value, annotation)
+
+    def _step(self, step: str | int, value: Any, annotation: Any) -> Any:
+        with self._inside(step):
+            return self._try(value, annotation)
+
+    @contextmanager
+    def _inside(self, step: str | int) -> Iterator[None]:
+        self._steps.append(step)
+        try:
+            yield
+        finally:
+            self._steps.pop()
 
     def _class(self, name: str) -> Any:
         if ":" in name:
@@ -131,22 +174,3 @@ class Fitter:
             if inspect.isclass(found):
                 return found
         raise ValueError(f"no class '{name}' in {' or '.join(self._modules)}; write module:{name}")
-
-
-def _hints(annotated: Any) -> dict[str, Any]:
-    """Its annotations. Some names are imported for type checkers alone; where one stays unknown, all fit anything."""
-    try:
-        return typing.get_type_hints(annotated, localns={**vars(typing), **vars(collections.abc)})
-    except (NameError, TypeError, AttributeError):
-        return dict.fromkeys(inspect.get_annotations(annotated), Any)
-
-
-def _bare(annotation: Any) -> Any:
-    while get_origin(annotation) in (typing.Annotated, Required, NotRequired):
-        annotation = get_args(annotation)[0]
-    return getattr(annotation, "__value__", annotation)  # an alias made with `type`
-
-
-def _wants_model(annotation: Any) -> bool:
-    annotation = _bare(annotation)
-    return inspect.isclass(annotation) and issubclass(annotation, BaseChatModel)

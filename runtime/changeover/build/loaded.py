@@ -24,16 +24,19 @@ from changeover.build.modules import CodeTree
 from changeover.build.step_code import LoadedSteps
 from changeover.build.tenancy import Tenancy
 from changeover.project.problems import Problem
+from changeover.resources.connections import Connections
+from changeover.resources.need import Key
 from changeover.store.records import VersionId
 
 CompiledGraph = Pregel[Any, Any, Any, Any]
 
 
 class UsedModel(NamedTuple):
-    """A model that a graph was built with: how the project calls it, and the key of its client."""
+    """A model that a graph was built with: how the project calls it, the key of its client, and what that shares."""
 
     name: str
-    key: str
+    key: Key
+    connections: Connections | None
 
 
 @dataclass(frozen=True)

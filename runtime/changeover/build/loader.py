@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.store.base import BaseStore
 
 from changeover.build.builder import Builder, Candidate, Environment
+from changeover.build.environments import Environment as Installed
 from changeover.build.loaded import Compiled, LoadedGraph, LoadedVersion, LoadedVersions, bind
 from changeover.build.step_code import LoadedSteps
 from changeover.build.tenancy import Tenancy
@@ -59,7 +60,7 @@ class Loader:
 
     async def compile(self, files: Mapping[str, bytes]) -> Candidate:
         """Check and compile the files of a snapshot. Raises `ProjectError` with every problem found."""
-        return await self._builder.build(files, self.loaded.compiled(), demand=True)
+        return await self._build(files, demand=True)
 
     def adopt(self, id_: VersionId, candidate: Candidate, *, is_new: bool = False) -> LoadedVersion:
         """Keep a candidate as the loaded form of this version. `is_new`: it was built from the folder just now."""
@@ -128,7 +129,7 @@ class Loader:
             try:
                 files = await self._versions.files(version.id)
                 is_awake = version.tenancy.is_awake
-                candidate = await self._builder.build(files, self.loaded.compiled(), demand=True, wake=is_awake)
+                candidate = await self._build(files, demand=True, wake=is_awake, is_stored=True)
             except ProjectError as error:
                 problems += error.problems
                 continue
@@ -165,7 +166,6 @@ class Loader:
         for version in self.loaded:
             if version.id not in in_service and version.id not in needed and version.id != self._newest:
                 version.tenancy.rest()
-        self._builder.prune()
 
     def trim(self) -> None:
         """Drop the versions used longest ago beyond the limit, except those that something uses."""
@@ -191,6 +191,18 @@ class Loader:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    async def _build(
+        self, files: Mapping[str, bytes], *, demand: bool, wake: bool = True, is_stored: bool = False
+    ) -> Candidate:
+        return await self._builder.build(
+            files,
+            self.loaded.compiled(),
+            demand=demand,
+            wake=wake,
+            is_stored=is_stored,
+            held_by=lambda used: [version.id for version in self.loaded if _environment_of(version) is used],
+        )
+
     async def _rebuild(self, id_: VersionId) -> LoadedVersion:
         async with self._loading.setdefault(id_, asyncio.Lock()):
             found = self.loaded.get(id_)
@@ -205,7 +217,7 @@ class Loader:
                 )
             try:
                 files = await self._versions.files(id_)
-                candidate = await self._builder.build(files, self.loaded.compiled(), demand=False)
+                candidate = await self._build(files, demand=False, is_stored=True)
             except ProjectError as error:
                 raise Conflict(
                     f"{id_} cannot be rebuilt from its stored snapshot here",
@@ -233,3 +245,7 @@ class Loader:
         before, self._needed_last = self._needed_last, named(tenancy.needs)
         plan = reconcile(before, self._needed_last)
         log.info("resources_reconciled %s", plan.summary, extra={"version": id_})
+
+
+def _environment_of(version: LoadedVersion) -> Installed | None:
+    return version.tree.environment if version.tree is not None else None

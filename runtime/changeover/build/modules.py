@@ -33,6 +33,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from changeover.build.environments import Environment
+from changeover.errors import Unavailable
 from changeover.project.imports import ImportMap
 
 PREFIX = "_changeover_"
@@ -82,6 +84,7 @@ class CodeTree:
         self.package = f"{PREFIX}{self.key[:20]}"
         self.files = files
         self.folder = folder
+        self.environment: Environment | None = None
         self.uses = 0
         self._map = ImportMap(files, import_roots)
         self._shadowed: dict[str, bool] = {}
@@ -212,18 +215,24 @@ class CodeTrees(importlib.abc.MetaPathFinder):
         import_roots: Sequence[str] = (),
         folders: Sequence[str] = (),
         variant: str = "",
+        environment: Environment | None = None,
     ) -> CodeTree:
         """The tree of these files, with one more use. Blocking: writes the tree to disk the first time.
 
-        `variant` says what else its modules depend on when they are imported, such as the values of variables.
+        `variant` says what else its modules depend on when they are imported, such as the values of variables. The
+        tree uses the `environment` as long as it has uses itself.
         """
         code = code_files(files, folders)
         digest = code_digest(code, import_roots)
+        variant = f"{variant}:{environment.digest}" if environment else variant
         key = hashlib.sha256(f"{digest}:{variant}".encode()).hexdigest() if variant else digest
         with self._lock:
             tree = self._trees.get(key)
             if tree is None:
                 tree = self._open(CodeTree(digest, code, self._folder / key[:20], import_roots, key))
+                if environment is not None:
+                    environment.take()
+                    tree.environment = environment
             tree.uses += 1
             return tree
 
@@ -234,6 +243,13 @@ class CodeTrees(importlib.abc.MetaPathFinder):
                 tree.uses += 1
             return list(self._trees.values())
 
+    def use(self, tree: CodeTree) -> None:
+        """One more use of a tree that has some. Raises `Unavailable` where it has none."""
+        with self._lock:
+            if not tree.uses:
+                raise Unavailable("this code is not loaded any more", hint="build the version again")
+            tree.uses += 1
+
     def release(self, tree: CodeTree) -> None:
         """One use less; the last one takes the modules out of the process and the files off the disk."""
         with self._lock:
@@ -243,6 +259,8 @@ class CodeTrees(importlib.abc.MetaPathFinder):
             del self._trees[tree.key]
             del self._by_package[tree.package]
             tree.forget()
+            if tree.environment is not None:
+                tree.environment.release()
             shutil.rmtree(tree.folder, ignore_errors=True)
             if not self._trees and self in sys.meta_path:
                 sys.meta_path.remove(self)

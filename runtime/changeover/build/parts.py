@@ -16,23 +16,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jinja2.exceptions import TemplateError, TemplateNotFound
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 
-from changeover.build import agents, context, graphs, mcp_tools, targets, tools
+from changeover.build import agents, context, graphs, mcp_tools, openapi_tools, targets, tools
 from changeover.build.blame import closest, own_code_problem, problem_at
 from changeover.build.factories import Factory, FactoryRoom
+from changeover.build.loaded import UsedModel
 from changeover.errors import ProjectError
 from changeover.project import environment
 from changeover.project.problems import Problem
 from changeover.project.prompts import Prompts
 from changeover.resources import models
+from changeover.resources.fallbacks import ModelWithFallbacks
 from changeover.resources.pool import Handle
 
 if TYPE_CHECKING:
     from changeover.project.load import Project
+    from changeover.resources.pool import Handle
 
 CompiledGraph = Pregel[Any, Any, Any, Any]
 
@@ -59,7 +61,8 @@ def _no_handle(kind: str, name: str) -> Handle:
 
 @dataclass
 class Parts:
-    """Everything of one version by name. `reuse` may give an agent or graph that is already compiled."""
+    """Everything of one version by name. `reuse` may give an agent or graph that is already compiled, `handles` where
+    a tool finds what it needs live, by kind and name."""
 
     project: Project
     resolver: Resolver
@@ -69,13 +72,14 @@ class Parts:
     reuse: Callable[[str], CompiledGraph | None] = _nothing
     room: FactoryRoom | None = None
     handles: Callable[[str, str], Handle] = _no_handle  # of what is live, by kind and name
+    plugins: Mapping[str, Any] = field(default_factory=dict, repr=False)  # what stands for each
     _made: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
     _contexts: dict[str, context.GraphContext] = field(default_factory=dict, repr=False)
     _making: list[tuple[str, str]] = field(default_factory=list, repr=False)
     factories: dict[str, Factory] = field(default_factory=dict, repr=False)
     warnings: dict[str, tuple[Problem, ...]] = field(default_factory=dict, repr=False)
-    models: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
-    """Of each agent and graph the models that it was built with: name and key of the client."""
+    models: dict[str, set[UsedModel]] = field(default_factory=dict, repr=False)
+    """Of each agent and graph the models that it was built with."""
 
     def agent(self, name: str) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The agent `name`, compiled."""
@@ -100,28 +104,39 @@ class Parts:
         return set(self._contexts[name].references) if name in self._contexts else set()
 
     def tool(self, name: str) -> BaseTool:
-        """A tool of tools.yaml, or `server/tool` of an MCP server."""
-        if "/" in name:
-            found = self._server_tools(*name.split("/", 1), "tools")
-            if len(found) != 1:
-                message = f"'{name}' selects {len(found)} tools, not one"
-                raise ProjectError([self.problem("unknown-tool", message, "tools")])
-            return found[0]
-        return self._part("tool", name, lambda: self._new_tool(name))  # type: ignore[no-any-return]
+        """The tool `name`; `shop/getItem` is one of an entry that stands for several, or of an MCP server."""
+        if "/" not in name and not self._is_several(name):
+            return self._part("tool", name, lambda: self._new_tool(name))  # type: ignore[no-any-return]
+        source = name.partition("/")[0]
+        place = ("tools", source) if source in self.project.tools else ("tools",)
+        found = self._listed_tools(name, *place)
+        if len(found) != 1:
+            names = ", ".join(tool.name for tool in found[:12])
+            message = f"'{name}' selects {len(found)} tools, not one" + (f": {names}" if names else "")
+            hint = f"name one of them, as in {source}/{found[0].name}" if found else ""
+            raise ProjectError([self.problem("unknown-tool", message, *place, hint=hint)])
+        return found[0]
 
-    def model(self, name: str) -> BaseChatModel | Runnable[Any, Any]:
-        """A name from `models` or a provider string, fallbacks included."""
-        self.model_chain(name)
-        return models.build_model(name, self.project, self.env, self.pool)
+    def model(self, name: str, *place: str | int) -> BaseChatModel:
+        """A name from `models` or a provider string, fallbacks included; `place` is where it is written."""
+        return ModelWithFallbacks.in_order(self.model_chain(name, *place))
 
-    def model_chain(self, name: str) -> list[BaseChatModel]:
+    def model_chain(self, name: str, *place: str | int) -> list[BaseChatModel]:
         """The model and those that it falls back to; whatever is being built is noted as their user."""
-        chain = models.model_chain(name, self.project, self.env, self.pool)
-        spec = self.project.models.get(name)
-        for called, client in zip([name, *(spec.fallbacks if spec else [])], chain, strict=False):
+        chain = models.model_chain(name, self.project, self.env, self.pool, place or ("models",))
+        for model in chain:
             for _, user in self._making:
-                self.models.setdefault(user, set()).add((called, self.pool.key_of(client)))
-        return chain
+                self.models.setdefault(user, set()).add(UsedModel(model.name, model.key, model.connections))
+        return [model.client for model in chain]
+
+    def resource(self, name: str) -> Any:
+        """The plugin `name`: an object that stands for it. From any thread. Raises `ProjectError`."""
+        if name not in self.plugins:
+            known = self.project.settings.plugins
+            hint = closest(name, known) or "name it below 'plugins' of changeover.yaml"
+            message = f"no plugin is called '{name}'"
+            raise ProjectError([self.problem("unknown-resource", message, "changeover", "plugins", hint=hint)])
+        return self.plugins[name]
 
     def problem(self, code: str, message: str, *place: str | int, hint: str = "") -> Problem:
         """A problem at `place`: a section of the project (see `Project.document_of`) and the way inside it."""
@@ -132,26 +147,52 @@ class Parts:
         return spec.description if spec else ""
 
     def select_tools(self, names: list[str], *place: str | int) -> list[BaseTool]:
-        """The tools that a list in YAML names. Raises `ProjectError` with the problems of all of them."""
+        """The tools that a list in YAML names, each once. Raises `ProjectError` with the problems of all of them."""
         problems: list[Problem] = []
-        found: list[BaseTool] = []
+        found: dict[str, BaseTool] = {}
         for index, name in enumerate(names):
             try:
-                found += self._listed_tools(name, *place, index)
+                for tool in self._listed_tools(name, *place, index):
+                    if found.setdefault(tool.name, tool) is not tool:
+                        message = f"'{name}': another tool here is called '{tool.name}' too"
+                        problems.append(self.problem("duplicate-name", message, *place, index))
             except ProjectError as error:
                 problems += error.problems
         if problems:
             raise ProjectError(problems)
-        return found
+        return list(found.values())
 
     def _listed_tools(self, name: str, *place: str | int) -> list[BaseTool]:
-        server, slash, pattern = name.partition("/")
+        """What one word of a list means: a tool, all those of an entry, or `entry/glob` or `server/glob` for some."""
+        source, slash, pattern = name.partition("/")
+        if source in self.project.tools:
+            return self._own_tools(source, pattern if slash else None, *place)
         if slash:
-            return self._server_tools(server, pattern, *place)
-        if name not in self.project.tools:
-            hint = closest(name, self.project.tools)
-            raise ProjectError([self.problem("unknown-tool", f"tool '{name}' is not in tools.yaml", *place, hint=hint)])
-        return [self.tool(name)]
+            return self._server_tools(source, pattern, *place)
+        hint = closest(name, self.project.tools)
+        raise ProjectError([self.problem("unknown-tool", f"tool '{name}' is not in tools.yaml", *place, hint=hint)])
+
+    def _own_tools(self, name: str, pattern: str | None, *place: str | int) -> list[BaseTool]:
+        """The tools of one entry of tools.yaml, those that the pattern selects where there is one."""
+        if not self._is_several(name):
+            if pattern is not None:
+                message = f"'{name}' is one tool, it has no others in it"
+                raise ProjectError([self.problem("unknown-tool", message, *place, hint=f"write {name}")])
+            return [self.tool(name)]
+        several = self._several(name)
+        names = openapi_tools.picked(name, pattern, self, *place) if pattern is not None else list(several)
+        return [several[each] for each in names]
+
+    def _is_several(self, name: str) -> bool:
+        return name in self.project.tools and self.project.tools[name].openapi is not None
+
+    def _several(self, name: str) -> dict[str, BaseTool]:
+        """The tools of an entry that stands for several, by their names."""
+        spec = self.project.tools[name]
+        found: dict[str, BaseTool] = self._part(
+            "tools", name, lambda: openapi_tools.openapi_tools(name, spec, self.handles("http", name), self)
+        )
+        return found
 
     def _server_tools(self, server: str, pattern: str, *place: str | int) -> list[BaseTool]:
         """The tools of an MCP server that a pattern selects, as they were observed; none where it was not there."""

@@ -3,13 +3,13 @@
 Owns when resources are taken and given back for it; the pool owns the resources. A version that nothing needs any more
 stays in memory for a while, but rests: it holds nothing live, and takes it again when a run comes back to it.
 
-Invariant: while a run is under way on it, it holds all that it needs.
+Invariants: while a run is under way on it, it holds all that it needs; it is awake exactly while it holds that.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 from changeover.resources.need import Need
 from changeover.resources.pool import ResourcePool, User
@@ -22,9 +22,10 @@ class Tenancy:
         self.needs = tuple(needs)
         self._pool = pool
         self._user = User(label)
-        self._is_awake = False
-        self._rests = False
-        self._runs = 0
+        self._has_taken = False
+        self._is_awake = False  # what it has taken was waited for
+        self._is_ended = False
+        self._uses = 0  # runs, and whoever wakes it just now
         self._at_end: Callable[[], None] | None = None
 
     @property
@@ -34,7 +35,7 @@ class Tenancy:
     @property
     def holds(self) -> bool:
         """Whether anything is held live for it now."""
-        return self._is_awake and bool(self.needs)
+        return self._has_taken and bool(self.needs)
 
     def belongs_to(self, version: str) -> None:
         """From now on a person is told that this version uses it."""
@@ -42,46 +43,57 @@ class Tenancy:
 
     async def wake(self, *, demand: bool = False) -> None:
         """Have everything that is needed, as well as it is. Raises `ProjectError` where `demand` is not met."""
-        self._rests = False
-        if not self._is_awake:
-            await self._pool.take(self._user, self.needs, demand=demand)
-            self._is_awake = True
+        with self._used():
+            await self._take(demand=demand)
 
     async def add(self, needs: Sequence[Need]) -> None:
         """Have these besides."""
         known = {need.key for need in self.needs}
         self.needs += tuple(need for need in needs if need.key not in known)
         if self._is_awake:
-            await self._pool.take(self._user, self.needs)
+            with self._used():
+                await self._pool.take(self._user, self.needs)
 
     def rest(self) -> None:
-        """Give everything back, now or when the last run is over."""
-        self._rests = True
-        self._settle()
+        """Give everything back, unless it is in use just now: whoever thought that nothing needs it looks again."""
+        if not self._uses:
+            self._give_back()
 
     def end(self, then: Callable[[], None] | None = None) -> None:
-        """Rest for good; `then` is called when the last run is over."""
-        self._at_end = then
-        self.rest()
+        """Rest for good; `then` is called when the last use is over."""
+        self._at_end, self._is_ended = then, True
+        self._settle()
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
         """Awake within it."""
-        self._runs += 1
+        with self._used():
+            await self._take()
+            yield
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        self._uses += 1
         try:
-            if not self._is_awake:
-                await self._pool.take(self._user, self.needs)
-                self._is_awake = True
             yield
         finally:
-            self._runs -= 1
+            self._uses -= 1
             self._settle()
 
+    async def _take(self, *, demand: bool = False) -> None:
+        if not self._is_awake:
+            self._has_taken = True
+            await self._pool.take(self._user, self.needs, demand=demand)
+            self._is_awake = True
+
     def _settle(self) -> None:
-        if self._runs or not self._rests:
+        if self._uses or not self._is_ended:
             return
-        self._is_awake = False
-        self._pool.give_back(self._user)
+        self._give_back()
         then, self._at_end = self._at_end, None
         if then is not None:
             then()
+
+    def _give_back(self) -> None:
+        self._has_taken = self._is_awake = False
+        self._pool.give_back(self._user)

@@ -208,6 +208,36 @@ def _show_status(now: Mapping[str, Any]) -> None:
     if now.get("versions"):
         output.line()
         _version_table(now["versions"])
+        _usage_table(now["versions"])
+
+
+def _usage_table(versions: list[Mapping[str, Any]]) -> None:
+    """What the versions in use have used, where any was used."""
+    used = [(one["id"], one["usage"]) for one in versions if (one.get("usage") or {}).get("runs")]
+    if not used:
+        return
+    output.line()
+    output.table(
+        ("version", "runs", "errors", "interrupts", "p50", "p95", "tokens_in", "tokens_out", "tool_calls"),
+        [
+            (
+                id_,
+                one["runs"],
+                one["errors"],
+                one["interrupts"],
+                _seconds(one["p50_s"]),
+                _seconds(one["p95_s"]),
+                one["tokens_in"],
+                one["tokens_out"],
+                one["tool_calls"],
+            )
+            for id_, one in used
+        ],
+    )
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.3g}s"
 
 
 def _ramp(routing: Mapping[str, Any]) -> str:

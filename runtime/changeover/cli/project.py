@@ -163,10 +163,12 @@ def _copy(source: Path, target: Path) -> None:
 
 def find_problems(folder: Path) -> list[Problem]:
     from changeover.project.environment import environment_of
-    from changeover.settings import environment
+    from changeover.rollout.folder import settings_file
+    from changeover.settings import environment, setting
     from changeover.versions.snapshot import problems_of, take
 
-    return problems_of(take(folder), environment_of(folder, environment()))
+    requirements = setting("requirements", settings_file(folder))
+    return problems_of(take(folder), environment_of(folder, environment()), requirements)
 
 
 def _summary(errors: int, warnings: int) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from changeover import __version__
 from changeover.cli import output
+from changeover.cli.installing import offer_packages
 from changeover.cli.options import Options
 from changeover.cli.project import Folder
 
@@ -31,6 +32,16 @@ def serve(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes that serve on one port.", show_default=False)
     ] = None,
+    requirements: Annotated[
+        str | None,
+        typer.Option(
+            "--requirements",
+            metavar="WORD",
+            help="What requirements.txt asks for is installed for the project (install), looked for (check), or neither"
+            " (off).",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve a project: build it if it never was, follow its files, answer over HTTP."""
     from changeover.manager import GraphVersionManager
@@ -46,6 +57,7 @@ def serve(
             workers=workers,
             token=options.token,
             watch_auto=watch_auto,
+            requirements=requirements,
         )
 
     chosen = manager("off" if watch is False else None)
@@ -53,6 +65,7 @@ def serve(
         chosen = manager("promote")
     configure(chosen.settings.log)
     output.say(f"changeover {__version__}, LangGraph {metadata.version('langgraph')}")
+    offer_packages(chosen.project)
     status = _with_workers(chosen) if chosen.settings.workers > 1 else run(chosen, announce=_announcer(chosen))
     if status:
         raise typer.Exit(status)

@@ -24,9 +24,9 @@ from typing import Any
 
 from langgraph.store.base import PutOp
 
-from changeover.build.deadline import DeadlinePassed, run_in_thread
 from changeover.checkpoints.memory import Memory
 from changeover.contracts.steps import down_of, is_builtin, up_of
+from changeover.deadline import DeadlinePassed, run_in_thread
 from changeover.errors import InvalidRequest
 from changeover.migrations.mover import Movers
 from changeover.migrations.reading import NotMovable

@@ -19,7 +19,6 @@ from typing import Any
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from changeover.build.deadline import DeadlinePassed, run_in_thread
 from changeover.build.loaded import LoadedGraph, LoadedVersion
 from changeover.build.loader import Loader
 from changeover.checkpoints.saver import Head, OwnSaver, bound_to
@@ -28,6 +27,7 @@ from changeover.contracts.chain import Chain, Move, chain_of
 from changeover.contracts.grading import Grading, Level
 from changeover.contracts.names import Names
 from changeover.contracts.steps import Step
+from changeover.deadline import DeadlinePassed, run_in_thread
 from changeover.errors import Conflict
 from changeover.migrations.frames import Frame
 from changeover.migrations.landing import TAG, Landed, Runway, land

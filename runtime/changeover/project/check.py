@@ -16,6 +16,7 @@ from changeover.project.check_mcp import check_mcp_servers
 from changeover.project.check_migrations import check_migrations
 from changeover.project.check_nodes import check_nodes
 from changeover.project.check_prompts import check_prompts
+from changeover.project.check_requirements import check_requirements
 from changeover.project.check_server import check_server
 from changeover.project.check_values import check_values, masked
 from changeover.project.findings import Findings
@@ -49,22 +50,28 @@ MAX_PROBLEMS = 1_000
 MAX_OUTLINED_BYTES = 1_000_000  # of Python that nobody said is run
 
 
-def analyse(files: Mapping[str, bytes], env: Mapping[str, str]) -> tuple[Project, list[Problem]]:
-    """The project in `files` and everything that is wrong with it, in the order of the files."""
+def analyse(
+    files: Mapping[str, bytes], env: Mapping[str, str], requirements: str = "check"
+) -> tuple[Project, list[Problem]]:
+    """The project in `files` and everything that is wrong with it, in the order of the files.
+
+    `requirements` is the setting of that name, which is not the version's but the server's.
+    """
     loaded = load(files)
-    problems = [*loaded.problems, *check(loaded.project, env)]
+    problems = [*loaded.problems, *check(loaded.project, env, requirements)]
     return loaded.project, ordered(problems)
 
 
-def check(project: Project, env: Mapping[str, str]) -> list[Problem]:
+def check(project: Project, env: Mapping[str, str], requirements: str = "check") -> list[Problem]:
     """The problems across the files of a project; `env` holds the values for `${NAME}`."""
-    findings = Findings(project, env)
+    findings = Findings(project, env, requirements)
     _names(findings)
     check_agents(findings)
     check_tools(findings)
     check_mcp_servers(findings)
     check_settings(findings)
     check_server(findings)
+    check_requirements(findings)
     check_graphs(findings)
     check_nodes(findings)
     check_prompts(findings)
@@ -105,13 +112,9 @@ def _names(findings: Findings) -> None:
 def _not_honoured(findings: Findings) -> None:
     """What the format has and this release does not do is said, never passed over."""
     settings = findings.project.settings
-    given: list[tuple[str, ...]] = [("plugins", name) for name in settings.plugins]
+    given: list[tuple[str, ...]] = []
     if settings.smoke is not None:
         given.append(("smoke",))
-    if settings.alerts:
-        given.append(("alerts",))
-    if settings.requirements == "install":
-        given.append(("requirements",))
     given += [
         ("rollout", key) for key in ("handover", "cancel", "threads") if getattr(settings.rollout, key) is not None
     ]

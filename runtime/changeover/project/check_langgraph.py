@@ -15,8 +15,9 @@ from typing import Any
 from changeover.project import langgraph
 from changeover.project.check_langgraph_keys import SECTION, Keys
 from changeover.project.findings import Findings
+from changeover.project.installed import lack_of
 from changeover.project.langgraph import GraphTarget
-from changeover.project.requirements import install_command, missing_of, wrong_with
+from changeover.project.requirements import install_command, wanted_by_folder, wrong_with
 from changeover.project.validate import shown, suggestion
 
 SCRIPTS = (".ts", ".tsx", ".js", ".mjs", ".cjs", ".mts", ".cts")
@@ -111,6 +112,8 @@ class _Check(Keys):
         elif target.module.partition(".")[0] in self._project.python.imports.roots:
             hint = suggestion(target.module, self._project.python.imports.modules)
             self._error("import", f"{what}: there is no module '{shown(target.module)}'", *place, hint=hint)
+        elif self._findings.requirements == "install" and not _is_installed_module(target.module):
+            return  # it may be installed for the project; what is not there then cannot be imported
         elif _is_installed_module(target.module):
             message = f"{what}: '{shown(target.module)}' is an installed package; its code is not part of the version"
             self._warn("not-versioned", message, *place, hint="name its folder in dependencies to edit it live")
@@ -157,12 +160,13 @@ class _Check(Keys):
         if wrong is None:
             message = f"the dependency '{shown(item)}' is neither a folder nor a package"
             self._error("requirement", message, *place, hint="folders begin with './'")
-        elif wrong:
+        elif wrong and self._findings.requirements == "check":
             self._error("requirement", f"the package {shown(item)} {wrong}", *place, hint=install_command([item]))
 
     def _requirements_of(self, folder: str, place: tuple[str | int, ...]) -> None:
         """What the folder itself requires. Not an error: what is missed is found when the graphs are built."""
-        wanted = missing_of(folder, self._project.files)
+        listed = wanted_by_folder(folder, self._project.files) if self._findings.requirements == "check" else []
+        wanted = [found.text for found in listed if lack_of(found.requirement) is not None]
         if wanted:
             message = f"{folder or 'the project'} requires what is not installed: {shown(', '.join(wanted))}"
             self._warn("requirement", message, *place, hint=install_command(wanted))

@@ -129,7 +129,9 @@ class _Node:
 
     def _tools_are_known(self) -> bool:
         """Unknown ones are told first, as the build does."""
-        return set(self.node.tools or ()) <= set(self.graph.findings.project.tools)
+        project = self.graph.findings.project
+        known = {*project.tools, *project.mcp_servers}
+        return all(tool.partition("/")[0] in known for tool in self.node.tools or ())
 
     def _timeout(self) -> None:
         timeout = self.node.timeout

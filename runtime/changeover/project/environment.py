@@ -25,8 +25,9 @@ from changeover.project.langgraph import (
 
 ENV_FILE = ".env"
 ENV_FILE_LIMIT_BYTES = 1_000_000
+LEAST_HIDDEN_CHARS = 4  # what is shorter is a number or a flag, and would be found inside other words
 
-_REFERENCE = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+REFERENCE = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
 class MissingVariable(KeyError):
@@ -59,14 +60,22 @@ def references(value: Any) -> set[str]:
 def names_in(text: str) -> Iterator[tuple[str, str | None]]:
     """Each reference in one text: its name and its default."""
     if "${" in text:
-        for match in _REFERENCE.finditer(text):
+        for match in REFERENCE.finditer(text):
             if match["name"]:
                 yield match["name"], match["default"]
 
 
 def without_references(text: str) -> str:
     """The literal part of a text."""
-    return _REFERENCE.sub("", text)
+    return REFERENCE.sub("", text)
+
+
+def without_values(text: str, written: Any, env: Mapping[str, str]) -> str:
+    """A text that somebody made of resolved values, with the names of the variables in their place."""
+    found = {name: env[name] for name in references(written) if len(env.get(name, "")) >= LEAST_HIDDEN_CHARS}
+    for name, value in sorted(found.items(), key=lambda each: -len(each[1])):
+        text = text.replace(value, f"${{{name}}}")
+    return text
 
 
 def environment_of(folder: Path, process: Mapping[str, str]) -> dict[str, str]:
@@ -114,7 +123,7 @@ def _resolve_text(text: str, env: Mapping[str, str]) -> str:
             raise MissingVariable(match["name"])
         return match["default"]
 
-    return _REFERENCE.sub(replace, text)
+    return REFERENCE.sub(replace, text)
 
 
 def _texts(value: Any) -> Iterator[str]:

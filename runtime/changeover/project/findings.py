@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
+from changeover.project.annotations import inside
 from changeover.project.environment import MissingVariable, resolve
+from changeover.project.http_tools import chosen
 from changeover.project.load import Project
 from changeover.project.problems import Problem
 from changeover.project.prompts import Prompts
+from changeover.project.providers import EXAMPLE, wrong_with
 from changeover.project.references import References
 from changeover.project.validate import shown, suggestion
 from changeover.project.words import BadType, is_ref, parse_type
@@ -18,13 +21,14 @@ Node = str
 
 
 class Findings:
-    """Collects problems; every `check_*` module is handed one."""
+    """Collects problems; every `check_*` module is handed one. `requirements` is the setting: install, check or off."""
 
-    def __init__(self, project: Project, env: Mapping[str, str]) -> None:
+    def __init__(self, project: Project, env: Mapping[str, str], requirements: str = "check") -> None:
         self.project = project
         self.env = env
+        self.requirements = requirements
         self.problems: list[Problem] = []
-        self.references = References(project)
+        self.references = References(project, installs=requirements == "install")
         self.prompts = Prompts(project.prompts)
 
     def add(self, code: str, message: str, section: str, *path: str | int, **more: Any) -> None:
@@ -50,37 +54,65 @@ class Findings:
     def model(self, what: str, name: str, section: str, *path: str | int) -> None:
         """Check the name of a model, or a provider string such as `openai:gpt-5-mini`."""
         try:
-            name = resolve(name, self.env)
+            resolved = resolve(name, self.env)
         except MissingVariable:
             return  # reported as env-missing
-        if name and ":" not in name and name not in self.project.models:
-            hint = suggestion(name, self.project.models) or "write provider:model, such as openai:gpt-5-mini"
-            message = f"{what}: model '{shown(name)}' is not in models"
-            self.add("unknown-model", message, section, *path, hint=hint)
+        if resolved in self.project.models:
+            return
+        if ":" in resolved or not resolved.strip():
+            self.provider_string(what, name, {}, section, *path)
+            return
+        hint = suggestion(resolved, self.project.models) or f"write provider:model, such as {EXAMPLE}"
+        subject = f"model '{shown(name)}'" if name == resolved else f"the value of '{shown(name)}'"
+        self.add("unknown-model", f"{what}: {subject} is not in models", section, *path, hint=hint)
+
+    def provider_string(
+        self, what: str, name: str, params: Mapping[str, Any], section: str, *path: str | int
+    ) -> str | None:
+        """Check that a string names a model of a provider; gives it with the environment put in."""
+        try:
+            resolved: str = resolve(name, self.env)
+        except MissingVariable:
+            return None  # reported as env-missing
+        wrong = wrong_with(resolved, params)
+        if wrong and (name or self._is_written(section, *path)):
+            message, hint = wrong if name == resolved else (f"the value of '{shown(name)}' names no model", "")
+            self.add("unknown-model", f"{what}: {message}", section, *path, hint=hint)
+        return resolved
+
+    def _is_written(self, section: str, *path: str | int) -> bool:
+        """Whether the text at `path` is in the file: a key that is missing or wrong reads as empty, and was told."""
+        document, prefix = self.project.document_of(section)
+        return isinstance(inside(document.data, (*prefix, *path)), str)
 
     def tool(self, what: str, name: str, section: str, *path: str | int) -> None:
-        """Check the name of a tool, or `server/glob`."""
+        """Check the name of a tool, `tool/glob` of one that stands for several, or `server/glob`."""
         if not self._is_readable("tools"):
             return
-        server, slash, _ = name.partition("/")
-        if slash:
-            message = f"{what}: '{shown(name)}': there is no MCP server '{shown(server)}' in tools.yaml"
-            self.known("unknown-tool", message, server, self.project.mcp_servers, section, *path)
+        source, slash, pattern = name.partition("/")
+        if slash and source in self.project.tools:
+            self._operations(what, source, pattern, section, *path)
+        elif slash:
+            message = f"{what}: '{shown(name)}': there is no MCP server '{shown(source)}' in tools.yaml"
+            self.known("unknown-tool", message, source, self.project.mcp_servers, section, *path)
+        else:
+            message = f"{what}: tool '{shown(name)}' is not in tools.yaml"
+            self.known("unknown-tool", message, name, self.project.tools, section, *path)
+
+    def _operations(self, what: str, source: str, pattern: str, section: str, *path: str | int) -> None:
+        spec = self.project.tools[source]
+        if not spec.openapi:
+            message = f"{what}: '{shown(source)}' is one tool, it has no others in it"
+            self.add("unknown-tool", message, section, *path, hint=f"write {source}")
             return
-        message = f"{what}: tool '{shown(name)}' is not in tools.yaml"
-        if self.known("unknown-tool", message, name, self.project.tools, section, *path):
-            spec = self.project.tools[name]
-            if spec.http or spec.openapi:
-                self._unsupported(what, f"of the kind '{'http' if spec.http else 'openapi'}'", section, *path)
+        found = chosen(spec, self.project)
+        if found and not any(each.fits(pattern) for each in found):
+            message = f"{what}: '{shown(source)}' has no operation '{shown(pattern)}'"
+            self.add("unknown-tool", message, section, *path, hint=suggestion(pattern, [each.id for each in found]))
 
     def _is_readable(self, section: str) -> bool:
         """Names in a file that cannot be read cannot be told; that it is broken is reported once."""
         return self.project.document_of(section)[0].readable
-
-    def _unsupported(self, what: str, kind: str, section: str, *path: str | int) -> None:
-        """What the build would refuse too: the format has it, this release does not."""
-        message = f"{what}: tools {kind} cannot be used in this release"
-        self.add("unsupported", message, section, *path, hint="write it in Python for now")
 
     def agent(self, what: str, name: str, section: str, *path: str | int) -> None:
         if not self._is_readable("agents"):
@@ -133,3 +165,7 @@ def cycles(edges: Mapping[Node, Iterable[Node]]) -> list[list[Node]]:
                 on_path.add(step)
                 waiting.append(iter(edges.get(step, ())))
     return found
+
+
+def chain(circle: list[Node]) -> str:
+    return " -> ".join(shown(name) for name in [*circle, circle[0]])

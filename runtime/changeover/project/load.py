@@ -45,6 +45,7 @@ from changeover.project.models import (
     ToolsFile,
     ToolSpec,
 )
+from changeover.project.openapi import OpenApiFiles
 from changeover.project.problems import Problem, Severity
 from changeover.project.python import PythonFiles
 from changeover.project.validate import NAMING, keys_of, read_model, shown, suggestion
@@ -90,6 +91,7 @@ class Project:
     settings: ChangeoverFile = field(default_factory=ChangeoverFile)
     documents: Mapping[str, Document] = field(default_factory=dict, repr=False)
     python: PythonFiles = field(default_factory=lambda: PythonFiles({}), repr=False)
+    openapi: OpenApiFiles = field(default_factory=lambda: OpenApiFiles({}), repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -181,6 +183,7 @@ class _Loader:
             settings=self._settings(changeover),
             documents=self.documents,
             python=self.python,
+            openapi=OpenApiFiles(self.files),
         )
         self._top_level(agents, AgentsFile)
         self._top_level(tools, ToolsFile)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from changeover.settings import duration_of_at_least
 
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 
@@ -20,6 +22,8 @@ PromptName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*
 """Path of a prompt below prompts/, without its suffix."""
 ThreadPolicy = Literal["auto", "pinned", "eager"]
 OneOrMany = str | list[str]
+Amount = str | int | float
+"""A duration or size with its unit, as text (`100ms`, `5MB`), or a plain number. `changeover.settings` reads it."""
 
 TOOL_KINDS = ("python", "agent", "http", "openapi")
 NODE_KINDS = ("python", "agent", "graph", "tools", "interrupt")
@@ -32,12 +36,20 @@ class Strict(BaseModel):
 # --- agents.yaml -----------------------------------------------------------------------------------
 
 
+class RateLimit(Strict):
+    """How often a client is asked: so many times a second, and `burst` at once after a rest."""
+
+    requests_per_second: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]
+    burst: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+
 class ModelSpec(Strict):
     """A chat model: what langchain's `init_chat_model` takes, and what to fall back to."""
 
     model: str
     params: dict[str, Any] = Field(default_factory=dict)
     fallbacks: list[Name] = Field(default_factory=list)
+    rate_limit: RateLimit | None = None
 
 
 class InlinePrompt(Strict):
@@ -67,15 +79,24 @@ class AgentsFile(Strict):
 # --- tools.yaml ------------------------------------------------------------------------------------
 
 
-class HttpCall(Strict):
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"] = "GET"
-    url: str
+class HttpOptions(Strict):
+    """How requests of a tool are made. `retries` and `limit` have defaults of their own where they are left out."""
+
     headers: dict[str, str] = Field(default_factory=dict)
-    timeout: float | int = 30
+    timeout: Amount = 30
+    retries: int | None = None
+    limit: Amount = "1MB"
+    private: bool = False
 
 
-class ToolSpec(Strict):
-    """A tool: exactly one of `python`, `agent`, `http`, `openapi`."""
+class HttpCall(HttpOptions):
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"] = "GET"
+    url: Annotated[str, StringConstraints(min_length=1)]
+    body: Literal["json", "form"] = "json"
+
+
+class ToolSpec(HttpOptions):
+    """A tool: exactly one of `python`, `agent`, `http`, `openapi`. What `HttpOptions` has is for `openapi` here."""
 
     python: Ref | None = None
     agent: Name | None = None
@@ -175,6 +196,24 @@ class PromptHead(Strict):
 
 # --- changeover.yaml -------------------------------------------------------------------------------
 
+SHORTEST_S = 0.05  # that something may be polled, or given as its deadline
+
+
+def _is_time(amount: Amount) -> Amount:
+    duration_of_at_least(SHORTEST_S)(amount)
+    return amount
+
+
+Time = Annotated[Amount, AfterValidator(_is_time)]
+"""A duration that is more than nothing."""
+
+
+class HealthSpec(Strict):
+    """How often a plugin's `health_check` is called, and how long it may take."""
+
+    every: Time | None = None
+    timeout: Time | None = None
+
 
 class PluginSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -183,11 +222,8 @@ class PluginSpec(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict)
     scope: Literal["version", "server"] = "version"
     required: bool = True
-    health: dict[str, Any] | None = None
-
-
-Amount = str | int | float
-"""A duration or size with its unit, as text (`100ms`, `5MB`), or a plain number. `changeover.settings` reads it."""
+    deadline: Time | None = None  # of each hook
+    health: HealthSpec | None = None
 
 
 class WatchSection(Strict):
@@ -210,6 +246,7 @@ class KeepSection(Strict):
     for_: Amount | None = Field(default=None, alias="for")
     loaded: int | None = None
     sweep: Amount | None = None
+    usage: Amount | None = None
 
 
 class LimitsSection(Strict):
@@ -217,6 +254,7 @@ class LimitsSection(Strict):
     version: Amount | None = None
     body: Amount | None = None
     build: Amount | None = None
+    install: Amount | None = None
     step: Amount | None = None
 
 
@@ -240,6 +278,35 @@ class ServerSection(Strict):
     cors: list[str] | None = None
 
 
+AlertName = Literal[  # the names of `changeover.alerts`
+    "version_rejected",
+    "drain_stalled",
+    "run_dead",
+    "resource_degraded",
+    "resource_recovered",
+    "resource_drifted",
+    "rolled_back",
+    "switched",
+    "promotion_refused",
+    "switch_vetoed",
+    "hook_failed",
+    "migration_refused",
+    "migration_failed",
+    "handover_refused",
+    "environment_rejected",
+    "cron_failed",
+    "webhook_failed",
+    "*",
+]
+
+
+class AlertSpec(Strict):
+    """Somebody who is told of these events, at an address that should be written `${NAME}`."""
+
+    url: Annotated[str, StringConstraints(min_length=1)]
+    on: Annotated[list[AlertName], Field(min_length=1)]
+
+
 class ChangeoverFile(Strict):
     """changeover.yaml: `include`, `plugins` and `langgraph` are part of a version, the rest is how the server runs.
 
@@ -252,9 +319,9 @@ class ChangeoverFile(Strict):
     watch: WatchSection = Field(default_factory=WatchSection)
     rollout: RolloutSection = Field(default_factory=RolloutSection)
     keep: KeepSection = Field(default_factory=KeepSection)
-    requirements: Literal["install", "check", "off"] = "check"
+    requirements: Literal["install", "check", "off"] | None = None
     smoke: dict[str, Any] | None = None
     limits: LimitsSection = Field(default_factory=LimitsSection)
     runs: RunsSection = Field(default_factory=RunsSection)
-    alerts: list[dict[str, Any]] = Field(default_factory=list)
+    alerts: list[AlertSpec] = Field(default_factory=list)
     server: ServerSection = Field(default_factory=ServerSection)

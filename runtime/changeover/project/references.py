@@ -23,7 +23,8 @@ MAX_REQUIREMENTS = 500
 class References:
     """All references of one project."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, installs: bool = False) -> None:
+        self._installs = installs  # what is missing will be installed, and shows its modules then
         self._project = project
         self._python = project.python
 
@@ -71,7 +72,7 @@ class References:
         plain = root.lower()
         if any(_module_name(name) == plain for name in self._requirements):
             return True
-        return root in self._required_modules
+        return root in self._required_modules or (self._installs and self._is_any_missing)
 
     @cached_property
     def _requirements(self) -> tuple[str, ...]:
@@ -79,6 +80,10 @@ class References:
         lines = (line.split("#", 1)[0] for line in text.splitlines())
         names = (match[1] for line in lines if (match := _REQUIREMENT.match(line)))
         return tuple(names)[:MAX_REQUIREMENTS]
+
+    @cached_property
+    def _is_any_missing(self) -> bool:
+        return any(not _is_installed(name) for name in self._requirements)
 
     @cached_property
     def _required_modules(self) -> frozenset[str]:
@@ -92,6 +97,11 @@ class References:
             tops = {file.parts[0] for file in files if file.suffix in (".py", ".so", ".pyd")}
             modules |= {top.split(".", 1)[0] for top in tops if top not in ("..", "__pycache__")}
         return frozenset(modules)
+
+
+def _is_installed(distribution: str) -> bool:
+    """Whether it is on the path, be it for this project or for another."""
+    return next(iter(importlib.metadata.distributions(name=distribution)), None) is not None
 
 
 def _module_name(distribution: str) -> str:

@@ -36,9 +36,12 @@ _PLACEHOLDERS: dict[str, Any] = {
 }
 _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("AgentSpec", "prompt"): models.InlinePrompt,
+    ("ModelSpec", "rate_limit"): models.RateLimit,
     ("ToolSpec", "http"): models.HttpCall,
     ("PromptHead", "variables"): models.PromptVariable,
     ("ChangeoverFile", "plugins"): models.PluginSpec,
+    ("ChangeoverFile", "alerts"): models.AlertSpec,
+    ("PluginSpec", "health"): models.HealthSpec,
     **{
         (model, section): parts
         for model in ("MigrationFile", "MigrationArguments")
@@ -51,12 +54,14 @@ _WORDS = {
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
     "model_attributes_type": "a mapping of keys to values",
     "list_type": "a list",
     "none_required": "nothing",
 }
+_BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 
 
 def read_model(model: type[M], document: Document, path: Path, data: Any, what: str) -> tuple[M, list[Problem]]:
@@ -182,10 +187,16 @@ def _wrong_value(errors: list[Any]) -> tuple[str, str, str]:
         if kind in ("literal_error", "enum"):
             known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
             return "wrong-type", f"should be one of {', '.join(known)}, not '{shown(value)}'", suggestion(value, known)
-    expected = list(
-        dict.fromkeys(_WORDS.get(each["type"], each["msg"].removeprefix("Input should be ")) for each in errors)
-    )
+    expected = list(dict.fromkeys(_expected(each) for each in errors))
     return "wrong-type", f"should be {' or '.join(expected)}, not {_described(value)}", ""
+
+
+def _expected(error: Any) -> str:
+    context = error.get("ctx", {})
+    for kind, words in _BOUNDS.items():
+        if kind in context and error["type"].startswith(("greater", "less")):
+            return f"{words} {context[kind]:g}"
+    return _WORDS.get(error["type"], str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, "))
 
 
 def _described(value: Any) -> str:

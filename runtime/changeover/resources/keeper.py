@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Literal
 
+from changeover.errors import ChangeoverError
 from changeover.resources.need import Need
 from changeover.resources.resource import Resource, ResourceDown
 
@@ -61,6 +62,7 @@ class Keeper:
         self._word = asyncio.Event()  # something was wished, or the resource was lost
         self._notices: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_NOTICES)
         self._opening: asyncio.Timeout | None = None
+        self._checking: asyncio.Timeout | None = None
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -106,8 +108,15 @@ class Keeper:
             return
         self._wish = wish
         self._word.set()
-        if wish != "run" and self._opening is not None:
-            self._opening.reschedule(asyncio.get_running_loop().time())  # nobody waits for it any more
+        if wish != "run":
+            _cut_off(self._opening)
+        if self._is_unwanted:
+            _cut_off(self._checking)
+
+    @property
+    def _is_unwanted(self) -> bool:
+        """Whether it is to be closed, well or not."""
+        return self._wish != "run" or self._renew
 
     # --- the task --------------------------------------------------------------------------------
 
@@ -137,6 +146,8 @@ class Keeper:
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
         self._turn("closed", "")
         self._settled.set()
+        if self._resource is not None:
+            self._resource.forget()
 
     async def _open(self) -> bool:
         self._renew, self._lost = False, None
@@ -176,7 +187,7 @@ class Keeper:
         while True:
             heard = await self._hear(self._resource.check_every_s)
             await self._pass_on()
-            if self._wish != "run" or self._renew:
+            if self._is_unwanted:
                 return None
             if self._lost is not None:
                 return self._lost
@@ -185,16 +196,21 @@ class Keeper:
 
     async def _checked(self, resource: Resource) -> str | None:
         try:
-            async with asyncio.timeout(resource.check_timeout_s):
+            async with asyncio.timeout(resource.check_timeout_s) as self._checking:
                 await resource.check()
         except (Exception, BaseExceptionGroup) as error:
-            self._note(reason := self._said(error))
+            if self._is_unwanted:
+                return None
+            reason = self._said(error)
             given = error if isinstance(error, Exception) else RuntimeError(reason)
             with suppress(Exception):  # the project's code
-                async with asyncio.timeout(resource.check_timeout_s):
+                async with asyncio.timeout(resource.check_timeout_s) as self._checking:
                     if await resource.handle(given):
+                        self._note(reason)
                         return None
-            return reason
+            return None if self._is_unwanted else reason
+        finally:
+            self._checking = None
         return None
 
     async def _close(self) -> None:
@@ -263,6 +279,12 @@ class Keeper:
         return self.need.hidden(said(error))[:REASON_LIMIT_CHARS]
 
 
+def _cut_off(limit: asyncio.Timeout | None) -> None:
+    """Nobody waits for this any more."""
+    if limit is not None and not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time())
+
+
 def said(error: BaseException) -> str:
     """What went wrong, in one line: of several errors at once the first."""
     while isinstance(error, BaseExceptionGroup) and error.exceptions:
@@ -270,4 +292,6 @@ def said(error: BaseException) -> str:
     if isinstance(error, TimeoutError) and not str(error):
         return "it did not answer in time"
     text = str(error).strip()
+    if isinstance(error, ChangeoverError):
+        return text
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

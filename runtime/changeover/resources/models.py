@@ -1,203 +1,221 @@
 """Chat models by name, shared by all who ask for the same configuration.
 
 Owns the way from a name or a provider string to a client: values from the environment are put in, `demo:rules` is built
-in, everything else goes to langchain's `init_chat_model`. It does not close clients and does not count their uses.
+in, everything else goes to langchain's `init_chat_model`. Who uses a client is counted
+elsewhere.
 
-Invariants: the same resolved configuration gives the same object; a resolved value (it may be a secret) is kept nowhere
-but in the client itself, the pool's keys are keyed hashes in memory only.
+Invariants: the same resolved configuration gives the same object; a model of two versions has one rate limit; a
+resolved value (it may be a secret) is kept nowhere but in the client itself, the pool's keys are keyed hashes in memory
+only.
 """
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.runnables import Runnable
+from langchain_core.rate_limiters import InMemoryRateLimiter
 
 from changeover.errors import ProjectError
 from changeover.project.environment import MissingVariable, resolve
-from changeover.project.models import ModelSpec
-from changeover.project.problems import Problem
+from changeover.project.models import ModelSpec, RateLimit
+from changeover.project.providers import DEMO_MODEL, missing_package, wrong_with
+from changeover.resources.connections import Connections, line_of, takes_connections
 from changeover.resources.demo import DemoRules
+from changeover.resources.diagnosis import Diagnosis, Place
+from changeover.resources.fallbacks import ModelWithFallbacks
+from changeover.resources.keys import with_key
 from changeover.resources.need import Key, Keys
 from changeover.resources.resource import Resource
 
 if TYPE_CHECKING:
     from changeover.project.load import Project
 
-DEMO_MODEL = "demo:rules"
-KEY_VARIABLES = {
-    "anthropic": "ANTHROPIC_API_KEY",
-    "google_genai": "GOOGLE_API_KEY",
-    "groq": "GROQ_API_KEY",
-    "mistralai": "MISTRAL_API_KEY",
-    "openai": "OPENAI_API_KEY",
-}
-"""Where a provider's key is looked for if `params` has none: also in `.env`, which the providers do not read."""
-_EXTRAS = {
-    "anthropic": "anthropic",
-    "azure_openai": "openai",
-    "bedrock": "aws",
-    "bedrock_converse": "aws",
-    "google_genai": "google",
-    "groq": "groq",
-    "mistralai": "mistral",
-    "ollama": "ollama",
-    "openai": "openai",
-}
-_PIP = re.compile(r"pip install [-\w]+")
-_KEY_WORDS = re.compile(r"\b[A-Z][A-Z0-9_]*(?:KEY|TOKEN|SECRET|CREDENTIALS)\b|api[ _-]?key|credentials", re.IGNORECASE)
-_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
+_CHECK_S = (0.005, 0.1)  # how often a request that has to wait looks again: at least and at most
+
+
+OpenModel = Callable[[Connections | None], BaseChatModel]
+
+
+class SharedModel(NamedTuple):
+    """A client, how the project calls it, its key, and the connections that it shares with others."""
+
+    name: str
+    key: Key
+    client: BaseChatModel
+    connections: Connections | None
 
 
 class ModelPool:
-    """Clients by a keyed hash of their resolved configuration. Safe to use from several threads; opens each once."""
+    """Clients by a keyed hash of their resolved configuration, for as long as anything has them.
+
+    Safe to use from several threads; makes each once.
+    """
 
     def __init__(self, keys: Keys | None = None) -> None:
         self._keys = keys or Keys()
         self._lock = threading.Lock()
-        self._opening: dict[Key, threading.Lock] = {}
-        self._models: dict[Key, BaseChatModel] = {}
-        self._keys_of: dict[int, Key] = {}  # by the client's identity
+        self._making: WeakValueDictionary[Key, threading.Lock] = WeakValueDictionary()
+        self._models: WeakValueDictionary[Key, BaseChatModel] = WeakValueDictionary()
+        self._used: WeakValueDictionary[Key, Connections] = WeakValueDictionary()  # by the key of a client
+        self._connections: WeakValueDictionary[Key, Connections] = WeakValueDictionary()  # by what they lead to
+        self._limiters: WeakValueDictionary[Key, InMemoryRateLimiter] = WeakValueDictionary()
 
-    def get(self, configuration: Mapping[str, Any], open_model: Callable[[], BaseChatModel]) -> BaseChatModel:
-        """The client of `configuration`, made by `open_model` when it is the first to be asked for."""
+    def get(
+        self, name: str, configuration: Mapping[str, Any], make: OpenModel, line: Mapping[str, Any] | None = None
+    ) -> SharedModel:
+        """The client of `configuration`, made by `make` when it is the first to be asked for.
+
+        Clients with the same `line` share connections.
+        """
         key = self._keys.of("model", configuration)
         with self._lock:
-            opening = self._opening.setdefault(key, threading.Lock())
-        with opening:
-            model = self._models.get(key)
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            model, connections = self._models.get(key), self._used.get(key)
             if model is None:
-                model = self._models[key] = open_model()
-                self._keys_of[id(model)] = key
-            return model
+                connections = self._connected(line) if line is not None else None
+                model = self._models[key] = make(connections)
+                if connections is not None:
+                    self._used[key] = connections
+            return SharedModel(name, key, model, connections)
 
-    def key_of(self, model: BaseChatModel) -> Key:
-        """The key of a client that `get` gave."""
-        return self._keys_of[id(model)]
-
-    def keep_only(self, keys: Collection[Key]) -> None:
-        """Forget the others: whoever has such a client goes on with it, who asks for it next gets a new one.
-
-        Not for while anybody is between `get` and the use of its key.
-        """
+    def limiter(self, configuration: Mapping[str, Any], limit: RateLimit) -> InMemoryRateLimiter:
+        """One for all clients of the same `configuration`, so that those of two versions do not send twice as much."""
+        key = self._keys.of("model", {**configuration, "rate_limit": limit.model_dump()})
         with self._lock:
-            for key in self._models.keys() - keys:
-                self._keys_of.pop(id(self._models.pop(key)), None)
-                self._opening.pop(key, None)
+            found = self._limiters.get(key)
+            if found is None:
+                found = self._limiters[key] = _limiter(limit)
+            return found
+
+    async def close(self) -> None:
+        """Close what is open still; a client that is asked after that connects anew."""
+        with self._lock:
+            left = list(self._connections.values())
+        for connections in left:
+            await connections.close()
 
     def __len__(self) -> int:
         return len(self._models)
 
+    def _connected(self, line: Mapping[str, Any]) -> Connections:
+        key = self._keys.of("model", {"line": line})
+        with self._lock:
+            found = self._connections.get(key)
+            if found is None:
+                found = self._connections[key] = Connections(line)
+            return found
+
 
 class ModelClient(Resource):
-    """A client of `ModelPool`, for as long as versions use it; there is nothing to open or to close."""
+    """A client of `ModelPool` that versions use. With the last one on its connections these are closed."""
+
+    def __init__(self, connections: Connections | None) -> None:
+        super().__init__()
+        self._connections = connections
+
+    async def open(self) -> None:
+        if self._connections is not None:
+            self._connections.take()
+
+    async def close(self) -> None:
+        if self._connections is not None:
+            await self._connections.give_back()
 
 
 def build_model(
-    name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool
-) -> BaseChatModel | Runnable[Any, Any]:
+    name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool, place: Place = ("models",)
+) -> BaseChatModel:
     """The model of that name or provider string; with its fallbacks behind it, where it has some."""
-    first, *rest = model_chain(name_or_provider, project, env, pool)
-    return first.with_fallbacks(rest) if rest else first
+    return ModelWithFallbacks.in_order([it.client for it in model_chain(name_or_provider, project, env, pool, place)])
 
 
 def model_chain(
-    name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool
-) -> list[BaseChatModel]:
+    name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool, place: Place = ("models",)
+) -> list[SharedModel]:
     """The model and the models to fall back to, in order. Raises `ProjectError`.
 
-    An agent needs them one by one: `create_agent` binds tools to a chat model, not to a chain of them.
+    An agent needs them one by one: `create_agent` binds tools to a chat model, not to a chain of them. `place` is where
+    the name or string stands, for problems of a string that has no name in `models`.
     """
-    name = str(_resolved(name_or_provider, None, project, env))
-    spec = project.models.get(name)
-    if spec is None:
-        return [_open(ModelSpec(model=name), None, project, env, pool)]
-    models = [_open(spec, name, project, env, pool)]
-    for fallback in spec.fallbacks:
-        if fallback not in project.models:
-            problem = _problem(
-                project, "unknown-model", f"model '{name}': fallback '{fallback}' is not in models", name
-            )
-            raise ProjectError([problem])
-        models.append(_open(project.models[fallback], fallback, project, env, pool))
-    return models
+    bench = _Bench(project, env, pool, place)
+    name = str(bench.resolved(name_or_provider, Diagnosis(project, name_or_provider, {}, env, None, place)))
+    if name not in project.models:
+        return [bench.open(ModelSpec(model=name), None)]
+    spec = project.models[name]
+    return [bench.open(spec, name), *(bench.fallback(name, other) for other in spec.fallbacks)]
 
 
-def _open(
-    spec: ModelSpec, name: str | None, project: Project, env: Mapping[str, str], pool: ModelPool
-) -> BaseChatModel:
-    model = str(_resolved(spec.model, name, project, env))
-    params = _with_key(model, dict(_resolved(spec.params, name, project, env)), env)
-    try:
-        return pool.get({"model": model, "params": params}, lambda: _client(model, params))
-    except Exception as error:  # a provider's package may raise anything
-        raise ProjectError([_diagnosis(error, model, name, project)]) from error
+@dataclass(frozen=True)
+class _Bench:
+    """Where the clients of one version are opened."""
+
+    project: Project
+    env: Mapping[str, str]
+    pool: ModelPool
+    place: Place
+
+    def open(self, spec: ModelSpec, name: str | None) -> SharedModel:
+        written = Diagnosis(self.project, spec.model, spec.params, self.env, name, self.place)
+        model = str(self.resolved(spec.model, written))
+        given = dict(self.resolved(spec.params, written))
+        if wrong := wrong_with(model, given):
+            message, hint = wrong if model == spec.model else ("its value names no model", "")
+            raise ProjectError([written.problem("unknown-model", message, "model", hint=hint)])
+        if missing := missing_package(model, given):
+            raise ProjectError([written.not_installed(missing)])
+        try:
+            return self._client(name or spec.model, model, with_key(model, given, self.env), spec.rate_limit)
+        except Exception as error:  # a provider's package may raise anything
+            # what it raised may hold a key, and a traceback shows its cause
+            raise ProjectError(written.problems(error)) from None
+
+    def _client(self, name: str, model: str, params: Mapping[str, Any], limit: RateLimit | None) -> SharedModel:
+        line = line_of(model, params)
+        configuration = {"model": model, "params": params, "rate_limit": limit and limit.model_dump()}
+
+        def make(connections: Connections | None) -> BaseChatModel:
+            more = dict(connections.params) if connections else {}
+            if limit is not None:
+                more["rate_limiter"] = self.pool.limiter({"name": name, "model": model, **line}, limit)
+            return _client(model, {**params, **more})
+
+        shared = line if takes_connections(model, params) else None
+        return self.pool.get(name, configuration, make, shared)
+
+    def fallback(self, name: str, other: str) -> SharedModel:
+        if other not in self.project.models:
+            message = f"model '{name}': fallback '{other}' is not in models"
+            raise ProjectError([self.project.problem("unknown-model", message, "models", name, "fallbacks")])
+        return self.open(self.project.models[other], other)
+
+    def resolved(self, value: Any, written: Diagnosis) -> Any:
+        try:
+            return resolve(value, self.env)
+        except MissingVariable as missing:
+            problem = written.problem("env-missing", str(missing), hint="set it, or write a default")
+            raise ProjectError([problem]) from None
 
 
-def _resolved(value: Any, name: str | None, project: Project, env: Mapping[str, str]) -> Any:
-    try:
-        return resolve(value, env)
-    except MissingVariable as missing:
-        problem = _problem(
-            project, "env-missing", f"model '{name or value}': {missing}", name, "set it, or write a default"
-        )
-        raise ProjectError([problem]) from None
-
-
-def key_variable(model: str) -> str | None:
-    """The variable that holds the key of `provider:model`."""
-    return KEY_VARIABLES.get(model.partition(":")[0])
-
-
-def _with_key(model: str, params: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters with the provider's key, unless they name one, or another server that must not see it."""
-    variable = key_variable(model)
-    if variable is None or not env.get(variable) or "base_url" in params:
-        return params
-    return {"api_key": env[variable], **params}
-
-
-def _client(model: str, params: dict[str, Any]) -> BaseChatModel:
+def _client(model: str, params: Mapping[str, Any]) -> BaseChatModel:
     if model == DEMO_MODEL:
         return DemoRules(**params)
     client: BaseChatModel = init_chat_model(model, **params)
     return client
 
 
-def _diagnosis(error: Exception, model: str, name: str | None, project: Project) -> Problem:
-    """What a person has to do about a client that cannot be made. Values of the environment stay out of it."""
-    title = f"model '{name or model}'"
-    provider = model.partition(":")[0] if ":" in model else ""
-    if isinstance(error, ImportError):
-        message = f"{title}: the package for '{model}' is not installed"
-        return _problem(project, "provider-missing", message, name, _how_to_install(provider, error))
-    text = _first_line(error)
-    if model != DEMO_MODEL and _KEY_WORDS.search(str(error)):
-        variable = next((found for found in _VARIABLE.findall(str(error)) if _KEY_WORDS.search(found)), None)
-        hint = f"set {variable or 'the key'} in the environment or in .env"
-        return _problem(project, "env-missing", f"{title}: '{model}' has no key", name, hint)
-    return _problem(project, "model", f"{title}: {text}", name, "see params in agents.yaml")
-
-
-def _how_to_install(provider: str, error: ImportError) -> str:
-    if provider in _EXTRAS:
-        return f"pip install 'changeover[{_EXTRAS[provider]}]'"
-    found = _PIP.search(str(error))
-    return found[0] if found else "install the provider's langchain package"
-
-
-def _first_line(error: Exception) -> str:
-    errors = getattr(error, "errors", None)
-    if callable(errors):  # pydantic quotes the input, which may hold a secret
-        return "; ".join(f"{'.'.join(str(step) for step in found['loc'])}: {found['msg']}" for found in errors())
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
-
-
-def _problem(project: Project, code: str, message: str, name: str | None, hint: str = "") -> Problem:
-    return project.problem(code, message, "models", *([name] if name else []), hint=hint)
+def _limiter(limit: RateLimit) -> InMemoryRateLimiter:
+    """A bucket that is full at first: an edit that opens a client anew does not make its first callers wait."""
+    least_s, most_s = _CHECK_S
+    check_s = min(max(0.5 / limit.requests_per_second, least_s), most_s)
+    limiter = InMemoryRateLimiter(
+        requests_per_second=limit.requests_per_second, check_every_n_seconds=check_s, max_bucket_size=limit.burst
+    )
+    limiter.available_tokens = float(limit.burst)
+    return limiter

@@ -57,10 +57,15 @@ class Need:
 
     def hidden(self, text: str) -> str:
         """The text without the values that took part in the configuration."""
-        for value in sorted(self.secrets, key=len, reverse=True):
-            if len(value) >= MIN_SECRET_CHARS:
-                text = text.replace(value, HIDDEN)
-        return text
+        return without(self.secrets, text)
+
+
+def without(secrets: Iterable[str], text: str) -> str:
+    """The text with these values taken out."""
+    for value in sorted(secrets, key=len, reverse=True):
+        if len(value) >= MIN_SECRET_CHARS:
+            text = text.replace(value, HIDDEN)
+    return text
 
 
 TITLES: dict[str, str] = {"model": "model", "mcp": "MCP server", "http": "HTTP tool", "plugin": "plugin"}

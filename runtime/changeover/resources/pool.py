@@ -73,7 +73,9 @@ class ResourcePool:
         self._tell = tell
         self._clock = clock
         self._keepers: dict[Key, Keeper] = {}
-        self._users: dict[Key, set[User]] = {}
+        self._users: dict[Key, dict[User, Need]] = {}
+        self._leaving: set[Keeper] = set()  # nobody needs them; they are being closed
+        self._past: Counter[tuple[str, str]] = Counter()  # of those that are closed
         self._ending: set[asyncio.Task[None]] = set()
 
     def handle(self, need: Need) -> Handle:
@@ -104,9 +106,11 @@ class ResourcePool:
     def give_back(self, user: User) -> None:
         """`user` needs nothing any more. What nobody needs is closed, in a task of its own."""
         for key, users in list(self._users.items()):
-            users.discard(user)
+            users.pop(user, None)
             if not users:
                 self._end(key)
+            elif (keeper := self._keepers[key]).resource is None:  # it is made for one who is still there
+                keeper.need = next(iter(users.values()))
 
     def held(self) -> set[Key]:
         return set(self._keepers)
@@ -127,6 +131,13 @@ class ResourcePool:
         keeper.restart()
         await self._tell("resource_started", {"kind": keeper.need.kind, "name": keeper.need.name})
         await keeper.settled()
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """`opens`, `closes`, `errors` and `restarts` by kind since this process began; they never go down."""
+        counts = Counter(self._past)
+        for keeper in (*self._keepers.values(), *self._leaving):
+            counts.update(_counts(keeper))
+        return counts
 
     async def close(self) -> None:
         for key in list(self._keepers):
@@ -165,7 +176,7 @@ class ResourcePool:
         return found
 
     def _report(self, id_: str, keeper: Keeper) -> dict[str, Any]:
-        users = self._users.get(keeper.need.key, set())
+        users = self._users.get(keeper.need.key, {})
         resource = keeper.resource
         return {
             "id": id_,
@@ -196,10 +207,10 @@ class ResourcePool:
         keeper = self._keepers.get(need.key)
         if keeper is None:
             keeper = self._keepers[need.key] = Keeper(need, self._tell, self._clock)
-            self._users[need.key] = set()
+            self._users[need.key] = {}
             self.opened[need.kind] += 1
             keeper.start()
-        self._users[need.key].add(user)
+        self._users[need.key].setdefault(user, need)
         return keeper
 
     def _demand(self, new: Sequence[Need]) -> None:
@@ -215,6 +226,7 @@ class ResourcePool:
         keeper = self._keepers.pop(key)
         del self._users[key]
         self.closed[keeper.need.kind] += 1
+        self._leaving.add(keeper)
         task = asyncio.create_task(self._ended(keeper), name="changeover-resource-end")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -223,4 +235,16 @@ class ResourcePool:
         try:
             await keeper.end()
         finally:
+            self._leaving.discard(keeper)
+            self._past.update(_counts(keeper))
             log.debug("resource_closed", extra={"resource": keeper.need.title})
+
+
+def _counts(keeper: Keeper) -> dict[tuple[str, str], int]:
+    kind = keeper.need.kind
+    return {
+        (kind, "opens"): keeper.opens,
+        (kind, "closes"): keeper.closes,
+        (kind, "errors"): keeper.errors,
+        (kind, "restarts"): max(0, keeper.opens - 1),
+    }

@@ -56,6 +56,9 @@ class Resource:
         """Whether it went wrong in a way that it can live with: it goes on as it is then."""
         return False
 
+    def forget(self) -> None:
+        """Called once in its life, after the last `close`: nothing comes after it."""
+
     def details(self) -> dict[str, Any]:
         """What a person wants to know of it, as JSON; no secrets."""
         return {}

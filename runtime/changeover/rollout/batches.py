@@ -135,12 +135,16 @@ class Batches:
         except Unavailable:
             log.info("operation_left", extra={"operation": operation.id, "reason": "the server stops"})
         except ChangeoverError as error:
-            result = {**_result(operation, progress), "error": error.message}
-            await self._store.journal.end(operation.id, "failed", result)
+            await self._failed(operation, progress, error.message, error.message)
         except Exception as error:  # root of a task
             log.exception("migration_failed", extra={"operation": operation.id})
-            result = {**_result(operation, progress), "error": f"{type(error).__name__}: {error}"[:2000]}
-            await self._store.journal.end(operation.id, "failed", result)
+            name = type(error).__name__
+            await self._failed(operation, progress, f"{name}: {error}"[:2000], name)
+
+    async def _failed(self, operation: Operation, progress: BatchProgress, error: str, reason: str) -> None:
+        told = {"operation": operation.id, "to": operation.request["to"], "reason": reason}
+        await self._store.journal.add_event("migration_failed", **told)
+        await self._store.journal.end(operation.id, "failed", {**_result(operation, progress), "error": error})
 
     async def _work(self, operation: Operation, progress: BatchProgress) -> ItemsMoved:
         """Threads first, then the items that they share, unless it is about threads that somebody named."""

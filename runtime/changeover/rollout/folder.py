@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from changeover.build.builder import Builder, Candidate
 from changeover.build.loaded import Compiled
@@ -22,6 +23,7 @@ from changeover.build.mcp_tools import observed_path
 from changeover.contracts.chain import Chain, chain_text, chains_of
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.errors import Conflict, OperatorError, ProjectError
+from changeover.project.check_server import demand_alerts
 from changeover.project.document import read
 from changeover.project.environment import environment_of, langgraph_environment, store_of
 from changeover.project.langgraph import LANGGRAPH_FILE, StoreSettings
@@ -35,8 +37,9 @@ from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, 
 
 log = logging.getLogger(__name__)
 
+ENVIRONMENT = "environment-mark"  # the note that is another whenever a process takes a changed environment
 LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
-MAY_COME = frozenset({"mcp-unreachable"})  # problems that go away without an edit
+MAY_COME = frozenset({"mcp-unreachable", "plugin-failed"})  # problems that go away without an edit
 SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
 
 
@@ -53,7 +56,14 @@ class ProjectFolder:
     """A project's folder: `build` it, `check` it, follow its `.env`."""
 
     def __init__(
-        self, path: Path, settings: Settings, store: Store, loader: Loader, builder: Builder, observing: Observing
+        self,
+        path: Path,
+        settings: Settings,
+        store: Store,
+        loader: Loader,
+        builder: Builder,
+        observing: Observing,
+        failed: Callable[[ProjectError], None],
     ) -> None:
         self.path = path
         self._settings = settings
@@ -61,6 +71,7 @@ class ProjectFolder:
         self._loader = loader
         self._builder = builder
         self._observing = observing
+        self._failed = failed
         self._building = asyncio.Lock()
         self._process = ProcessEnvironment()
         self._store_wish: StoreSettings | None = None
@@ -79,7 +90,7 @@ class ProjectFolder:
     async def check(self, files: Mapping[str, str] | None = None) -> list[Problem]:
         """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
         snapshot = await self._read(files)
-        return await asyncio.to_thread(problems_of, snapshot, self._builder.environment)
+        return await asyncio.to_thread(problems_of, snapshot, self._builder.environment, self._settings.requirements)
 
     async def unsupported(self) -> list[Problem]:
         """What of the folder's langgraph.json has no effect here, for a server to say when it starts."""
@@ -156,6 +167,7 @@ class ProjectFolder:
         names = sorted(name for name in {*before, *values} if before.get(name) != values.get(name))
         async with self._building:
             await self._export()
+            await self._store.journal.remember(ENVIRONMENT, uuid4().hex)
             try:
                 changed = await self._loader.refresh(values)
             except ProjectError as error:
@@ -164,6 +176,10 @@ class ProjectFolder:
                 raise
         await self._store.journal.add_event("environment_changed", variables=names, versions=changed)
         return True
+
+    async def environment_mark(self) -> str | None:
+        """Another one each time that a process on the database has taken a changed environment."""
+        return await self._store.journal.note(ENVIRONMENT)
 
     async def status(self, routing: Routing | None) -> dict[str, Any]:
         """Whether the folder's bytes are those that serve, and what was wrong with them when they were built."""
@@ -244,9 +260,13 @@ class ProjectFolder:
             tuple(problem.to_json() for problem in error.problems),
             rejected=True,
         )
+        known = await self._store.versions.by_digest(snapshot.digest)
         version = await self._store.versions.put(new, _blobs(snapshot))
         log.warning("version_rejected", extra={"version": version.id, "count": len(error.problems)})
-        return ProjectError(error.problems, version=version.id)
+        told = ProjectError(error.problems, version=version.id)
+        if known is None or list(known.problems) != list(version.problems):  # else it was told before
+            self._failed(told)
+        return told
 
     async def _snapshot(self, files: Mapping[str, str] | None) -> Snapshot:
         """The folder, with what is known already of what lies outside of it."""
@@ -292,12 +312,16 @@ class ProjectFolder:
 
 
 def settings_file(folder: Path) -> dict[str, Any]:
-    """changeover.yaml as data. What is wrong with it is reported when the folder is built."""
+    """changeover.yaml as data. What is wrong with it is reported when the folder is built.
+
+    Not so its alerts, which no version holds: raises `OperatorError` with their problems.
+    """
     for name in SETTINGS_FILES:
         try:
             document = read(name, (folder / name).read_bytes())
         except OSError:
             continue
+        demand_alerts(document)
         return document.data if isinstance(document.data, dict) else {}
     return {}
 

@@ -19,11 +19,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, PreconditionFailed, TimedOut, Unavailable
+from changeover.hooks import Switching
 from changeover.migrations.items import Items
 from changeover.migrations.moving import Moving
 from changeover.rollout.batches import KIND as MIGRATION
 from changeover.rollout.batches import Batches
 from changeover.rollout.draining import CANCELLED, Draining, InFlightChoice, Step, steps
+from changeover.rollout.hooking import Hooks
 from changeover.rollout.plan import plan_ramp, plan_rollback, plan_switch
 from changeover.rollout.planning import Planning
 from changeover.runs.engine import Engine
@@ -138,6 +140,7 @@ class Rollout:
         give_turns: Callable[[], Awaitable[None]],
         moving: Moving,
         items: Items,
+        hooks: Hooks,
     ) -> None:
         self.planning = Planning(store, load)
         self.batches = Batches(store, moving, items)
@@ -146,6 +149,7 @@ class Rollout:
         self._load = load
         self._moved = moved
         self._give_turns = give_turns
+        self._hooks = hooks
         self._draining = Draining(store, in_flight, engine)
         self._one_at_a_time = asyncio.Lock()
         self._following: set[asyncio.Task[None]] = set()
@@ -182,11 +186,15 @@ class Rollout:
         """Make a version current, or route some graphs to it. Nothing has moved if it raises.
 
         Graphs to `keep` that are routed apart stay where they are. Raises `Conflict` (`would-break-threads`, with the
-        plan) where threads would have to move that cannot, unless it is forced.
+        plan) where threads would have to move that cannot, unless it is forced; and (`vetoed`) where a hook is against
+        it.
         """
         asked = {"to": to, "graphs": graphs}
         if (done := await self._done("switch", wishes, asked)) is not None:
             return done
+        named = tuple(graphs or ())
+        switching = Switching("switch", to, await self._serving(), named, None, wishes.reason, wishes.actor)
+        await self._demand_approval(switching)
         async with self._operation("switch", wishes, asked) as entry:
             target = await self._store.versions.get(to)
             if target.status == "rejected":
@@ -210,13 +218,18 @@ class Rollout:
             )
             if not wishes.force:
                 await self.planning.demand_unbroken(target, routing, graphs, wishes.threads, keep)
-            return entry.done(await self._make(change, routing, wishes, entry))
+            receipt = entry.done(await self._make(change, routing, wishes, entry))
+        self._hooks.switched(switching, receipt)
+        return receipt
 
     async def ramp(self, to: str, percent: float, wishes: Wishes) -> Receipt:
         """Give a version a share of the threads beside what is current; 0 ends its ramp, 100 makes it current."""
         asked = {"to": to, "percent": percent}
         if (done := await self._done("ramp", wishes, asked)) is not None:
             return done
+        switching = Switching("ramp", to, await self._serving(), (), percent, wishes.reason, wishes.actor)
+        if percent > 0:
+            await self._demand_approval(switching)
         async with self._operation("ramp", wishes, asked) as entry:
             target = await self._store.versions.get(to)
             routing = await self._routing(wishes)
@@ -228,23 +241,30 @@ class Rollout:
             if percent > 0 and not wishes.force:
                 concerned = None if percent == 100 else sorted(target.graphs)  # others are no part of a ramp
                 await self.planning.demand_unbroken(target, routing, concerned, change.threads)
-            return entry.done(await self._make(change, routing, wishes, entry))
+            receipt = entry.done(await self._make(change, routing, wishes, entry))
+        self._hooks.switched(switching, receipt)
+        return receipt
 
     async def rollback(self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes) -> Receipt:
         """Go back to the last good version and mark the one that is left.
 
-        It does not wait for a switch that waits for runs to end: that one is given up.
+        It does not wait for a switch that waits for runs to end, or for a hook: that one is given up. No hook is asked.
         """
         asked = {"to": to, "graphs": graphs}
         if (done := await self._done("rollback", wishes, asked)) is not None:
             return done
         await self._plan_rollback(to, graphs, wishes, "")  # one that is refused overtakes nobody
         await self._store.gate.open()
+        self._hooks.overtake()
         async with self._operation("rollback", wishes, asked) as entry:
             routing, change = await self._plan_rollback(to, graphs, wishes, entry.id)
             for id_ in {change.current, *change.graphs.values()}:
                 await self._load(id_)
-            return entry.done(await self._make(change, routing, wishes, entry))
+            receipt = entry.done(await self._make(change, routing, wishes, entry))
+        named = tuple(graphs or ())
+        switching = Switching("rollback", receipt.to, receipt.from_, named, None, wishes.reason, wishes.actor)
+        self._hooks.switched(switching, receipt)
+        return receipt
 
     async def _plan_rollback(
         self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes, operation: str
@@ -294,6 +314,15 @@ class Rollout:
             )
 
     # --- steps -----------------------------------------------------------------------------------
+
+    async def _serving(self) -> VersionId | None:
+        routing = await self._store.routing.head()
+        return routing.current if routing else None
+
+    async def _demand_approval(self, switching: Switching) -> None:
+        """Ask the hooks before the lock is taken, for they may take their time; not about what cannot serve."""
+        if (await self._store.versions.get(switching.to)).status != "rejected":
+            await self._hooks.demand_switch(switching)
 
     async def _make(self, change: RoutingChange, routing: Routing | None, wishes: Wishes, entry: _Entry) -> Receipt:
         change = replace(change, in_flight=wishes.in_flight, reason_for_runs=CANCELLED)
@@ -408,7 +437,9 @@ class Rollout:
             log.exception("operation_not_followed", extra={"operation": operation})
 
     async def _stalled(self, version: VersionId, report: dict[str, Any]) -> None:
-        await self._store.journal.add_event("drain_stalled", version=version, waiting_for=report["holders"])
+        await self._store.journal.add_event(
+            "drain_stalled", version=version, waiting_for=report["holders"], count=report["holders_count"]
+        )
 
     async def _write_plan(self, operation: str, left: Sequence[VersionId], plan: Sequence[Step]) -> None:
         """What is to follow, before it is begun: whoever finds this row goes on from it."""

@@ -45,9 +45,11 @@ class Resting:
                 log.warning("resources_not_let_go", extra={"error": type(error).__name__})
 
     async def _let_rest(self) -> None:
-        routing = self._routing()
-        routed = {routing.current, *routing.graphs.values(), routing.ramping} if routing else set()
-        if not self._loader.awake() - routed:
+        if not self._loader.awake() - self._routed():
             return  # nothing to ask the database about
         in_service = {version.id for version in await self._versions.in_use()}
-        self._loader.rest_but(in_service | routed)
+        self._loader.rest_but(in_service | self._routed())
+
+    def _routed(self) -> set[str | None]:
+        routing = self._routing()
+        return {routing.current, *routing.graphs.values(), routing.ramping} if routing else set()

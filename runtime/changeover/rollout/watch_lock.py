@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from changeover.errors import OperatorError
 
 WATCH_LOCK = "watch.lock"
-RETRY_S = 0.5
+RETRY_S = 0.1
 
 
 class WatchLock:

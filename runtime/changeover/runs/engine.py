@@ -53,6 +53,7 @@ from changeover.store.records import Accepted, Outcome, Run, RunId, Thread, Vers
 from changeover.store.runs import Runs
 from changeover.store.servers import Wished
 from changeover.store.wishes import displaced_by
+from changeover.usage.watching import Watching
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Engine:
         load: LoadGraph,
         rewinder: Rewinder,
         arrivals: Arrivals,
+        watching: Watching,
         *,
         concurrency: int,
     ) -> None:
@@ -95,6 +97,7 @@ class Engine:
         self._load = load
         self._rewinder = rewinder
         self._arrivals = arrivals
+        self._watching = watching
         self._observers: list[Observer] = []
         self._slots = asyncio.Semaphore(concurrency)
         self._stops = False
@@ -118,6 +121,7 @@ class Engine:
         `Released` if the process stops before it has ended.
         """
         flight = await (self._take_up(taken_up) if taken_up else self._enter(request, on_accepted))
+        flight.watch = self._watching.watch(flight.run, taken_up=taken_up is not None)
         live: LiveRun | None = None
         outcome = Outcome("error", "it ended before it began")
         token = structlog.contextvars.bind_contextvars(
@@ -147,6 +151,7 @@ class Engine:
                 outcome = replace(outcome, values=values_of(live))
             if outcome.waiting is not None and live is not None:
                 outcome = replace(outcome, waits=await waits_of(live))
+            flight.watch.ended(outcome, released=flight.released)
             await _unless_done(self._leave(flight, outcome))
             with suppress(ValueError):  # a stream that was closed from another task leaves its own context behind
                 structlog.contextvars.reset_contextvars(**token)
@@ -459,6 +464,7 @@ class Engine:
             return _nothing()
         if flight.released:
             return asyncio.ensure_future(self._release(flight))
+        outcome = replace(outcome, used=flight.take_used())
         if flight.undo and outcome.status == "interrupted":
             return asyncio.ensure_future(self._undo(flight, outcome))
         ending = self._end(flight.run, outcome)
@@ -468,7 +474,7 @@ class Engine:
     async def _release(self, flight: Flight) -> RunId | None:
         """Let go of a run, so that another process goes on with it."""
         try:
-            await self._rows.release(flight.run)
+            await self._rows.release(flight.run, flight.take_used())
         finally:  # where that could not be written, its lease runs out
             self._slots.release()
             self._in_flight.land(flight)

@@ -15,7 +15,8 @@ from typing import Any
 from changeover.checkpoints.rewinding import Origin
 from changeover.errors import Unavailable
 from changeover.runs.control import Boundary
-from changeover.store.records import Run, RunId, Thread, VersionId
+from changeover.store.records import Run, RunId, Thread, Used, VersionId
+from changeover.usage.watching import Watch
 
 
 @dataclass(slots=True)
@@ -33,7 +34,12 @@ class Flight:
     before: Thread | None = None  # its thread as it was
     origin: Origin | None = None  # what its thread waited with
     writer: VersionId | None = None  # the version that saved its thread, where that is to be migrated first
+    watch: Watch | None = None  # what is counted of it
     since: float = field(default_factory=time.monotonic)
+
+    def take_used(self) -> tuple[Used, ...]:
+        """What it used here and nobody took yet."""
+        return self.watch.take() if self.watch is not None else ()
 
     def stop_at_boundary(self, because: str) -> None:
         """Let it stop where nothing that is finished would run again."""

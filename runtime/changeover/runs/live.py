@@ -154,6 +154,11 @@ class LiveRun:
             self.request, self.run, self.graph.checkpointer if self.request.thread_id else InMemorySaver()
         )
 
+    def _watched(self) -> RunnableConfig:
+        """The same, seen by who counts what it does."""
+        watch = self.flight.watch
+        return self.config if watch is None else watch.on(self.run.version, self.config)
+
     async def parts(self) -> AsyncGenerator[Part, None]:
         """LangGraph's stream in the modes that were asked for, in its order."""
         wanted = set(self.request.stream_modes)
@@ -221,7 +226,7 @@ class LiveRun:
     async def _chunks(self, modes: Collection[str]) -> AsyncGenerator[Part, None]:
         asked = self.request.subgraphs
         subgraphs = asked or bool(self._observers)
-        stream = self.graph.astream(self.request.input, self.config, **self.options(modes, subgraphs=subgraphs))
+        stream = self.graph.astream(self.request.input, self._watched(), **self.options(modes, subgraphs=subgraphs))
         async with aclosing(cast("AsyncGenerator[Any, None]", stream)) as chunks:
             async for chunk in chunks:
                 part = Part(*chunk) if subgraphs else Part((), *chunk)
@@ -232,7 +237,7 @@ class LiveRun:
                 yield part
 
     async def _content_events(self, modes: Collection[str]) -> AsyncGenerator[Part, None]:
-        config = self.config
+        config = self._watched()
         config["configurable"][CONTENT_EVENTS] = True
         transformers = Transformers.of(self.graph)
         options = self.options(
@@ -246,7 +251,7 @@ class LiveRun:
 
     async def _events(self, modes: Collection[str]) -> AsyncGenerator[Part, None]:
         """Every event of LangChain's callbacks; those of the graph's own stream carry the other modes."""
-        config = self.config
+        config = self._watched()
         root = str(config.get("run_id") or uuid.uuid4())
         config["run_id"] = uuid.UUID(root)
         options = self.options(modes, subgraphs=True)

@@ -17,8 +17,19 @@ from fastapi import FastAPI
 
 import changeover
 from changeover.manager import GraphVersionManager
-from changeover.server import health, openapi, problems, security
-from changeover.server.admin import backup, events, graphs, migrations, resources, routing, runs, threads, versions
+from changeover.server import health, openapi, problems, security, tracing
+from changeover.server.admin import (
+    backup,
+    events,
+    graphs,
+    migrations,
+    resources,
+    routing,
+    runs,
+    threads,
+    usage,
+    versions,
+)
 from changeover.server.idempotency import Idempotency
 from changeover.server.langgraph import assistants, crons, execution, feedback, following, joining
 from changeover.server.langgraph import runs as langgraph_runs
@@ -28,6 +39,7 @@ from changeover.server.langgraph.v3 import routes as protocol
 from changeover.server.langserve import routes as langserve
 from changeover.server.opening import Opened, Opening
 from changeover.server.texts import WholeText
+from changeover.settings import environment
 
 
 def create_app(manager: GraphVersionManager) -> FastAPI:
@@ -60,13 +72,14 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     app.include_router(langgraph_threads.router(manager))
     app.include_router(assistants.router(manager))
     app.include_router(langgraph_store.router(manager))
-    for part in (backup, versions, graphs, routing, migrations, runs, threads, resources, events):
+    for part in (backup, versions, graphs, routing, migrations, runs, threads, usage, resources, events):
         app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
     app.include_router(health.router(manager, app.state.stopping))
     app.include_router(langserve.router(manager))  # last: its first segment is the name of any graph
     openapi.install(app, asks_token=bool(manager.settings.token))
     app.add_middleware(Idempotency, manager=manager)
     app.add_middleware(WholeText)
+    tracing.install(app, environment())  # within what opens the manager, which is no part of anybody's trace
     app.add_middleware(Opened, opening=opening)
     app.add_middleware(problems.Border)
     security.install(app, manager.settings)

@@ -33,7 +33,9 @@ class Order:
     @classmethod
     def decode(cls, line: bytes) -> Order:
         given = json.loads(line)
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given["settings"].items()}
+        values: dict[str, Any] = given["settings"]
+        lists = {knob.name: knob.metadata["parse"] for knob in knobs() if isinstance(values[knob.name], list)}
+        values.update((name, parse(values[name])) for name, parse in lists.items())
         return cls(Path(given["project"]), Settings(**values, sources=given["sources"]))
 
 
@@ -55,4 +57,4 @@ class Message:
 
 
 def _line(document: dict[str, Any]) -> bytes:
-    return json.dumps(document).encode() + b"\n"
+    return json.dumps(document, default=asdict).encode() + b"\n"

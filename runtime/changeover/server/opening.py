@@ -10,7 +10,10 @@ nobody did, the first request does.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,10 +21,12 @@ from changeover.errors import ChangeoverError, Conflict, ProjectError, Unavailab
 from changeover.manager import GraphVersionManager
 from changeover.rollout.watch_lock import WatchLock
 from changeover.server.security import OPEN_PATHS, route_path
+from changeover.store.records import Routing
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.1  # between two looks at what another process makes current first
+LOOK_S = 0.1  # between two looks at what another process makes current
+ENVIRONMENT_LOOKS = 5  # of so many looks one is for the environment that another process has taken
 RETRY_S = 1.0
 
 
@@ -42,9 +47,9 @@ class FolderService:
         failed = None
         if self._lock.take() or await self._led_by_another():
             failed = await self._lead()
-        else:
+        elif self._follows:
             self._tasks.append(asyncio.create_task(self._lead_later(), name="changeover-watch-election"))
-        if self._manager.is_worker:
+        if not self._manager.store.is_alone:
             self._tasks.append(asyncio.create_task(self._prepare(), name="changeover-prepare"))
         await self._manager.work()
         return failed
@@ -63,8 +68,19 @@ class FolderService:
         except ProjectError as error:
             log.error("project_rejected", extra={"count": len(error.problems)})
             failed = error
-        await self._manager.watch()
+        except Conflict as error:
+            if error.code != "vetoed":
+                raise
+            log.error("first_version_vetoed", extra={"reason": error.message})  # it is ready, for a switch by hand
+        if self._follows:
+            await self._manager.watch()
+        else:
+            self._lock.release()  # for one that does
         return failed
+
+    @property
+    def _follows(self) -> bool:
+        return self._manager.settings.watch_auto != "off"
 
     async def _led_by_another(self) -> bool:
         """Wait until something is current and serve it: False. True if the lead fell to this process first."""
@@ -89,6 +105,9 @@ class FolderService:
     async def _lead_later(self) -> None:
         while True:
             await self._lock.taken()
+            if not self._manager.is_open:
+                self._lock.release()
+                return
             try:
                 await self._manager.watch()
                 return
@@ -100,22 +119,39 @@ class FolderService:
 
     async def _prepare(self) -> None:
         """What another process made current is compiled before the first run needs it, with the environment of then."""
-        prepared = self._manager.routing
-        while True:
-            await asyncio.sleep(LOOK_S)
+        prepared: Routing | None = None
+        environment: str | None = None
+        looks = itertools.cycle(range(ENVIRONMENT_LOOKS))
+        while self._manager.is_open:  # who mounts the application may close the manager alone
             routing = self._manager.routing
-            if routing is None or routing == prepared:
-                continue
-            prepared = routing
-            try:
-                if not self._lock.is_held:
-                    await self._manager.folder.refresh_environment()
+            if next(looks) == 0 or routing != prepared:
+                environment = await self._followed(environment)
+            if routing is not None and routing != prepared:
+                prepared = routing
                 for id_ in {routing.current, *routing.graphs.values()}:
-                    await self._manager.loader.load(id_)
-            except ChangeoverError as error:
-                log.warning("version_not_prepared", extra={"code": error.code, "reason": error.message})
-            except Exception:  # root of a task
-                log.exception("version_not_prepared")
+                    await self._tried(partial(self._manager.loader.load, id_))
+            await asyncio.sleep(LOOK_S)
+
+    async def _followed(self, taken: str | None) -> str | None:
+        """Take the environment that another process has taken, which its mark says; who leads looks by itself."""
+        mark = taken
+
+        async def follow() -> None:
+            nonlocal mark
+            mark = await self._manager.folder.environment_mark()
+            if mark != taken and not self._lock.is_held:
+                await self._manager.folder.refresh_environment()
+
+        await self._tried(follow)
+        return mark
+
+    async def _tried(self, step: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await step()
+        except ChangeoverError as error:
+            log.warning("version_not_prepared", extra={"code": error.code, "reason": error.message})
+        except Exception:  # root of a task
+            log.exception("version_not_prepared")
 
 
 class Opening:

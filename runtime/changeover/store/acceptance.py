@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from changeover.errors import ChangeoverError, Conflict, NotFound
-from changeover.store import rows, webhooks
+from changeover.store import rows, usage, webhooks
 from changeover.store.connection import Connection
 from changeover.store.grades import Grades, GraphOf
 from changeover.store.records import (
@@ -170,7 +170,9 @@ def _supersede(connection: Connection, by: Run, now: float) -> tuple[RunId, ...]
             (displaced_by(by.id), now, by.thread_id),
         ).fetchall()
         for run in map(rows.run, ended):
-            webhooks.enqueue_end(connection, run, Outcome(run.status, run.status_reason), None, now)
+            outcome = Outcome(run.status, run.status_reason)
+            usage.add_end(connection, run.graph, run.version, outcome, None, now)
+            webhooks.enqueue_end(connection, run, outcome, None, now)
     elif by.multitask_strategy == "rollback":
         ended = connection.execute(
             "DELETE FROM runs WHERE thread_id = ? AND status = 'pending' AND begin_at IS NULL RETURNING id, version",

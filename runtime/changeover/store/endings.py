@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 
 from changeover.errors import Conflict
-from changeover.store import rows, webhooks
+from changeover.store import rows, usage, webhooks
 from changeover.store.acceptance import PENDING, RUNNING, Unchanging, thread_of
 from changeover.store.connection import Connection
 from changeover.store.grades import goes, rewrites, told
@@ -22,6 +22,7 @@ from changeover.store.records import (
     Run,
     RunId,
     Thread,
+    Used,
     VersionId,
     Wish,
     thread_policy,
@@ -42,6 +43,7 @@ def finish(connection: Connection, run: Run, outcome: Outcome, now: float) -> Ru
         raise lost(run.id)
     version, started_at, version_status = ended  # the caller's row may be from before it was started
     next_run = _leave_thread(connection, run, run.thread_id, outcome, started_at, now) if run.thread_id else None
+    usage.add_end(connection, run.graph, version, outcome, started_at, now)
     webhooks.enqueue_end(connection, run, outcome, started_at, now)
     if outcome.undone:
         connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
@@ -125,13 +127,15 @@ def _migrated_to(connection: Connection, run_id: RunId, thread_id: str) -> Versi
     return next((VersionId(data["to"]) for data in before_it), None)
 
 
-def release(connection: Connection, run: Run) -> None:
-    """Let go of a run, so that whoever comes goes on with it."""
-    connection.execute(
+def release(connection: Connection, run: Run, used: Sequence[Used], now: float) -> None:
+    """Let go of a run, so that whoever comes goes on with it; what it used here is counted now."""
+    released = connection.execute(
         "UPDATE runs SET owner = NULL, fence = fence + 1 WHERE id = ? AND fence = ?"
         " AND status IN ('pending', 'running')",
         (run.id, run.fence),
-    )
+    ).rowcount
+    if released:
+        usage.add_used(connection, run.graph, used, now)
 
 
 def successor(connection: Connection, known: Unchanging, run: Run, now: float) -> Decision:

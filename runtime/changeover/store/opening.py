@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from changeover.database_address import file_of, is_postgres
 from changeover.errors import OperatorError
+from changeover.store.alerts import AlertRules
 from changeover.store.assistants import Assistants
 from changeover.store.crons import Crons
 from changeover.store.database import Database
@@ -21,6 +22,7 @@ from changeover.store.gate import Gate
 from changeover.store.journal import Journal
 from changeover.store.landings import Landings
 from changeover.store.observations import Observations
+from changeover.store.outbox import Outbox
 from changeover.store.plans import Plans
 from changeover.store.routing import RoutingLog
 from changeover.store.runs import Runs
@@ -29,8 +31,8 @@ from changeover.store.servers import Servers
 from changeover.store.sqlite_database import SqliteDatabase, explain
 from changeover.store.streams import Streams
 from changeover.store.threads import Threads
+from changeover.store.usage import Usage
 from changeover.store.versions import Versions
-from changeover.store.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,15 @@ class Store:
     journal: Journal
     assistants: Assistants
     crons: Crons
-    webhooks: Webhooks
+    outbox: Outbox
+    alerts: AlertRules
     feedback: FeedbackRows
     servers: Servers
     gate: Gate
     landings: Landings
     plans: Plans
     observations: Observations
+    usage: Usage
     lock: FileLock | None
 
     @classmethod
@@ -86,13 +90,15 @@ class Store:
             Journal(database, clock, servers.id),
             Assistants(database, clock),
             Crons(database, clock),
-            Webhooks(database, clock),
+            Outbox(database, clock),
+            AlertRules(database),
             FeedbackRows(database, clock),
             servers,
             Gate(database),
             Landings(database, clock),
             Plans(database, clock),
             Observations(database, clock),
+            Usage(database, clock),
             lock,
         )
 

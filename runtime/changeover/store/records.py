@@ -399,6 +399,21 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Used:
+    """Calls of one model, or one tool, that a run made while it was on a version. `agent`: whose; '' is no agent's."""
+
+    version: VersionId
+    kind: Literal["model", "tool"]
+    agent: str
+    name: str
+    calls: int
+    errors: int
+    seconds: float
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a run ended, and what its thread waits for now. One that never `began` leaves that as it was.
 
@@ -413,6 +428,7 @@ class Outcome:
     before: Thread | None = None
     values: bytes | None = None  # its last values as JSON, where somebody is to be told of them
     waits: str | None = None  # the waiting set as text, where something waits and it is known
+    used: tuple[Used, ...] = ()  # by its process, and not counted yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from changeover.store.records import (
     RunStatus,
     Thread,
     ThreadId,
+    Used,
     VersionId,
     Wish,
 )
@@ -91,9 +92,10 @@ class Runs:
         now = self._clock()
         return self._database.write(lambda connection: endings.finish(connection, run, outcome, now), durable=False)
 
-    def release(self, run: Run) -> asyncio.Future[None]:
-        """Let go of a run that is to be gone on with by another process."""
-        return self._database.write(lambda connection: endings.release(connection, run))
+    def release(self, run: Run, used: Sequence[Used] = ()) -> asyncio.Future[None]:
+        """Let go of a run that is to be gone on with by another process; count what it used here."""
+        now = self._clock()
+        return self._database.write(lambda connection: endings.release(connection, run, used, now))
 
     async def successor(self, run: Run) -> Decision:
         """Where a running run is to be handed over to; its own version, and why, if it ends there."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from changeover.errors import Conflict, NotFound
-from changeover.store import rows
+from changeover.store import rows, usage
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.late_steps import with_late_steps
@@ -237,8 +237,9 @@ def _put(connection: Connection, new: NewVersion, blobs: Mapping[str, bytes], no
             _retry(connection, known, new, now)
     if known is None or known.status == "rejected":
         _write_graphs(connection, id_, new)
-        kind = "version_rejected" if new.rejected else "version_ready"
-        rows.add_event(connection, now, kind, version=id_, digest=new.digest, problems=list(new.problems))
+        if known is None or not new.rejected or list(known.problems) != list(new.problems):  # else it is no news
+            kind = "version_rejected" if new.rejected else "version_ready"
+            rows.add_event(connection, now, kind, version=id_, digest=new.digest, problems=list(new.problems))
     stored = find(connection, id_)
     assert stored is not None
     return stored
@@ -380,6 +381,7 @@ def _collect(
     purged = [row["id"] for row in free if row["id"] not in kept]
     for id_ in purged:
         connection.execute("DELETE FROM versions WHERE id = ?", (id_,))
+        usage.forget(connection, id_)
         rows.add_event(connection, now, "version_purged", version=id_)
     if purged:
         connection.execute(

@@ -123,11 +123,11 @@ def with_files(
     return Snapshot.of(files, problems=problems, originals=originals, unread=unread)
 
 
-def problems_of(snapshot: Snapshot, environment: Mapping[str, str]) -> list[Problem]:
+def problems_of(snapshot: Snapshot, environment: Mapping[str, str], requirements: str = "check") -> list[Problem]:
     """Everything that can be told to be wrong with a folder without building it: reading it, and what it says."""
     if not snapshot.files and not snapshot.is_complete:
         return list(snapshot.problems)
-    _, found = analyse({**snapshot.files, **snapshot.originals}, environment)
+    _, found = analyse({**snapshot.files, **snapshot.originals}, environment, requirements)
     return ordered([*snapshot.problems, *found])
 
 

@@ -13,21 +13,21 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from typing import Any
 
 import httpcore
 import httpx
 
 from changeover.errors import InvalidRequest
+from changeover.project.hosts import is_global, is_private, literal
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 URL_LIMIT = 2048
 SCHEMES = ("http", "https")
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 SOCKET_OPTION = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 
@@ -45,9 +45,7 @@ class Addresses:
     def check(self, url: str, name: str) -> httpx.URL:
         """What can be told from the text of a URL. Raises `InvalidRequest` that says so of `name`, not quoting it."""
         parsed = parse(url, name)
-        address = literal(parsed.host)
-        is_local = parsed.host.rstrip(".") == "localhost" or parsed.host.rstrip(".").endswith(".localhost")
-        if not self.private and (is_local or (address is not None and not is_global(address))):
+        if not self.private and is_private(parsed.host):
             raise InvalidRequest(
                 f"{name}: it leads to a private address",
                 code="private-address",
@@ -89,7 +87,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
             if left is not None and left <= 0:
                 break
             try:
-                return await self._network.connect_tcp(address, port, left, local_address, socket_options)
+                return _Stream(await self._network.connect_tcp(address, port, left, local_address, socket_options))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
@@ -110,6 +108,34 @@ class Dialer(httpcore.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection that is closed when who waits for its TLS gives up: httpcore has nobody else to do it then."""
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._inner.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        except asyncio.CancelledError:
+            await self._inner.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
 
 
 def parse(url: str, name: str) -> httpx.URL:
@@ -136,34 +162,6 @@ async def system_resolve(host: str, port: int) -> Sequence[str]:
     except UnicodeError as error:
         raise OSError("the name cannot be encoded") from error
     return [str(entry[4][0]) for entry in found]
-
-
-def literal(host: str) -> Address | None:
-    """The address that a host is, in any of the spellings that a system takes; None if it is a name."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]"))
-    if host and host[0] in "0123456789":
-        with suppress(OSError, ValueError):
-            return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
-    return None
-
-
-def is_global(address: Address) -> bool:
-    """Whether it is of the open internet, also where it is an IPv4 address inside an IPv6 one."""
-    inner = _inner(address) if isinstance(address, ipaddress.IPv6Address) else None
-    if inner is not None:
-        return is_global(inner)
-    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
-
-
-def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address in NAT64 or int(address) >> 32 == 0:  # the latter once said IPv4 in the last 32 bits
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.teredo[1] if address.teredo is not None else None
 
 
 def _is_global_text(text: str) -> bool:

@@ -1,0 +1,58 @@
+"""Which variable holds the key of a provider, and to whom a key is given.
+
+Invariant: a key that the environment holds for a provider goes to that provider's own server. A server that `params`
+names gets the key that `params` names, or none: the providers' packages read the environment by themselves, and would
+send it wherever they are pointed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from changeover.project.providers import provider_of
+
+KEY_VARIABLES = {
+    "anthropic": "ANTHROPIC_API_KEY",
+    "deepseek": "DEEPSEEK_API_KEY",
+    "fireworks": "FIREWORKS_API_KEY",
+    "google_genai": "GOOGLE_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "mistralai": "MISTRAL_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+    "perplexity": "PPLX_API_KEY",
+    "together": "TOGETHER_API_KEY",
+    "xai": "XAI_API_KEY",
+}
+"""Where a provider's key is looked for if `params` has none: also in `.env`, which the providers do not read."""
+NO_KEY = "none"
+"""What a server that asks for no key is sent."""
+_SERVER = re.compile(r"(?:\w+_)?(?:base_url|api_base|api_url)|endpoint")
+_KEY = re.compile(r"(?:\w+_)?api_key")
+
+
+def key_variable(model: str, params: Mapping[str, Any] | None = None) -> str | None:
+    """The variable that holds the key of a model's provider."""
+    provider = provider_of(model, params)
+    return KEY_VARIABLES.get(provider) if provider else None
+
+
+def with_key(model: str, params: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters with the key that the model's server may see."""
+    variable = key_variable(model, params)
+    if variable is None or any(is_key(name) for name in params):
+        return dict(params)
+    if any(is_server(name) and value for name, value in params.items()):
+        return {"api_key": NO_KEY, **params}
+    return {"api_key": env[variable], **params} if env.get(variable) else dict(params)
+
+
+def is_server(name: str) -> bool:
+    """Whether a parameter of that name says which server is asked."""
+    return _SERVER.fullmatch(name) is not None
+
+
+def is_key(name: str) -> bool:
+    return _KEY.fullmatch(name) is not None
