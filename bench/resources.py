@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ async def called(folder: Path, calls: int) -> list[Row]:
         held: Any = handle.live()
         tool = mcp_tool("s0", held.tools[0], handle)
         arguments = {"a": 1, "b": 2}
-        ways = {
+        ways: dict[str, Callable[[], Awaitable[Any]]] = {
             "ours": lambda: held.call_tool("add", arguments),
             "tool": lambda: tool.ainvoke(arguments),
             "plain": lambda: session.call_tool("add", arguments),

@@ -253,7 +253,7 @@ class GraphVersionManager:
                 self.in_flight,
                 self.engine,
                 self.settings,
-                self.loader.load,
+                self.loader,
                 self._routing_moved,
                 self.pulse.give_turns,
                 self.moving,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -104,6 +104,15 @@ class Loader:
         version = self.loaded.get(id_) or await self._rebuild(id_)
         await version.tenancy.wake()
         return version
+
+    @asynccontextmanager
+    async def ready(self, *ids: VersionId) -> AsyncIterator[None]:
+        """Within it these versions are loaded and stay so, with what they need live: until they are routed to."""
+        with ExitStack() as stack:
+            for id_ in ids:
+                stack.enter_context(self.keeping(id_))
+                await self.load(id_)
+            yield
 
     @contextmanager
     def keeping(self, id_: VersionId) -> Iterator[None]:

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from changeover.build.loader import Loader
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, PreconditionFailed, TimedOut, Unavailable
 from changeover.hooks import Switching
 from changeover.migrations.items import Items
@@ -127,7 +128,7 @@ class _Entry:
 
 
 class Rollout:
-    """Moves the routing. `load` makes sure that a version can serve before anything moves."""
+    """Moves the routing, once the loader has what is to serve ready."""
 
     def __init__(
         self,
@@ -135,18 +136,18 @@ class Rollout:
         in_flight: InFlight,
         engine: Engine,
         settings: Settings,
-        load: Callable[[VersionId], Awaitable[object]],
+        loader: Loader,
         moved: Callable[[Routing], None],
         give_turns: Callable[[], Awaitable[None]],
         moving: Moving,
         items: Items,
         hooks: Hooks,
     ) -> None:
-        self.planning = Planning(store, load)
+        self.planning = Planning(store, loader.load)
         self.batches = Batches(store, moving, items)
         self._store = store
         self._settings = settings
-        self._load = load
+        self._loader = loader
         self._moved = moved
         self._give_turns = give_turns
         self._hooks = hooks
@@ -204,21 +205,21 @@ class Rollout:
                     hint=f"see `changeover show {target.id}` for its problems",
                     problems=list(target.problems),
                 )
-            await self._load(target.id)
-            routing = await self._routing(wishes)
-            change = plan_switch(
-                routing,
-                target,
-                graphs,
-                operation=entry.id,
-                actor=wishes.actor,
-                reason=wishes.reason,
-                threads=wishes.threads,
-                keep=keep,
-            )
-            if not wishes.force:
-                await self.planning.demand_unbroken(target, routing, graphs, wishes.threads, keep)
-            receipt = entry.done(await self._make(change, routing, wishes, entry))
+            async with self._loader.ready(target.id):
+                routing = await self._routing(wishes)
+                change = plan_switch(
+                    routing,
+                    target,
+                    graphs,
+                    operation=entry.id,
+                    actor=wishes.actor,
+                    reason=wishes.reason,
+                    threads=wishes.threads,
+                    keep=keep,
+                )
+                if not wishes.force:
+                    await self.planning.demand_unbroken(target, routing, graphs, wishes.threads, keep)
+                receipt = entry.done(await self._make(change, routing, wishes, entry))
         self._hooks.switched(switching, receipt)
         return receipt
 
@@ -236,12 +237,11 @@ class Rollout:
             change = plan_ramp(routing, target, percent, operation=entry.id, actor=wishes.actor, reason=wishes.reason)
             if target.status == "rejected":
                 raise Conflict(f"{target.id} was rejected and cannot serve", code="version-rejected")
-            if percent > 0:
-                await self._load(target.id)
-            if percent > 0 and not wishes.force:
-                concerned = None if percent == 100 else sorted(target.graphs)  # others are no part of a ramp
-                await self.planning.demand_unbroken(target, routing, concerned, change.threads)
-            receipt = entry.done(await self._make(change, routing, wishes, entry))
+            async with self._loader.ready(*([target.id] if percent > 0 else [])):
+                if percent > 0 and not wishes.force:
+                    concerned = None if percent == 100 else sorted(target.graphs)  # others are no part of a ramp
+                    await self.planning.demand_unbroken(target, routing, concerned, change.threads)
+                receipt = entry.done(await self._make(change, routing, wishes, entry))
         self._hooks.switched(switching, receipt)
         return receipt
 
@@ -258,9 +258,8 @@ class Rollout:
         self._hooks.overtake()
         async with self._operation("rollback", wishes, asked) as entry:
             routing, change = await self._plan_rollback(to, graphs, wishes, entry.id)
-            for id_ in {change.current, *change.graphs.values()}:
-                await self._load(id_)
-            receipt = entry.done(await self._make(change, routing, wishes, entry))
+            async with self._loader.ready(*{change.current, *change.graphs.values()}):
+                receipt = entry.done(await self._make(change, routing, wishes, entry))
         named = tuple(graphs or ())
         switching = Switching("rollback", receipt.to, receipt.from_, named, None, wishes.reason, wishes.actor)
         self._hooks.switched(switching, receipt)
