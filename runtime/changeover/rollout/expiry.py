@@ -6,9 +6,9 @@ status of the version. Any number of processes may do it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
+from changeover.repeating import Repeating
 from changeover.store.pins import Pins
 
 log = logging.getLogger(__name__)
@@ -16,25 +16,11 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.5
 
 
-class Expiry:
+class Expiry(Repeating):
     def __init__(self, pins: Pins) -> None:
+        super().__init__("expiry", LOOK_EVERY_S, self._expire)
         self._pins = pins
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._look(), name="expired-pins")
-
-    async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _look(self) -> None:
-        while True:
-            try:
-                if count := await self._pins.expire():
-                    log.info("pins_expired", extra={"count": count})
-            except Exception as error:  # root of a task: it is tried again
-                log.warning("pins_not_expired", extra={"error": type(error).__name__})
-            await asyncio.sleep(LOOK_EVERY_S)
+    async def _expire(self) -> None:
+        if count := await self._pins.expire():
+            log.info("pins_expired", extra={"count": count})
