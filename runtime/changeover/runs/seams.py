@@ -28,10 +28,13 @@ class Seams:
         self._fresh: set[Namespace] | None = None  # namespaces that spoke since the run went on; None before that
 
     def went_on(self, tasks: Mapping[str, str] | None = None) -> None:
-        """From here on the run may repeat itself. `tasks`: their ids before and now, where it moved to other code."""
+        """From here on the run may repeat itself. `tasks`: their ids before and now, where it moved to other code.
+
+        A run that stops again before it said anything new has still moved.
+        """
+        self._has_moved = tasks is not None or (self._has_moved and not self._updating)
         self._fresh = set()
         self._updating = set()
-        self._has_moved = tasks is not None
         for mode, id_, what in list(self._tasks):
             if tasks and id_ in tasks:
                 self._tasks.add((mode, tasks[id_], what))
@@ -58,7 +61,9 @@ class Seams:
             return False
         nodes = {(namespace, str(node)) for node in update if node != METADATA}
         if _is_cached(update) and self._fresh is not None and namespace not in self._updating:
-            return self._has_moved or nodes <= self._updated
+            is_told = self._has_moved or nodes <= self._updated
+            self._updated |= nodes
+            return is_told
         self._updated |= nodes
         self._updating.add(namespace)
         return False
