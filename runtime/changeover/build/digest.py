@@ -114,7 +114,7 @@ class Digests:
             return self.part("tool", reference)
         if source in self._project.tools:
             return self._combine("some-tools", reference, [self.part("tool", source)], None)
-        return self._server_tools(reference)
+        return self.part("server_tools", reference)
 
     def _server_tools(self, reference: str) -> Part:
         """What an agent has of a server: how it is reached, and of its tools, as observed, those that are selected."""
@@ -127,7 +127,10 @@ class Digests:
         except ValueError:  # reported when it is built
             known = {}
         tools = [known[name].model_dump(mode="json") for name in allowed(spec, list(known), pattern)]
-        return self._combine("mcp", reference, [], [spec.model_dump(), own_files(spec, self._project), tools])
+        listed = _sha(
+            json.dumps(tools, sort_keys=True).encode()
+        )  # words of the server's, which name no variable of ours
+        return self._combine("mcp", reference, [], [spec.model_dump(), own_files(spec, self._project), listed])
 
     def _tool(self, name: str) -> Part:
         if "/" in name:

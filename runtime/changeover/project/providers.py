@@ -13,6 +13,7 @@ import unicodedata
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from changeover.project.validate import shown, suggestion
@@ -107,6 +108,7 @@ def provider_of(model: str, params: Mapping[str, Any] | None = None) -> str | No
     return _inferred(model)
 
 
+@lru_cache(maxsize=4096)  # every word of a project that may name a model is asked for, in every build
 def _inferred(model: str) -> str | None:
     from langchain.chat_models import base
 
