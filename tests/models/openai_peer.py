@@ -105,7 +105,7 @@ class OpenAIPeer:
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))))
         self.asked.append(Asked(number, headers, body))
-        if not head[0].startswith("POST /v1/chat/completions "):
+        if not head[0].startswith(("POST /v1/chat/completions ", "POST /v1/chat/completions?")):
             writer.write(_whole(404, {"error": {"message": f"no such route: {head[0]}"}}))
             return True
         answer = self.answers.pop(0) if self.answers else Words(f"You said: {self.asked[-1].said}")

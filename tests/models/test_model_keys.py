@@ -122,6 +122,26 @@ async def test_a_key_is_seen_nowhere(
     assert OLD.encode() not in kept
 
 
+async def test_what_a_server_is_sent_in_confidence_is_not_in_its_refusal(project: Any, opened: Any) -> None:
+    said = {"PW": "pass/word-31", "TOKEN": "token-of-a-proxy-5", "QUERY": "query-secret-9"}
+    async with openai_peer() as peer:
+        address = peer.base_url.replace("://", "://user:${PW}@")
+        params = (
+            "max_retries: 0, default_headers: {x-auth: 'Bearer ${TOKEN}'}, default_query: {who: '${QUERY}'}, timeout: 5"
+        )
+        env = {**said, "PW": "pass%2Fword-31"}
+        files = {**desks(openai(address, params=params)), ".env": "".join(f"{name}={env[name]}\n" for name in env)}
+        async with opened(project(files)) as manager:
+            peer.will(Status(401, f"Refused: {' '.join([*said.values(), env['PW']])}"))
+            with pytest.raises(Exception, match=r"Refused:( \*{3}){4}\n"):
+                await ask(manager, "bare")
+            sent = peer.asked[0].headers["authorization"].removeprefix("Basic ")
+            peer.will(Status(401, f"Refused: {sent}"))
+            with pytest.raises(Exception, match=r"Refused: \*{3}\n"):
+                await ask(manager, "bare")
+    assert peer.asked[0].headers["x-auth"] == f"Bearer {said['TOKEN']}"
+
+
 async def test_a_key_is_not_in_the_problem_of_a_client_that_cannot_be_made(project: Any) -> None:
     models = """\
   big: {model: 'openai:gpt-5', params: {api_key: '${DESK_KEY}', temperature: '${DESK_KEY}', max_retries: '${DESK_KEY}'}}

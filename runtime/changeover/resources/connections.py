@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any
 
 from changeover.project.providers import provider, provider_of
-from changeover.resources.keys import NO_KEY, is_key, is_server
+from changeover.resources.keys import is_secret, is_server, secrets_of
 from changeover.resources.need import HIDDEN, MIN_SECRET_CHARS
 
 _BASE = "langchain_openai.chat_models.base"
@@ -38,14 +38,14 @@ _WHO = re.compile(r"(?:\w+_)?organization")
 class Connections:
     """Both kinds: those of callers that wait in a thread, and those of the event loop. Users take and give back.
 
-    What a server says of a failure is passed on without the keys that it was sent.
+    What a server says of a failure is passed on without the secrets that it was sent.
     """
 
     def __init__(self, line: Mapping[str, Any]) -> None:
         from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
         self._users = 0
-        self._keys = [str(value).encode() for name, value in line.items() if is_key(name) and value != NO_KEY]
+        self._secrets = [value.encode() for value in secrets_of(line) if len(value) >= MIN_SECRET_CHARS]
         self._blocking = _Blocking(self)
         self._waiting = _Waiting(self)
         transports: Any = (self._blocking, self._waiting)  # the package has classes of its own for them
@@ -62,11 +62,10 @@ class Connections:
         if self._users == 0:
             await self.close()
 
-    def without_keys(self, answer: Any, content: bytes) -> Any:
+    def without_secrets(self, answer: Any, content: bytes) -> Any:
         """The answer again, of the server's client and with that content."""
-        for key in self._keys:
-            if len(key) >= MIN_SECRET_CHARS:
-                content = content.replace(key, HIDDEN.encode())
+        for secret in self._secrets:
+            content = content.replace(secret, HIDDEN.encode())
         headers = [(name, value) for name, value in answer.headers.multi_items() if name.lower() not in _OF_CONTENT]
         return type(answer)(answer.status_code, headers=headers, content=content, extensions=answer.extensions)
 
@@ -96,7 +95,7 @@ class _Blocking:
                 self._client = DefaultHttpxClient()
             client = self._client
         answer = client.send(request, stream=True, follow_redirects=False)
-        return self._part_of.without_keys(answer, answer.read()) if answer.is_error else answer
+        return self._part_of.without_secrets(answer, answer.read()) if answer.is_error else answer
 
     def close(self) -> None:
         with self._lock:
@@ -120,7 +119,7 @@ class _Waiting:
             self._open.client = DefaultAsyncHttpxClient()
             self._open.loop = asyncio.get_running_loop()
         answer = await self._open.client.send(request, stream=True, follow_redirects=False)
-        return self._part_of.without_keys(answer, await answer.aread()) if answer.is_error else answer
+        return self._part_of.without_secrets(answer, await answer.aread()) if answer.is_error else answer
 
     async def aclose(self) -> None:
         client, self._open.client = self._open.client, None
@@ -148,14 +147,24 @@ class _Open:
 
 def line_of(model: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """The server that a model is asked at, and who asks: values, which may be secrets."""
-    said = {name: value for name, value in params.items() if is_key(name) or is_server(name) or _WHO.fullmatch(name)}
+    said = {name: value for name, value in params.items() if is_secret(name) or is_server(name) or _WHO.fullmatch(name)}
     return {"provider": provider_of(model, params), **said}
 
 
 def takes_connections(model: str, params: Mapping[str, Any]) -> bool:
     """Whether its client can share connections. Raises whatever importing the provider's package raises."""
-    if _OWN & params.keys() or os.environ.get(_PROXY_VARIABLE):
-        return False
+    return not (_OWN & params.keys() or os.environ.get(_PROXY_VARIABLE)) and _is_built_on_openai(model, params)
+
+
+def counts_when_asked(model: str, params: Mapping[str, Any]) -> bool:
+    """Whether a stream of it has to be asked how many tokens it took, and `params` does not say.
+
+    The package by itself asks only where it opens the connections, and OpenAI's own server is at their other end.
+    """
+    return "stream_usage" not in params and _is_built_on_openai(model, params)
+
+
+def _is_built_on_openai(model: str, params: Mapping[str, Any]) -> bool:
     found = provider(provider_of(model, params))
     if found is None:
         return False

@@ -1,15 +1,17 @@
 """A model with the models that are asked when it fails, as one chat model.
 
 Langchain's chain of fallbacks is no chat model, and much that takes one, middleware for example, asks for just that.
-Tools and shapes are bound to each model in its own format. A model that has begun to stream is not replaced: what was
-sent cannot be taken back. Each keeps its own rate limit.
+This is one, and asks by such a chain. Tools and shapes are bound to each model in its own format. Each model is asked
+as if it stood alone, with its own rate limit and its own way of streaming, and callbacks hear of each by its own name.
+
+Invariant: a model whose stream somebody has begun to read is not replaced: what was sent cannot be taken back.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
@@ -17,9 +19,13 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
+
+T = TypeVar("T")
+
+_UNHEARD = RunnableConfig(callbacks=[])
 
 
 class ModelWithFallbacks(BaseChatModel):
@@ -55,15 +61,56 @@ class ModelWithFallbacks(BaseChatModel):
         tool_choice: str | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        first, *rest = (model.bind_tools(tools, tool_choice=tool_choice, **kwargs) for model in self.models)
-        return first.with_fallbacks(rest)
+        return _chain(model.bind_tools(tools, tool_choice=tool_choice, **kwargs) for model in self.models)
 
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, Any]:
-        shaped = (model.with_structured_output(schema, include_raw=include_raw, **kwargs) for model in self.models)
-        first, *rest = shaped
-        return first.with_fallbacks(rest)
+        return _chain(model.with_structured_output(schema, include_raw=include_raw, **kwargs) for model in self.models)
+
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        return _chain(self.models).invoke(input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        return await _chain(self.models).ainvoke(input, config, stop=stop, **kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        pieces = _chain(self.models).stream(input, config, stop=stop, **kwargs)
+        return cast("Iterator[AIMessageChunk]", pieces)
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        async for piece in _chain(self.models).astream(input, config, stop=stop, **kwargs):
+            yield cast("AIMessageChunk", piece)
+
+    # What else of a chat model is called, such as `generate`, ends in these, as one call that callbacks have heard of.
 
     def _generate(
         self,
@@ -72,14 +119,7 @@ class ModelWithFallbacks(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        failed: Exception | None = None
-        for model in self.models:
-            try:
-                _wait(model)
-                return model._generate(messages, stop, run_manager, **kwargs)
-            except Exception as error:  # the library of a provider
-                failed = failed or error
-        raise _first(failed)
+        return _result(self.invoke(messages, _UNHEARD, stop=stop, **kwargs))
 
     async def _agenerate(
         self,
@@ -88,14 +128,7 @@ class ModelWithFallbacks(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        failed: Exception | None = None
-        for model in self.models:
-            try:
-                await _await(model)
-                return await model._agenerate(messages, stop, run_manager, **kwargs)
-            except Exception as error:  # the library of a provider
-                failed = failed or error
-        raise _first(failed)
+        return _result(await self.ainvoke(messages, _UNHEARD, stop=stop, **kwargs))
 
     def _stream(
         self,
@@ -104,23 +137,8 @@ class ModelWithFallbacks(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        failed: Exception | None = None
-        for model in self.models:
-            begun = False
-            try:
-                _wait(model)
-                if not _streams(model):
-                    yield _whole(model._generate(messages, stop, run_manager, **kwargs))
-                    return
-                for chunk in model._stream(messages, stop, run_manager, **kwargs):
-                    begun = True
-                    yield chunk
-                return
-            except Exception as error:  # the library of a provider
-                if begun:
-                    raise
-                failed = failed or error
-        raise _first(failed)
+        for piece in self.stream(messages, _UNHEARD, stop=stop, **kwargs):
+            yield ChatGenerationChunk(message=_as_chunk(piece))
 
     async def _astream(
         self,
@@ -129,51 +147,26 @@ class ModelWithFallbacks(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        failed: Exception | None = None
-        for model in self.models:
-            begun = False
-            try:
-                await _await(model)
-                if not _streams(model):
-                    yield _whole(await model._agenerate(messages, stop, run_manager, **kwargs))
-                    return
-                async for chunk in model._astream(messages, stop, run_manager, **kwargs):
-                    begun = True
-                    yield chunk
-                return
-            except Exception as error:  # the library of a provider
-                if begun:
-                    raise
-                failed = failed or error
-        raise _first(failed)
+        async for piece in self.astream(messages, _UNHEARD, stop=stop, **kwargs):
+            yield ChatGenerationChunk(message=_as_chunk(piece))
 
 
-def _wait(model: BaseChatModel) -> None:
-    if model.rate_limiter is not None:
-        model.rate_limiter.acquire(blocking=True)
+def _chain(asked: Iterable[Runnable[LanguageModelInput, T]]) -> Runnable[LanguageModelInput, T]:
+    first, *rest = asked
+    return first.with_fallbacks(rest)
 
 
-async def _await(model: BaseChatModel) -> None:
-    if model.rate_limiter is not None:
-        await model.rate_limiter.aacquire(blocking=True)
+def _result(message: AIMessage) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=message)])
 
 
-def _streams(model: BaseChatModel) -> bool:
-    cls = type(model)
-    return cls._stream is not BaseChatModel._stream or cls._astream is not BaseChatModel._astream
-
-
-def _whole(result: ChatResult) -> ChatGenerationChunk:
-    """An answer that came at once, as the one chunk of a stream."""
-    message = result.generations[0].message
+def _as_chunk(message: AIMessage) -> AIMessageChunk:
+    """An answer that came at once, as the one piece of a stream."""
+    if isinstance(message, AIMessageChunk):
+        return message
     known = message.model_dump(exclude={"type", "tool_calls", "invalid_tool_calls"})
-    calls = message.tool_calls if isinstance(message, AIMessage) else []
     pieces = [
         tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
-        for index, call in enumerate(calls)
+        for index, call in enumerate(message.tool_calls)
     ]
-    return ChatGenerationChunk(message=AIMessageChunk(**known, tool_call_chunks=pieces, chunk_position="last"))
-
-
-def _first(failed: Exception | None) -> Exception:
-    return failed or ValueError("there is no model to ask")
+    return AIMessageChunk(**known, tool_call_chunks=pieces, chunk_position="last")

@@ -1,4 +1,4 @@
-"""Which variable holds the key of a provider, and to whom a key is given.
+"""Which variable holds the key of a provider, to whom a key is given, and what else a server is sent in confidence.
 
 Invariant: a key that the environment holds for a provider goes to that provider's own server. A server that `params`
 names gets the key that `params` names, or none: the providers' packages read the environment by themselves, and would
@@ -8,8 +8,10 @@ send it wherever they are pointed.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from changeover.project.providers import provider_of
 
@@ -31,6 +33,8 @@ NO_KEY = "none"
 """What a server that asks for no key is sent."""
 _SERVER = re.compile(r"(?:\w+_)?(?:base_url|api_base|api_url)|endpoint")
 _KEY = re.compile(r"(?:\w+_)?api_key")
+_SENT = {"default_headers", "default_query"}
+_SCHEME = re.compile(r"(?i:basic|bearer|token)\s+")
 
 
 def key_variable(model: str, params: Mapping[str, Any] | None = None) -> str | None:
@@ -56,3 +60,34 @@ def is_server(name: str) -> bool:
 
 def is_key(name: str) -> bool:
     return _KEY.fullmatch(name) is not None
+
+
+def is_secret(name: str) -> bool:
+    """Whether a parameter of that name may hold what the server alone may see."""
+    return is_key(name) or name in _SENT
+
+
+def secrets_of(params: Mapping[str, Any]) -> list[str]:
+    """What a server is sent and nobody else may see, the longest first: it may hold the others."""
+    found: set[str] = set()
+    for name, value in params.items():
+        if is_key(name) and value != NO_KEY:
+            found.add(str(value))
+        elif is_server(name):
+            found.update(_of_address(str(value)))
+        elif name in _SENT and isinstance(value, Mapping):
+            texts = [str(each) for each in value.values()]
+            found.update(texts, (_SCHEME.sub("", text, count=1) for text in texts))
+    return sorted(found - {""}, key=len, reverse=True)
+
+
+def _of_address(url: str) -> set[str]:
+    """The password in an address: as it is written, as it is meant, and with the name as it is sent."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # the client says what is wrong with it
+        return set()
+    if not parts.password:
+        return set()
+    name, password = unquote(parts.username or ""), unquote(parts.password)
+    return {parts.password, password, b64encode(f"{name}:{password}".encode()).decode()}

@@ -25,7 +25,7 @@ from changeover.errors import ProjectError
 from changeover.project.environment import MissingVariable, resolve
 from changeover.project.models import ModelSpec, RateLimit
 from changeover.project.providers import DEMO_MODEL, missing_package, wrong_with
-from changeover.resources.connections import Connections, line_of, takes_connections
+from changeover.resources.connections import Connections, counts_when_asked, line_of, takes_connections
 from changeover.resources.demo import DemoRules
 from changeover.resources.diagnosis import Diagnosis, Place
 from changeover.resources.fallbacks import ModelWithFallbacks
@@ -148,8 +148,24 @@ def model_chain(
     name = str(bench.resolved(name_or_provider, Diagnosis(project, name_or_provider, {}, env, None, place)))
     if name not in project.models:
         return [bench.open(ModelSpec(model=name), None)]
-    spec = project.models[name]
-    return [bench.open(spec, name), *(bench.fallback(name, other) for other in spec.fallbacks)]
+    return [bench.open(project.models[each], each) for each in _with_fallbacks(name, project)]
+
+
+def _with_fallbacks(name: str, project: Project) -> list[str]:
+    """The names in the order in which they are asked: behind each what it falls back to itself, and none twice."""
+    found: list[str] = []
+    left = [name]
+    while left:
+        name = left.pop(0)
+        if name in found:
+            continue
+        found.append(name)
+        fallbacks = project.models[name].fallbacks
+        if unknown := next((other for other in fallbacks if other not in project.models), None):
+            message = f"model '{name}': fallback '{unknown}' is not in models"
+            raise ProjectError([project.problem("unknown-model", message, "models", name, "fallbacks")])
+        left = [*fallbacks, *left]
+    return found
 
 
 @dataclass(frozen=True)
@@ -182,18 +198,14 @@ class _Bench:
 
         def make(connections: Connections | None) -> BaseChatModel:
             more = dict(connections.params) if connections else {}
+            if counts_when_asked(model, params):
+                more["stream_usage"] = True
             if limit is not None:
                 more["rate_limiter"] = self.pool.limiter({"name": name, "model": model, **line}, limit)
             return _client(model, {**params, **more})
 
         shared = line if takes_connections(model, params) else None
         return self.pool.get(name, configuration, make, shared)
-
-    def fallback(self, name: str, other: str) -> SharedModel:
-        if other not in self.project.models:
-            message = f"model '{name}': fallback '{other}' is not in models"
-            raise ProjectError([self.project.problem("unknown-model", message, "models", name, "fallbacks")])
-        return self.open(self.project.models[other], other)
 
     def resolved(self, value: Any, written: Diagnosis) -> Any:
         try:
