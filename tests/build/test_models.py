@@ -10,7 +10,7 @@ import pytest
 from build_samples import MODELS, Make
 
 from changeover.resources.demo import DemoRules
-from changeover.resources.models import ModelPool, build_model
+from changeover.resources.models import ModelPool, model_chain
 
 
 def test_the_same_configuration_is_one_client(make: Make) -> None:
@@ -27,9 +27,11 @@ def test_the_same_configuration_is_one_client(make: Make) -> None:
 def test_a_changed_value_of_the_environment_is_another_client(make: Make) -> None:
     parts = make({"agents.yaml": "models: {a: {model: 'demo:rules', params: {latency: '${WAIT}'}}}"}, {"WAIT": "1s"})
     pool = ModelPool()
-    first = build_model("a", parts.project, {"WAIT": "1s"}, pool)
-    assert build_model("a", parts.project, {"WAIT": "2s"}, pool) is not first
-    assert build_model("a", parts.project, {"WAIT": "1s"}, pool) is first
+    (first,), (changed,), (again,) = (
+        model_chain("a", parts.project, {"WAIT": wait}, pool) for wait in ("1s", "2s", "1s")
+    )
+    assert changed.client is not first.client
+    assert again.client is first.client
 
 
 def test_the_name_itself_may_come_from_the_environment(make: Make) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,10 @@ async def test_a_key_is_seen_nowhere(
     assert OLD.encode() not in kept
 
 
-async def test_what_a_server_is_sent_in_confidence_is_not_in_its_refusal(project: Any, opened: Any) -> None:
+async def test_what_a_server_is_sent_in_confidence_is_not_seen(
+    project: Any, opened: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     said = {"PW": "pass/word-31", "TOKEN": "token-of-a-proxy-5", "QUERY": "query-secret-9"}
     async with openai_peer() as peer:
         address = peer.base_url.replace("://", "://user:${PW}@")
@@ -136,10 +140,13 @@ async def test_what_a_server_is_sent_in_confidence_is_not_in_its_refusal(project
             with pytest.raises(Exception, match=r"Refused:( \*{3}){4}\n"):
                 await ask(manager, "bare")
             sent = peer.asked[0].headers["authorization"].removeprefix("Basic ")
+            assert b64decode(sent).decode() == f"user:{said['PW']}"
             peer.will(Status(401, f"Refused: {sent}"))
             with pytest.raises(Exception, match=r"Refused: \*{3}\n"):
                 await ask(manager, "bare")
     assert peer.asked[0].headers["x-auth"] == f"Bearer {said['TOKEN']}"
+    assert "HTTP Request" in caplog.text
+    assert not any(secret in caplog.text for secret in (said["PW"], env["PW"], said["TOKEN"], sent))
 
 
 async def test_a_key_is_not_in_the_problem_of_a_client_that_cannot_be_made(project: Any) -> None:

@@ -25,7 +25,7 @@ from changeover.build.mcp_tools import allowed, observed_path, own_files, read_o
 from changeover.project.environment import references
 from changeover.project.load import Project
 from changeover.project.models import AgentSpec, GraphFile, HttpOptions, NodeSpec, ToolSpec
-from changeover.resources.keys import KEY_VARIABLES, key_variable
+from changeover.resources.model_credentials import KEY_VARIABLES, key_variable
 
 FORMAT = 1
 NOTHING_OBSERVED = b'{"tools": []}'

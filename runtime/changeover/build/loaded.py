@@ -24,7 +24,7 @@ from changeover.build.modules import CodeTree
 from changeover.build.step_code import LoadedSteps
 from changeover.build.tenancy import Tenancy
 from changeover.project.problems import Problem
-from changeover.resources.connections import Connections
+from changeover.resources.model_connections import Connections
 from changeover.resources.need import Key
 from changeover.store.records import VersionId
 

@@ -29,7 +29,7 @@ from changeover.project import environment
 from changeover.project.problems import Problem
 from changeover.project.prompts import Prompts
 from changeover.resources import models
-from changeover.resources.fallbacks import ModelWithFallbacks
+from changeover.resources.model_fallbacks import ModelWithFallbacks
 from changeover.resources.pool import Handle
 
 if TYPE_CHECKING:

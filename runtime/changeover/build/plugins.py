@@ -23,9 +23,9 @@ from changeover.errors import ProjectError
 from changeover.project.load import Project
 from changeover.project.models import HealthSpec, PluginSpec
 from changeover.project.problems import Problem
-from changeover.resources.hooks import HookLate
 from changeover.resources.need import Key, Need, without
 from changeover.resources.plugin import HookFailed, PluginResource, PluginSetup, has_hook
+from changeover.resources.plugin_hooks import HookLate
 from changeover.resources.plugin_proxy import plugin_proxy
 from changeover.resources.pool import Handle
 from changeover.resources.reconciling import Name

@@ -1,8 +1,7 @@
 """Chat models by name, shared by all who ask for the same configuration.
 
 Owns the way from a name or a provider string to a client: values from the environment are put in, `demo:rules` is built
-in, everything else goes to langchain's `init_chat_model`. Who uses a client is counted
-elsewhere.
+in, everything else goes to langchain's `init_chat_model`. Who uses a client is counted by the pool of resources.
 
 Invariants: the same resolved configuration gives the same object; a model of two versions has one rate limit; a
 resolved value (it may be a secret) is kept nowhere but in the client itself, the pool's keys are keyed hashes in memory
@@ -25,11 +24,16 @@ from changeover.errors import ProjectError
 from changeover.project.environment import MissingVariable, resolve
 from changeover.project.models import ModelSpec, RateLimit
 from changeover.project.providers import DEMO_MODEL, missing_package, wrong_with
-from changeover.resources.connections import Connections, counts_when_asked, line_of, takes_connections
 from changeover.resources.demo import DemoRules
-from changeover.resources.diagnosis import Diagnosis, Place
-from changeover.resources.fallbacks import ModelWithFallbacks
-from changeover.resources.keys import with_key
+from changeover.resources.model_connections import (
+    Connections,
+    for_openai,
+    is_built_on_openai,
+    line_of,
+    takes_connections,
+)
+from changeover.resources.model_credentials import with_key
+from changeover.resources.model_diagnosis import Diagnosis, Place
 from changeover.resources.need import Key, Keys
 from changeover.resources.resource import Resource
 
@@ -129,13 +133,6 @@ class ModelClient(Resource):
             await self._connections.give_back()
 
 
-def build_model(
-    name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool, place: Place = ("models",)
-) -> BaseChatModel:
-    """The model of that name or provider string; with its fallbacks behind it, where it has some."""
-    return ModelWithFallbacks.in_order([it.client for it in model_chain(name_or_provider, project, env, pool, place)])
-
-
 def model_chain(
     name_or_provider: str, project: Project, env: Mapping[str, str], pool: ModelPool, place: Place = ("models",)
 ) -> list[SharedModel]:
@@ -187,25 +184,23 @@ class _Bench:
         if missing := missing_package(model, given):
             raise ProjectError([written.not_installed(missing)])
         try:
-            return self._client(name or spec.model, model, with_key(model, given, self.env), spec.rate_limit)
+            return self._shared(name or spec.model, model, with_key(model, given, self.env), spec.rate_limit)
         except Exception as error:  # a provider's package may raise anything
             # what it raised may hold a key, and a traceback shows its cause
             raise ProjectError(written.problems(error)) from None
 
-    def _client(self, name: str, model: str, params: Mapping[str, Any], limit: RateLimit | None) -> SharedModel:
+    def _shared(self, name: str, model: str, params: Mapping[str, Any], limit: RateLimit | None) -> SharedModel:
         line = line_of(model, params)
         configuration = {"model": model, "params": params, "rate_limit": limit and limit.model_dump()}
 
         def make(connections: Connections | None) -> BaseChatModel:
             more = dict(connections.params) if connections else {}
-            if counts_when_asked(model, params):
-                more["stream_usage"] = True
             if limit is not None:
                 more["rate_limiter"] = self.pool.limiter({"name": name, "model": model, **line}, limit)
-            return _client(model, {**params, **more})
+            given = for_openai(params) if is_built_on_openai(model, params) else params
+            return _client(model, {**given, **more})
 
-        shared = line if takes_connections(model, params) else None
-        return self.pool.get(name, configuration, make, shared)
+        return self.pool.get(name, configuration, make, line if takes_connections(model, params) else None)
 
     def resolved(self, value: Any, written: Diagnosis) -> Any:
         try:

@@ -2,7 +2,7 @@
 
 Owns the order of the hooks. Opening: the class is called, `on_load`, `on_init(config)`, `on_start`, and a first
 `health_check`, so that nothing is taken for well that is not; closing: `on_stop`. All of them are optional. What graphs
-are given of it is `plugin_proxy`'s part; threads and deadlines are `hooks`'.
+are given of it is `plugin_proxy`'s part; threads and deadlines are `plugin_hooks`'.
 
 A restart calls `on_stop`, then `on_start` on the same instance; only one that did not come as far as `on_start` is made
 anew. `on_stop` follows each `on_start` once, also one that failed or was given up, since that may have left something
@@ -24,7 +24,7 @@ from changeover.deadline import GIVE_UP_PAUSE_S, GIVE_UP_TRIES
 from changeover.errors import Unavailable
 from changeover.plugin import Plugin
 from changeover.resources.facts import facts
-from changeover.resources.hooks import GRACE_S, HookLate, Hooks
+from changeover.resources.plugin_hooks import GRACE_S, HookLate, Hooks
 from changeover.resources.resource import Resource, ResourceDown
 
 log = logging.getLogger(__name__)

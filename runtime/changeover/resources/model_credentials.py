@@ -11,7 +11,8 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+
+import httpx
 
 from changeover.project.providers import provider_of
 
@@ -33,7 +34,7 @@ NO_KEY = "none"
 """What a server that asks for no key is sent."""
 _SERVER = re.compile(r"(?:\w+_)?(?:base_url|api_base|api_url)|endpoint")
 _KEY = re.compile(r"(?:\w+_)?api_key")
-_SENT = {"default_headers", "default_query"}
+_SENT = {"default_headers", "default_query"}  # whole mappings, whose values may be secrets
 _SCHEME = re.compile(r"(?i:basic|bearer|token)\s+")
 
 
@@ -74,20 +75,40 @@ def secrets_of(params: Mapping[str, Any]) -> list[str]:
         if is_key(name) and value != NO_KEY:
             found.add(str(value))
         elif is_server(name):
-            found.update(_of_address(str(value)))
+            found.update(_of_address(value))
         elif name in _SENT and isinstance(value, Mapping):
             texts = [str(each) for each in value.values()]
             found.update(texts, (_SCHEME.sub("", text, count=1) for text in texts))
     return sorted(found - {""}, key=len, reverse=True)
 
 
-def _of_address(url: str) -> set[str]:
-    """The password in an address: as it is written, as it is meant, and with the name as it is sent."""
+def with_plain_address(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with name and password of an address in the header that they are sent in: addresses are logged."""
+    found = dict(params)
+    for name, value in params.items():
+        url = _address(value) if is_server(name) else None
+        if url is not None and url.userinfo:
+            found[name] = str(url.copy_with(userinfo=b""))
+            found["default_headers"] = {"Authorization": f"Basic {_sent(url)}", **(params.get("default_headers") or {})}
+    return found
+
+
+def _of_address(value: object) -> set[str]:
+    """The password in an address, or the name where that is all: as it is written, as it is meant, as it is sent."""
+    url = _address(value)
+    if url is None or not url.userinfo:
+        return set()
+    written = url.userinfo.decode("ascii").rpartition(":")[2]
+    return {written, url.password or url.username, _sent(url)}
+
+
+def _sent(url: httpx.URL) -> str:
+    return b64encode(f"{url.username}:{url.password}".encode()).decode()
+
+
+def _address(value: object) -> httpx.URL | None:
+    """None where it is no address; whoever is to use it says what is wrong with it."""
     try:
-        parts = urlsplit(url)
-    except ValueError:  # the client says what is wrong with it
-        return set()
-    if not parts.password:
-        return set()
-    name, password = unquote(parts.username or ""), unquote(parts.password)
-    return {parts.password, password, b64encode(f"{name}:{password}".encode()).decode()}
+        return httpx.URL(str(value))
+    except (httpx.InvalidURL, ValueError):
+        return None

@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any
 
 from changeover.project.providers import provider, provider_of
-from changeover.resources.keys import is_secret, is_server, secrets_of
+from changeover.resources.model_credentials import is_secret, is_server, secrets_of, with_plain_address
 from changeover.resources.need import HIDDEN, MIN_SECRET_CHARS
 
 _BASE = "langchain_openai.chat_models.base"
@@ -153,18 +153,19 @@ def line_of(model: str, params: Mapping[str, Any]) -> dict[str, Any]:
 
 def takes_connections(model: str, params: Mapping[str, Any]) -> bool:
     """Whether its client can share connections. Raises whatever importing the provider's package raises."""
-    return not (_OWN & params.keys() or os.environ.get(_PROXY_VARIABLE)) and _is_built_on_openai(model, params)
+    return not (_OWN & params.keys() or os.environ.get(_PROXY_VARIABLE)) and is_built_on_openai(model, params)
 
 
-def counts_when_asked(model: str, params: Mapping[str, Any]) -> bool:
-    """Whether a stream of it has to be asked how many tokens it took, and `params` does not say.
+def for_openai(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters for a package built on OpenAI's: unless they say otherwise, a stream tells its tokens.
 
-    The package by itself asks only where it opens the connections, and OpenAI's own server is at their other end.
+    The package by itself asks for them only where it opens the connections, and OpenAI's own server is at their end.
     """
-    return "stream_usage" not in params and _is_built_on_openai(model, params)
+    return {"stream_usage": True, **with_plain_address(params)}
 
 
-def _is_built_on_openai(model: str, params: Mapping[str, Any]) -> bool:
+def is_built_on_openai(model: str, params: Mapping[str, Any]) -> bool:
+    """Whether its client is one of OpenAI's package. Raises whatever importing the provider's package raises."""
     found = provider(provider_of(model, params))
     if found is None:
         return False

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from changeover.project.environment import without_values
 from changeover.project.problems import Problem
 from changeover.project.providers import DEMO_MODEL, Provider, install_command, provider, provider_of
-from changeover.resources.keys import key_variable
+from changeover.resources.model_credentials import key_variable
 
 if TYPE_CHECKING:
     from changeover.project.load import Project
