@@ -163,7 +163,6 @@ class GraphVersionManager:
             where = self.settings.database_address(self.project)
             self.store = await asyncio.to_thread(partial(Store.open, where, shared=self.is_worker))
             stack.push_async_callback(self.store.close)
-            await self.store.alerts.follow(self.settings.alerts)
             hooks.start(self.store.journal)
             stack.push_async_callback(hooks.close)
             self.pins = Pins(self.store.database, time.time)
@@ -284,6 +283,7 @@ class GraphVersionManager:
 
         A server does, once it serves.
         """
+        await self.store.alerts.follow(self.settings.alerts)
         self.pulse.take_runs()
         await self.pulse.beat()
         await self.deliveries.start(alone=self.store.is_alone)
@@ -614,6 +614,7 @@ class GraphVersionManager:
 
     async def serve_folder(self) -> Version:
         """What a server does first: serve the stored current version, or build the folder and make it current."""
+        await self.store.alerts.follow(self.settings.alerts)  # what follows may be what they are of
         if self.routing is None:
             version = await self.build("first start")
             await self.switch(version, reason="first start", actor="server")

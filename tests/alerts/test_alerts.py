@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -31,6 +33,7 @@ from receiver import Receiver, receiving
 
 Eventually = Callable[..., Awaitable[Any]]
 WriteProject = Callable[..., Path]
+SOURCES = Path(__file__).resolve().parents[2] / "runtime"
 ECHO = {
     "agents.yaml": """
         models: {demo: {model: "demo:rules"}}
@@ -278,20 +281,53 @@ async def test_a_missing_variable_is_said_and_its_value_is_taken_from_env_later(
         await eventually(lambda: told(receiver, "run_dead"))
 
 
-async def test_an_alert_that_is_gone_from_the_settings_is_told_no_more(tmp_path: Path) -> None:
-    store = Store.open(tmp_path / "c.db")
+async def test_an_alert_that_is_gone_from_the_settings_is_told_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = time.time()
+    store = Store.open(tmp_path / "c.db", lambda: now)
+    gone = Alert("http://127.0.0.1:1/", ("run_dead",))
     try:
-        await store.alerts.follow([ADDRESS, Alert("http://127.0.0.1:1/", ("run_dead",))])
+        await store.alerts.follow([ADDRESS, gone])
         await store.journal.add_event("run_dead", run_id="r")
         assert await store.outbox.count() == 2
         assert await store.outbox.next_at(alerts=[]) is None, "who does not know an address leaves it to others"
+        caplog.clear()
+        await store.alerts.follow([ADDRESS])
+        (said,) = [record for record in caplog.records if record.message == "alerts_changed"]
+        assert (vars(said)["added"], vars(said)["removed"], said.levelname) == ([], ["run_dead"], "WARNING")
+        assert await store.outbox.count() == 2, "it may come back"
+        await store.journal.add_event("run_dead", run_id="other")
+        assert await store.outbox.count() == 2, "that of the alert that is left stands for both"
+        now += 86_500
         await store.alerts.follow([ADDRESS])
         assert await store.outbox.count() == 1
         await store.alerts.follow([])
-        await store.journal.add_event("run_dead", run_id="r")
+        await store.journal.add_event("resource_degraded", kind="plugin", name="kb")
         assert await store.outbox.count() == 0
     finally:
         await store.close()
+
+
+async def test_who_opens_the_database_with_other_alerts_and_serves_nothing_changes_none(
+    project: WriteProject, postgres_url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with receiving() as receiver:
+        monkeypatch.setenv("ALERT_URL", receiver.url)
+        folder = project({**ECHO, **EVERY})
+        async with serving(folder, database=postgres_url) as manager:
+            monkeypatch.setenv("CHANGEOVER_ALERTS", "[]")
+            async with GraphVersionManager.open(folder, postgres_url) as other:
+                await other.store.journal.add_event("run_dead", version="v1", run_id="r0", reason="given up")
+            command = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "changeover.cli", "versions", "--database", postgres_url),
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(SOURCES)},
+                stdout=asyncio.subprocess.DEVNULL,
+            )
+            assert await command.wait() == 0
+            await manager.store.journal.add_event("resource_degraded", kind="plugin", name="kb", reason="it is down")
+            await eventually(lambda: told(receiver, "run_dead") and told(receiver, "resource_degraded"))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ class Store:
             Assistants(database, clock),
             Crons(database, clock),
             Outbox(database, clock),
-            AlertRules(database),
+            AlertRules(database, clock),
             FeedbackRows(database, clock),
             servers,
             Gate(database),
