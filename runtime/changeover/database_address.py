@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeGuard
 
@@ -25,6 +26,24 @@ def without_password(address: str) -> str:
     """The address of a database as it may be shown."""
     address = re.sub(r"(://[^/@:]*):.*@", r"\1:***@", address)
     return re.sub(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]*)", r"\1***", address, flags=re.IGNORECASE)
+
+
+def mark_of(where: Path | str) -> str:
+    """Tells databases apart without their addresses: of a Postgres by host, port and name, whoever asks and how."""
+    return sha256(_place_of(where).encode()).hexdigest()[:12]
+
+
+def _place_of(where: Path | str) -> str:
+    if not is_postgres(where):
+        return str(file_of(where).resolve())
+    from psycopg.conninfo import conninfo_to_dict
+
+    said = conninfo_to_dict(where)
+    host = said.get("host") or said.get("hostaddr") or ""
+    return "\n".join(
+        str(part)
+        for part in (host, said.get("port") or 5432, said.get("dbname") or said.get("user"), said.get("service"))
+    )
 
 
 def demand_postgres(address: str) -> None:

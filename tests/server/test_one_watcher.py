@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ class Servers:
 
     def watcher(self) -> int | None:
         """Which process holds the lock, as Linux tells."""
-        inode = str((self.folder / ".changeover" / "watch.lock").stat().st_ino)
+        (lock,) = (self.folder / ".changeover").glob("watch-*.lock")
+        inode = str(lock.stat().st_ino)
         for line in Path("/proc/locks").read_text().splitlines():
             words = line.split()
             if words[5].rsplit(":", 1)[-1] == inode and int(words[4]) in self.urls():
@@ -122,6 +123,19 @@ async def test_one_that_is_not_to_watch_leaves_it_to_one_that_is(
             await eventually(lambda: servers.all_serve("v1", 2), DEADLINE_S)
             project({"prompts/echo.md": "Second words.\n"})
             await eventually(lambda: servers.all_serve("v2", 2), DEADLINE_S)
+
+
+async def test_each_of_two_databases_has_what_is_saved_in_their_folder(
+    project: WriteProject, new_postgres_url: Callable[[], str], eventually: Any
+) -> None:
+    folder = project(DESK)
+    async with (
+        serving(folder, new_postgres_url(), "--watch"),
+        serving(folder, new_postgres_url(), "--watch") as servers,
+    ):
+        await eventually(lambda: servers.all_serve("v1", 2), DEADLINE_S)
+        project({"prompts/echo.md": "Second words.\n"})
+        await eventually(lambda: servers.all_serve("v2", 2), DEADLINE_S)
 
 
 async def _of_type(servers: Servers, type_: str, count: int) -> list[dict[str, Any]] | None:

@@ -213,7 +213,7 @@ async def test_a_save_is_built_once_and_a_switch_is_followed_by_all(
         )
         assert all("First words." in answer.json()["messages"][-1]["content"] for answer in answers)
 
-        leader = await eventually(lambda: _holder(group.folder / ".changeover" / "watch.lock", everybody), DEADLINE_S)
+        leader = await eventually(lambda: _holder(group.folder / ".changeover", everybody), DEADLINE_S)
         os.kill(leader, signal.SIGKILL)
         project({"prompts/echo.md": "Third words.\n"})
         await eventually(lambda: group.all_serve("v3", everybody - {leader}), DEADLINE_S)
@@ -272,8 +272,9 @@ async def _newcomers(group: Group, before: set[int]) -> set[int]:
     return (await group.answering()).keys() - before
 
 
-def _holder(lock: Path, pids: set[int]) -> int | None:
-    """Which process holds a lock, as Linux tells."""
+def _holder(folder: Path, pids: set[int]) -> int | None:
+    """Which process watches, as Linux tells of the lock."""
+    (lock,) = folder.glob("watch-*.lock")
     inode = str(lock.stat().st_ino)
     for line in Path("/proc/locks").read_text().splitlines():
         words = line.split()

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from changeover.database_address import without_password
+from changeover.database_address import mark_of, without_password
 from changeover.errors import ChangeoverError, OperatorError, Unavailable
 from changeover.settings import Settings
 from changeover.store.backup import back_up
@@ -118,3 +118,10 @@ def test_a_read_only_database_is_called_one(postgres_url: str) -> None:
         connection.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
     with pytest.raises(OperatorError, match="read-only"):
         Store.open(postgres_url)
+
+
+def test_a_database_is_told_from_others_and_not_by_who_asks() -> None:
+    here = mark_of("postgresql://u:s3cret@h:5432/x")
+    assert here == mark_of("postgres://h/x?user=w&password=rotated")
+    assert len({here, mark_of("postgresql://h/y"), mark_of("postgresql://h:1/x"), mark_of("postgresql://k/x")}) == 4
+    assert mark_of(Path("/a/c.db")) == mark_of("sqlite:////a/b/../c.db") != mark_of(Path("/a/d.db"))

@@ -1,4 +1,4 @@
-"""Which of the processes that serve a folder builds and follows it: the one that holds a lock on a file.
+"""Which of the processes that serve a folder on one database builds and follows it: who holds a lock on a file.
 
 The operating system lets go of the lock when its process dies, so that another has it within `RETRY_S`. Owns nothing
 but the lock; what its holder does is the caller's.
@@ -13,16 +13,20 @@ from filelock import FileLock, Timeout
 
 from changeover.errors import OperatorError
 
-WATCH_LOCK = "watch.lock"
 RETRY_S = 0.1
 
 
 class WatchLock:
     """Held from `take` on, until `release` or the end of the process."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / WATCH_LOCK  # the folder is made by the lock where it is missing
+    def __init__(self, folder: Path, database: str) -> None:
+        """`database` tells one from others: who serves the folder on another follows it too."""
+        self._path = folder / f"watch-{database}.lock"  # the folder is made by the lock where it is missing
         self._lock = FileLock(self._path, thread_local=False)
+
+    @property
+    def path(self) -> Path:
+        return self._path
 
     @property
     def is_held(self) -> bool:

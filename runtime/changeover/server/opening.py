@@ -1,7 +1,7 @@
 """Opening the manager for serving: what serves first, and following the folder.
 
-Of several processes that serve a folder of this host one leads: it builds the first version and follows the folder.
-The others serve what it makes current, and one of them leads when it is gone.
+Of several processes that serve a folder of this host on one database one leads: it builds the first version and
+follows the folder. The others serve what it makes current, and one of them leads when it is gone.
 
 A mounted application gets no lifespan, so nothing here depends on one: whoever owns the manager opens it, and where
 nobody did, the first request does.
@@ -17,6 +17,7 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from changeover.database_address import mark_of
 from changeover.errors import ChangeoverError, Conflict, ProjectError, Unavailable
 from changeover.manager import GraphVersionManager
 from changeover.rollout.watch_lock import WatchLock
@@ -35,7 +36,8 @@ class FolderService:
 
     def __init__(self, manager: GraphVersionManager) -> None:
         self._manager = manager
-        self._lock = WatchLock(manager.settings.state_folder(manager.project))
+        settings, project = manager.settings, manager.project
+        self._lock = WatchLock(settings.state_folder(project), mark_of(settings.database_address(project)))
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> ProjectError | None:
@@ -84,6 +86,11 @@ class FolderService:
 
     async def _led_by_another(self) -> bool:
         """Wait until something is current and serve it: False. True if the lead fell to this process first."""
+        if await self._manager.store.routing.head() is None:
+            log.info(
+                "waits_for_a_first_version",
+                extra={"of": "the process that holds the lock", "lock": str(self._lock.path)},
+            )
         while await self._manager.store.routing.head() is None:
             if self._lock.take():
                 return True
