@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,14 +194,49 @@ async def test_an_exporter_that_is_not_installed_is_said_and_runs_go_on(
     assert "spans_need_a_package" in caplog.text
 
 
+async def test_a_limit_that_cannot_be_is_said_and_runs_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "-1")
+    async with GraphVersionManager.open(folder) as manager:
+        await serve(manager, "one", support=support())
+        await manager.invoke("support", said("look up"))
+    assert "spans_not_set_up" in caplog.text
+
+
+async def test_spans_on_the_console_leave_the_answer_of_a_command_alone(project: Any) -> None:
+    folder = project(
+        {
+            "agents.yaml": """
+                models: {demo: {model: "demo:rules"}}
+                agents: {echo: {model: demo, prompt: echo}}
+                """,
+            "prompts/echo.md": "First words.\n",
+        }
+    )
+    async with GraphVersionManager.open(folder) as manager:
+        await manager.serve_folder()
+    run = ("-m", "changeover.cli", "run", "-o", "json", "echo", "-i", "hello")
+    done = await asyncio.to_thread(partial(_python, *run, cwd=folder, OTEL_TRACES_EXPORTER="console"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    json.loads(done.stdout)
+    assert "run echo" in done.stderr
+
+
 def test_without_the_variables_nothing_of_it_is_imported_or_started(folder: Path) -> None:
+    done = _python("-c", BARE, str(folder))
+    assert done.stdout.splitlines() == ["[]", "[]"], done.stderr[-2000:]
+
+
+def _python(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     places = [str(Path(__file__).parent), *sys.path]
-    done = subprocess.run(
-        [sys.executable, "-c", BARE, str(folder)],
-        env={"PYTHONPATH": ":".join(filter(None, places)), "PATH": ""},
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={"PYTHONPATH": ":".join(filter(None, places)), "PATH": "", **variables},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.stdout.splitlines() == ["[]", "[]"], done.stderr[-2000:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -46,11 +47,18 @@ class Tracing:
         if not names:
             return None
         try:
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.trace import get_tracer_provider
+            return cls._of(environ, names)
         except ImportError:
             _not_installed(names)
-            return None
+        except Exception as error:  # border: OpenTelemetry, which reads variables, and code of who made an exporter
+            log.warning("spans_not_set_up", extra={"error": type(error).__name__, "hint": "see the variables OTEL_*"})
+        return None
+
+    @classmethod
+    def _of(cls, environ: Mapping[str, str], names: list[str]) -> Tracing | None:
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.trace import get_tracer_provider
+
         given = get_tracer_provider()
         if isinstance(given, TracerProvider):
             return cls(given.get_tracer("changeover", changeover.__version__), None)
@@ -118,13 +126,17 @@ def _provider(environ: Mapping[str, str], names: list[str]) -> Any:
     resource = Resource.create({} if is_named else {"service.name": "changeover"})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     try:
-        for entry in found.values():
-            provider.add_span_processor(BatchSpanProcessor(entry.load()()))
-    except Exception as error:  # border: code of whoever made the exporter
-        log.warning("spans_not_set_up", extra={"error": type(error).__name__, "hint": "see the variables OTEL_*"})
+        for name, entry in found.items():
+            provider.add_span_processor(BatchSpanProcessor(_exporter(name, entry.load())))
+    except BaseException:
         provider.shutdown()
-        return None
+        raise
     return provider
+
+
+def _exporter(name: str, kind: Any) -> Any:
+    # what a command answers is alone on its standard output
+    return kind(out=sys.stderr) if name == "console" else kind()
 
 
 def _not_installed(what: list[str]) -> None:
