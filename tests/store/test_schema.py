@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +18,7 @@ import psycopg
 import pytest
 
 from changeover.errors import OperatorError
+from changeover.processes import host
 from changeover.store.opening import Store
 from changeover.store.postgres_schema import migrate_postgres
 from changeover.store.postgres_session import connect
@@ -122,6 +127,49 @@ def test_a_newer_schema_on_postgres_is_refused_and_left_as_it_is(postgres_url: s
         Store.open(postgres_url)
     assert caught.value.code == "database-newer"
     assert catalog_of_postgres(postgres_url) == before
+
+
+async def test_the_schema_is_not_moved_under_a_server_of_an_older_release(postgres_url: str) -> None:
+    join = (
+        "INSERT INTO changeover.servers (id, host, pid, started_at, lease_until)"
+        " VALUES (%s, %s, %s, 0, extract(epoch FROM clock_timestamp()) + 60)"
+    )
+    migrate_postgres(postgres_url, 6)
+    gone = subprocess.Popen([sys.executable, "-c", ""])  # noqa: ASYNC220 - its process id is all that is wanted
+    gone.wait()
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(join, ("a", f"{host()}", os.getpid()))
+        connection.execute(join, ("b", "elsewhere 1234 pid:[1]", 17))
+        connection.execute(join, ("c", host(), gone.pid))
+    before = catalog_of_postgres(postgres_url)
+    with pytest.raises(OperatorError) as caught:
+        Store.open(postgres_url)
+    assert caught.value.code == "database-in-use"
+    names = sorted([(socket.gethostname(), os.getpid()), ("elsewhere", 17)])
+    assert ", ".join(f"process {pid} on {at}" for at, pid in names) in caught.value.message
+    assert str(gone.pid) not in caught.value.message
+    assert "stop them all" in str(caught.value.hint)
+    assert catalog_of_postgres(postgres_url) == before
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("DELETE FROM changeover.servers WHERE id <> 'c'")
+    await Store.open(postgres_url).close()
+    assert catalog_of_postgres(postgres_url) != before
+
+
+async def test_a_server_does_not_live_beside_a_schema_that_was_moved_meanwhile(postgres_url: str) -> None:
+    joining, lapsed = [await asyncio.to_thread(Store.open, postgres_url) for _ in range(2)]
+    try:
+        await lapsed.servers.join("here", 1, -1.0, alone=False)
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute("INSERT INTO changeover.migrations (number, name) VALUES (999, 'later')")
+        for late in (joining.servers.join("here", 2, 10.0, alone=False), lapsed.servers.beat(10.0)):
+            with pytest.raises(OperatorError) as caught:
+                await late
+            assert caught.value.code == "database-newer"
+        assert not (await joining.servers.news(0)).has_peers
+    finally:
+        for store in (joining, lapsed):
+            await store.close()
 
 
 def test_tables_of_others_in_the_database_are_left_alone(postgres_url: str) -> None:

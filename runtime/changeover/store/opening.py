@@ -15,6 +15,7 @@ from changeover.database_address import file_of, is_postgres
 from changeover.errors import OperatorError
 from changeover.store.alerts import AlertRules
 from changeover.store.assistants import Assistants
+from changeover.store.connection import Connection
 from changeover.store.crons import Crons
 from changeover.store.database import Database
 from changeover.store.feedback import FeedbackRows
@@ -27,7 +28,7 @@ from changeover.store.plans import Plans
 from changeover.store.routing import RoutingLog
 from changeover.store.runs import Runs
 from changeover.store.schema import migrate_sqlite
-from changeover.store.servers import Servers
+from changeover.store.servers import SchemaCheck, Servers
 from changeover.store.sqlite_database import SqliteDatabase, explain
 from changeover.store.streams import Streams
 from changeover.store.threads import Threads
@@ -67,19 +68,22 @@ class Store:
         that started it holds the lock for all of them. A Postgres has as many as come.
         """
         if is_postgres(where):
-            return cls._over(_open_postgres(where), clock, None)
+            database, demand_schema = _open_postgres(where)
+            return cls._over(database, clock, None, demand_schema)
         path = file_of(where)
         with ExitStack() as held:
             lock = None if shared else lock_file(path)
             if lock is not None:
                 held.callback(lock.release)
-            store = cls._over(_open_sqlite(path), clock, lock)
+            store = cls._over(_open_sqlite(path), clock, lock, _nobody_moves_it)
             held.pop_all()
             return store
 
     @classmethod
-    def _over(cls, database: Database, clock: Callable[[], float], lock: FileLock | None) -> Store:
-        servers = Servers(database)
+    def _over(
+        cls, database: Database, clock: Callable[[], float], lock: FileLock | None, demand_schema: SchemaCheck
+    ) -> Store:
+        servers = Servers(database, demand_schema)
         return cls(
             database,
             Versions(database, clock),
@@ -121,13 +125,17 @@ def _open_sqlite(path: Path) -> SqliteDatabase:
         raise explain(error, path) from error
 
 
-def _open_postgres(url: str) -> Database:
+def _nobody_moves_it(connection: Connection) -> None:
+    """The schema of a file: who would open it for another release has to have its lock."""
+
+
+def _open_postgres(url: str) -> tuple[Database, SchemaCheck]:
     try:
         import psycopg
 
         from changeover.store.postgres_database import PostgresDatabase
         from changeover.store.postgres_failures import explain as explain_postgres
-        from changeover.store.postgres_schema import migrate_postgres
+        from changeover.store.postgres_schema import demand_known, migrate_postgres
     except ImportError as error:
         raise OperatorError(
             f"Postgres needs a driver: {error}", code="missing-extra", hint="pip install 'changeover[postgres]'"
@@ -136,7 +144,7 @@ def _open_postgres(url: str) -> Database:
         migrate_postgres(url)
     except psycopg.Error as error:
         raise explain_postgres(error) from None  # what psycopg says may name the address, with its password
-    return PostgresDatabase(url)
+    return PostgresDatabase(url), demand_known
 
 
 def lock_file(path: Path) -> FileLock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from changeover.store import rows
@@ -29,6 +29,8 @@ ABANDONED = (  # of operations, what ORPHANED is of runs
 LIVING = f"EXISTS (SELECT 1 FROM servers WHERE id = :me AND lease_until > {NOW})"  # who takes over what others left
 GATE = f"EXISTS (SELECT 1 FROM gate WHERE until > {NOW})"
 TAKEN_AT_ONCE = 50
+
+SchemaCheck = Callable[[Connection], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,17 @@ class News:
 class Servers:
     """Rows of servers as one of them, `id`, sees them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, demand_schema: SchemaCheck) -> None:
+        """`demand_schema` raises where the tables are not those any more that this process knows."""
         self._database = database
+        self._demand_schema = demand_schema
         self.id = uuid.uuid4().hex
 
     async def join(self, host: str, pid: int, lease_s: float, *, alone: bool) -> None:
         """Be alive from now on. `alone`: nobody else has the database, so that all others are dead."""
 
         def job(connection: Connection) -> None:
+            self._demand_schema(connection)
             if alone:
                 connection.execute("DELETE FROM servers")
             connection.execute(
@@ -91,6 +96,7 @@ class Servers:
                 {"lease": lease_s, "id": self.id},
             ).rowcount
             if not alive:
+                self._demand_schema(connection)
                 connection.execute(
                     "INSERT INTO servers (id, host, pid, started_at, lease_until)"
                     f" VALUES (:id, '', 0, {NOW}, {NOW} + :lease)"
