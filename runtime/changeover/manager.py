@@ -157,7 +157,7 @@ class GraphVersionManager:
             raise OperatorError(
                 f"{self.project} is not a folder", code="no-project", hint="run `changeover init` or name a project"
             )
-        hooks = Hooks(self._given_hooks)
+        hooks = Hooks(self._given_hooks, self.project)
         await hooks.before_start(self)
         async with AsyncExitStack() as stack:
             where = self.settings.database_address(self.project)

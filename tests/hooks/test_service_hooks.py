@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -181,6 +182,35 @@ async def test_a_veto_leaves_the_routing_and_says_why(
         }
         hook.against, hook.faults = None, {}
         assert (await manager.switch(v2)).to == "v2"
+
+
+async def test_a_reason_holds_no_value_of_the_environment(
+    opened: Open, project: WriteProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESK_TOKEN", "tok-of-process")
+    project({".env": "DESK_URL=https://u:pw-of-file@host/x\n"})
+    said = "no answer of https://u:pw-of-file@host/x with tok-of-process"
+    hook = Diary(before_switch=ConnectionError(said), after_start=ConnectionError(said))
+    async with opened(hook) as manager:
+        version = await manager.build()
+        with pytest.raises(Conflict) as caught:
+            await manager.switch(version)
+        assert caught.value.extra["reason"] == "ConnectionError: no answer of *** with ***"
+        for type_ in ("switch_vetoed", "hook_failed"):
+            (event,) = await events(manager, type_)
+            assert event["reason"] == "ConnectionError: no answer of *** with ***"
+
+
+async def test_a_hook_that_would_end_the_program_is_a_veto(opened: Open) -> None:
+    class Leaving(ServiceHooks):
+        async def before_switch(self, switching: Switching) -> str | None:
+            sys.exit("nobody is here")
+
+    async with opened(Leaving()) as manager:
+        version = await manager.build()
+        with pytest.raises(Conflict) as caught:
+            await manager.switch(version)
+        assert caught.value.extra["reason"] == "SystemExit: nobody is here"
 
 
 async def test_a_hook_that_hangs_is_a_veto_after_its_time(opened: Open) -> None:

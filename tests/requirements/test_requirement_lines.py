@@ -69,6 +69,8 @@ NOT_TAKEN = [
     ("./folder", "requirement-option", "a folder or an address is not taken"),
     ("inst @ https://packages.example/inst.whl", "requirement-option", "has an address"),
     ("inst == ", "requirement-syntax", "names no package"),
+    ("inst==1.0 --hash=sha256:abc", "requirement-syntax", "not an algorithm and its whole digest"),
+    ("inst==1.0 --global-option=x", "requirement-option", "only '--hash' is taken"),
     ("--extra-index-url https://me:s3cr3t@packages.example/", "secret-literal", "a password written out"),
 ]
 

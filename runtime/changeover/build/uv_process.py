@@ -91,12 +91,12 @@ def _reason(said: str) -> str:
 def without_secrets(said: str) -> str:
     """Text of uv without addresses but for their host, and without what the environment keeps as a secret."""
     said = _ADDRESS.sub(_host_only, said)
-    for secret in _secrets():
+    for secret in secrets_of_process():
         said = said.replace(secret, "***")
     return said
 
 
-def _secrets() -> list[str]:
+def secrets_of_process() -> list[str]:
     """Values of the environment that are secrets, and the names and passwords in its addresses; longest first."""
     found: set[str] = set()
     for name, value in os.environ.items():

@@ -169,9 +169,12 @@ def _read_line(place: Problem, text: str) -> Wanted | Problem:
     if head.startswith("-"):
         option = re.split(r"[=\s]", head, maxsplit=1)[0]
         return refused(f"the option '{shown(option)}' is not taken", _instead_of(option))
+    if any(re.split(r"[=\s]", option, maxsplit=1)[0] != "--hash" for option in options):
+        return refused("of the options of a requirement only '--hash' is taken", "leave the others out")
     hashes = [_HASH.fullmatch(option) for option in options]
     if None in hashes:
-        return refused("of the options of a requirement only '--hash' is taken", "leave the others out")
+        hint = "write --hash=sha256: and the 64 hexadecimal digits that `pip hash` prints for the file"
+        return refused("a '--hash' is not an algorithm and its whole digest", hint, "requirement-syntax")
     try:
         requirement = Requirement(head)
     except InvalidRequirement:

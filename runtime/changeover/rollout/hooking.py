@@ -3,7 +3,8 @@
 Before a start that ends the start; before a switch it is a veto. After something has happened it changes nothing: an
 event `hook_failed` says so. What has happened is told by one task, in order, so that no switch waits for it.
 
-Invariant: no hook is called while the lock of the routing is held, and after `close` none is under way.
+Invariant: no hook is called while the lock of the routing is held, and after `close` none is under way. No reason holds
+a value of the project's `.env`, or one of the process that is a secret by its name: it may have come from a library.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from changeover.build.uv_process import secrets_of_process
 from changeover.errors import Conflict, OperatorError, ProjectError
 from changeover.hooks import ServiceHooks, Switching
+from changeover.project.environment import environment_of
+from changeover.resources.need import without
 from changeover.store.journal import Journal
 
 if TYPE_CHECKING:
@@ -27,6 +32,7 @@ log = logging.getLogger(__name__)
 WAITING_LIMIT = 100  # what has happened and was not told yet; more is not told
 CLOSE_WAIT_S = 5.0
 CANCEL_WAIT_S = 1.0
+REASON_LIMIT_CHARS = 500
 
 Call = Callable[[ServiceHooks], Awaitable[object]]
 
@@ -36,10 +42,11 @@ class HookFailed(Exception):
 
 
 class Hooks:
-    """The hooks of a manager. `start` once the journal is open; before that only `before_start` may be called."""
+    """The hooks of a manager of a folder. Before `start`, which needs the journal, only `before_start` may be called."""
 
-    def __init__(self, hooks: Sequence[ServiceHooks]) -> None:
+    def __init__(self, hooks: Sequence[ServiceHooks], folder: Path) -> None:
         self._hooks = tuple(hooks)
+        self._folder = folder
         self._journal: Journal | None = None
         self._happened: asyncio.Queue[tuple[str, Call]] = asyncio.Queue(WAITING_LIMIT)
         self._telling: asyncio.Task[None] | None = None
@@ -71,8 +78,9 @@ class Hooks:
             try:
                 await _called(hook, lambda one: one.before_start(manager))
             except HookFailed as error:
+                reason = await self._shown(str(error))
                 raise OperatorError(
-                    f"before_start of {_name(hook)} failed: {error}",
+                    f"before_start of {_name(hook)} failed: {reason}",
                     code="hook-failed",
                     hint="mend it, or open the project without it",
                 ) from error.__cause__
@@ -90,7 +98,7 @@ class Hooks:
             if self._overtaken != before:
                 raise Conflict("a rollback overtook this switch; nothing was switched", code="overtaken")
             if reason is not None:
-                await self._veto(hook, switching, reason)
+                await self._veto(hook, switching, await self._shown(reason))
 
     def overtake(self) -> None:
         """A rollback comes: it waits for no hook, and what is being asked about is given up."""
@@ -163,15 +171,23 @@ class Hooks:
             try:
                 await _called(hook, call)
             except HookFailed as error:
-                log.warning("hook_failed", extra={"call": what, "hook": _name(hook), "reason": str(error)})
-                await self._opened.add_event("hook_failed", call=what, hook=_name(hook), reason=str(error))
+                told = {"call": what, "hook": _name(hook), "reason": await self._shown(str(error))}
+                log.warning("hook_failed", extra=told)
+                await self._opened.add_event("hook_failed", **told)
+
+    async def _shown(self, reason: str) -> str:
+        values = await asyncio.to_thread(environment_of, self._folder, {})
+        return without([*values.values(), *secrets_of_process()], reason)[:REASON_LIMIT_CHARS]
 
 
 async def _called(hook: ServiceHooks, call: Call) -> object:
     """Call it in a task of its own: neither what it raises nor what it holds on to comes to us. Raises `HookFailed`."""
 
     async def work() -> object:
-        return await call(hook)
+        try:
+            return await call(hook)
+        except SystemExit as error:  # whoever embeds us does not end because a hook would
+            raise HookFailed(f"SystemExit: {error}") from error
 
     working = asyncio.create_task(work(), name="changeover-hook")
     try:
@@ -183,7 +199,7 @@ async def _called(hook: ServiceHooks, call: Call) -> object:
     if working.cancelled():
         raise HookFailed("it was cancelled")
     if (error := working.exception()) is not None:  # code of whoever embeds us
-        raise HookFailed(f"{type(error).__name__}: {error}"[:500]) from error
+        raise error if isinstance(error, HookFailed) else HookFailed(f"{type(error).__name__}: {error}") from error
     return working.result()
 
 
@@ -203,7 +219,7 @@ async def _answer(hook: ServiceHooks, switching: Switching) -> str | None:
         reason = await _called(hook, partial(_asked, switching=switching))
     except HookFailed as error:
         return str(error)
-    return None if reason is None else str(reason)[:500] or "no reason was given"
+    return None if reason is None else str(reason) or "no reason was given"
 
 
 def _asked(hook: ServiceHooks, *, switching: Switching) -> Awaitable[str | None]:
