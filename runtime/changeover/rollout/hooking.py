@@ -42,7 +42,7 @@ class HookFailed(Exception):
 
 
 class Hooks:
-    """The hooks of a manager of a folder. Before `start`, which needs the journal, only `before_start` may be called."""
+    """The hooks of a manager of a folder. Before `start`, which takes the journal, only `before_start` is called."""
 
     def __init__(self, hooks: Sequence[ServiceHooks], folder: Path) -> None:
         self._hooks = tuple(hooks)
