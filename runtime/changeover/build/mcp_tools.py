@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from langchain_core.tools import BaseTool
@@ -23,7 +24,7 @@ from changeover.project.load import Project
 from changeover.project.models import McpServerSpec
 from changeover.project.problems import Problem
 from changeover.resources.mcp import CALL_TIMEOUT_S, CallFailed, McpSession
-from changeover.resources.need import Need
+from changeover.resources.need import Need, without
 from changeover.resources.pool import Handle
 from changeover.resources.resource import ResourceDown
 
@@ -59,14 +60,15 @@ def mcp_need(name: str, project: Project, around: Surroundings) -> Need:
         message = f"MCP server '{name}' cannot be reached: {reason}"
         return project.problem("mcp-unreachable", message, "mcp_servers", name, hint=hint)
 
+    secrets = around.secrets(written)
     return Need(
         "mcp",
         name,
         around.keys.of("mcp", [connection, timeout_s, own_files(spec, project)]),
-        make=lambda: McpSession(connection, timeout_s),
+        make=lambda: McpSession(connection, timeout_s, partial(without, secrets)),
         problem=problem,
         required=spec.required,
-        secrets=around.secrets(written),
+        secrets=secrets,
     )
 
 

@@ -135,6 +135,8 @@ class Keeper:
                     pause_s = FIRST_PAUSE_S
                 if down is None or pause_s == FIRST_PAUSE_S:  # who needs it just now waits for the next opening
                     self._settled.clear()
+                else:
+                    self._settled.set()
                 self._turn(*(("degraded", down) if down is not None else AFTER[self._wish]))
                 await self._close()
                 if down is not None:
@@ -191,7 +193,9 @@ class Keeper:
                 return None
             if self._lost is not None:
                 return self._lost
-            if not heard and (reason := await self._checked(self._resource)) is not None:
+            if heard or self._resource.is_busy:
+                continue
+            if (reason := await self._checked(self._resource)) is not None:
                 return reason
 
     async def _checked(self, resource: Resource) -> str | None:
@@ -240,6 +244,9 @@ class Keeper:
     def _on_lost(self, reason: str) -> None:
         self._lost = self.need.hidden(reason)[:REASON_LIMIT_CHARS]
         self._word.set()
+        if self.status == "healthy":  # who asks before the task has heard of it waits for the next opening
+            self._settled.clear()
+            self._turn("opening", self._lost)
 
     def _on_notice(self, event: str, data: dict[str, Any]) -> None:
         self._notices.append((event, data))

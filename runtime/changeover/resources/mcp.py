@@ -4,7 +4,7 @@ Owns the session's life inside a task of its own (its scopes must be left by the
 server says about its tools, and calls with a deadline. That it is opened again when it went down is its keeper's.
 
 Invariants: a call ends at its deadline, or at once when the session goes down; after `close` no process, socket or task
-of it is left.
+of it is left; no value of the project's environment is in what it says.
 """
 
 from __future__ import annotations
@@ -14,26 +14,32 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, TextIO
+from typing import Any, TypeVar
 
 import anyio
 import httpx
 from langchain_mcp_adapters.sessions import create_session
-from mcp import ClientSession, McpError, StdioServerParameters, types
-from mcp.client.stdio import stdio_client
+from mcp import ClientSession, McpError, types
 
 from changeover.errors import ChangeoverError
 from changeover.resources.drift import Drift, drift_of, observed
 from changeover.resources.keeper import said
+from changeover.resources.mcp_http import BoundedClient
+from changeover.resources.mcp_process import server_process
 from changeover.resources.resource import Resource, ResourceDown
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 CALL_TIMEOUT_S = 60.0
 CHECK_EVERY_S = 15.0
+LIST_TIMEOUT_S = 30.0
+LIST_EVERY_S = 1.0  # a server that says all the time that its tools are others is asked no more often
+CLOSE_S = 8.0
+CUT_OFF_S = 5.0  # for what was cut off to come to its end
 MAX_TOOLS = 2_000
 MAX_PAGES = 100
 LAST_LINES = 5
@@ -58,10 +64,18 @@ class McpSession(Resource):
     """
 
     check_every_s = CHECK_EVERY_S
-    close_timeout_s = 15.0
+    check_timeout_s = LIST_TIMEOUT_S
+    close_timeout_s = CLOSE_S + 2 * CUT_OFF_S
 
-    def __init__(self, connection: Mapping[str, Any], call_timeout_s: float = CALL_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        connection: Mapping[str, Any],
+        call_timeout_s: float = CALL_TIMEOUT_S,
+        hidden: Callable[[str], str] = str,
+    ) -> None:
         super().__init__()
+        self._hidden = hidden
+        self._calls = 0  # under way
         self.tools: list[types.Tool] = []
         self.server: str = ""
         self._expected: Mapping[str, Any] | None = None
@@ -92,10 +106,14 @@ class McpSession(Resource):
         if self._session is None:  # it is not open yet: nothing there waits for `_over`
             task.cancel()
         try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
+            await asyncio.wait({task}, timeout=CLOSE_S)
+        finally:
             task.cancel()
-            raise
+            await asyncio.wait({task}, timeout=CUT_OFF_S)
+
+    @property
+    def is_busy(self) -> bool:
+        return self._calls > 0
 
     async def check(self) -> None:
         session = self._live()
@@ -104,6 +122,10 @@ class McpSession(Resource):
         else:
             await session.send_ping()
 
+    async def handle(self, error: Exception) -> bool:
+        """A server that answers, if with an error, is there, and its tools may work."""
+        return _is_answer(error)
+
     def expect(self, tools: Mapping[str, Any]) -> None:
         """These tools, by name, are what the newest version was made from."""
         self._expected, self._drift = tools, None
@@ -111,28 +133,24 @@ class McpSession(Resource):
 
     async def call_tool(self, name: str, arguments: dict[str, Any], **options: Any) -> types.CallToolResult:
         """Call a tool of the server. Raises `CallFailed`, `ResourceDown`; what the tool says is wrong is its answer."""
-        session, gone = self._live(), self._gone
-        assert gone is not None
+        session, gone = self._session, self._gone
+        if session is None or gone is None or gone.done():
+            raise CallFailed("the session is not open", undelivered=True)
         timeout = timedelta(seconds=self._call_timeout_s)
-        call = asyncio.create_task(session.call_tool(name, arguments, timeout, **options))
-        both: set[asyncio.Future[Any]] = {call, gone}
+        self._calls += 1
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            call.cancel()
-            await asyncio.gather(call, return_exceptions=True)
-            raise
-        if not call.done():
-            call.cancel()
-            await asyncio.gather(call, return_exceptions=True)
-            raise CallFailed(f"the connection was lost: {gone.result()}", undelivered=_is_refused(gone.result()))
-        try:
-            return call.result()
+            return await _before(gone, session.call_tool(name, arguments, timeout, **options))
+        except _Gone as error:
+            raise self._call_failed(f"the connection was lost: {error}", undelivered=_is_refused(str(error))) from None
         except McpError as error:
             raise self._failed(error) from error
         except (anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
             self._down("the connection is closed")
             raise CallFailed("the connection is closed", undelivered=True) from error
+        except Exception as error:  # the SDK's, of what the server answered
+            raise self._call_failed(f"its answer cannot be used: {said(error)}") from error
+        finally:
+            self._calls -= 1
 
     def details(self) -> dict[str, Any]:
         return {
@@ -159,7 +177,10 @@ class McpSession(Resource):
             return CallFailed("the connection was closed while the call was under way")
         if error.error.code == httpx.codes.REQUEST_TIMEOUT:
             return CallFailed(f"it did not answer within {self._call_timeout_s:g} s")
-        return CallFailed(error.error.message)
+        return self._call_failed(error.error.message)
+
+    def _call_failed(self, message: str, *, undelivered: bool = False) -> CallFailed:
+        return CallFailed(self._hidden(message), undelivered=undelivered)
 
     def _down(self, reason: str) -> None:
         if self._gone is not None and not self._gone.done():
@@ -192,17 +213,27 @@ class McpSession(Resource):
 
     async def _follow(self, session: ClientSession) -> None:
         """Until it is over; ask again whenever the server says that its tools have changed."""
-        over = asyncio.create_task(self._over.wait())
+        over = asyncio.ensure_future(self._over.wait())
         try:
-            while not self._over.is_set():
-                stale = asyncio.create_task(self._stale.wait())
-                await asyncio.wait({over, stale}, return_when=asyncio.FIRST_COMPLETED)
-                stale.cancel()
-                if self._stale.is_set() and not self._over.is_set():
-                    self._stale.clear()
-                    self._heed(await _tools_of(session))
+            while True:
+                await _before(over, self._stale.wait())
+                self._stale.clear()
+                await self._ask_again(session, over)
+                await _before(over, asyncio.sleep(LIST_EVERY_S))
+        except _Gone:
+            return
         finally:
             over.cancel()
+
+    async def _ask_again(self, session: ClientSession, over: asyncio.Future[Any]) -> None:
+        """What goes wrong is left to the next look at it: the session may be as good as before."""
+        try:
+            async with asyncio.timeout(LIST_TIMEOUT_S):
+                self._heed(await _before(over, _tools_of(session)))
+        except (TimeoutError, ValueError, McpError) as error:
+            if isinstance(error, McpError) and not _is_answer(error):
+                raise
+            log.warning("mcp_tools_not_listed", extra={"server": self.server, "reason": self._hidden(said(error))})
 
     def _heed(self, tools: list[types.Tool]) -> None:
         self.tools = tools
@@ -220,60 +251,29 @@ class McpSession(Resource):
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[ClientSession]:
         if self._connection["transport"] != "stdio":
-            options = {**self._connection, "session_kwargs": {"message_handler": self._heard}}
+            options = {
+                **self._connection,
+                "session_kwargs": {"message_handler": self._heard},
+                "httpx_client_factory": BoundedClient,
+            }
             async with create_session(options) as session:  # type: ignore[arg-type]
                 yield session
             return
-        async with AsyncExitStack() as stack:
-            errors = await stack.enter_async_context(self._error_output())
-            parameters = StdioServerParameters(
-                command=self._connection["command"],
-                args=self._connection.get("args", []),
-                env=_environment(self._connection.get("env")),
-                cwd=self._connection.get("cwd"),
-                encoding=self._connection.get("encoding", "utf-8"),
-                encoding_error_handler=self._connection.get("encoding_error_handler", "strict"),
-            )
-            read, write = await stack.enter_async_context(stdio_client(parameters, errors))
-            session = ClientSession(_Until(read, self._on_end), write, message_handler=self._heard)  # type: ignore[arg-type]
-            yield await stack.enter_async_context(session)
+        environment = _environment(self._connection.get("env"))
+        async with (
+            server_process(self._connection, environment, self._on_word, self._on_end) as (read, write),
+            ClientSession(read, write, message_handler=self._heard) as session,
+        ):
+            yield session
 
-    @asynccontextmanager
-    async def _error_output(self) -> AsyncIterator[TextIO]:
-        """Where a server's process writes its errors: to our log, line by line; the last ones are kept."""
-        reading, writing = os.pipe()
-        reader = asyncio.StreamReader(limit=LINE_LIMIT_CHARS * 8)
-        with os.fdopen(reading, "rb", buffering=0) as source:
-            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(reader), source
-            )
-            listening = asyncio.create_task(self._listen(reader), name="changeover-mcp-errors")
-            try:
-                with os.fdopen(writing, "w") as target:
-                    yield target
-            finally:
-                with suppress(TimeoutError):  # a child of the server may hold the other end
-                    async with asyncio.timeout(0.5):
-                        await asyncio.shield(listening)
-                listening.cancel()
-                await asyncio.gather(listening, return_exceptions=True)
-                transport.close()
+    def _on_word(self, line: str) -> None:
+        text = self._hidden(line)[:LINE_LIMIT_CHARS]
+        self._stderr.append(text)
+        log.debug("mcp_server_said", extra={"line": text})
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        while True:
-            try:
-                line = await reader.readline()
-            except ValueError:  # longer than any line should be
-                continue
-            if not line:
-                return
-            text = line.decode("utf-8", "replace").rstrip()[:LINE_LIMIT_CHARS]
-            self._stderr.append(text)
-            log.debug("mcp_server_said", extra={"line": text})
-
-    def _on_end(self) -> None:
+    def _on_end(self, reason: str) -> None:
         if not self._over.is_set() and self._session is not None:
-            self._down(self._explained(EOFError("the server's process ended")))
+            self._down(self._explained(EOFError(reason)))
 
     async def _heard(self, message: Any) -> None:
         root = getattr(message, "root", None)
@@ -281,29 +281,22 @@ class McpSession(Resource):
             self._stale.set()
 
 
-class _Until:
-    """A stream of messages that says when it has come to its end."""
+class _Gone(Exception):
+    """What was waited for came to nothing."""
 
-    def __init__(self, stream: Any, ended: Any) -> None:
-        self._stream = stream
-        self._ended = ended
 
-    async def __aenter__(self) -> _Until:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: Any) -> None:
-        await self._stream.__aexit__(*error)
-
-    def __aiter__(self) -> _Until:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return await self._stream.__anext__()
-        except StopAsyncIteration:
-            self._ended()
-            raise
+async def _before(end: asyncio.Future[Any], work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives, unless `end` is there first: `_Gone`, with what that says."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise _Gone(str(end.result()))
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def _tools_of(session: ClientSession) -> list[types.Tool]:
@@ -325,6 +318,12 @@ def _environment(given: Mapping[str, str] | None) -> dict[str, str]:
     """The environment of a server's process: the SDK's few variables, the project's, and our Python found first."""
     own = os.path.dirname(sys.executable)
     return {"PATH": os.pathsep.join([own, os.environ.get("PATH", os.defpath)]), **(given or {})}
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether it is an error that the server itself has answered with."""
+    ours = (types.CONNECTION_CLOSED, httpx.codes.REQUEST_TIMEOUT, SESSION_TERMINATED)
+    return isinstance(error, McpError) and error.error.code not in ours
 
 
 def _is_refused(reason: str) -> bool:

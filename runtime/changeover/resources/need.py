@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from changeover.resources.resource import Resource
 Kind = Literal["model", "mcp", "http", "plugin"]
 Key = str
 MIN_SECRET_CHARS = 4  # shorter values are in every text
+MIN_LINE_CHARS = 8
 HIDDEN = "***"
 
 
@@ -61,11 +63,27 @@ class Need:
 
 
 def without(secrets: Iterable[str], text: str) -> str:
-    """The text with these values taken out."""
-    for value in sorted(secrets, key=len, reverse=True):
-        if len(value) >= MIN_SECRET_CHARS:
-            text = text.replace(value, HIDDEN)
+    """The text with these values taken out, as they are and as they are written in addresses and in JSON."""
+    for part in sorted(_parts(secrets), key=len, reverse=True):
+        text = re.sub("".join(_spellings(character) for character in part), HIDDEN, text)
     return text
+
+
+def _parts(secrets: Iterable[str]) -> Iterator[str]:
+    """Each value, and each long line of it: a message is often cut into lines."""
+    for value in secrets:
+        lines = [line for line in value.splitlines() if len(line) >= MIN_LINE_CHARS]
+        yield from {part for part in (value, value.strip(), *lines) if len(part) >= MIN_SECRET_CHARS}
+
+
+def _spellings(character: str) -> str:
+    """A pattern for one character of a value."""
+    if character.isascii() and character.isalnum():
+        return character
+    percent = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+    found = {re.escape(character), f"(?i:{percent})", re.escape(json.dumps(character)[1:-1])}
+    found |= {re.escape(f"\\{character}")} | ({r"\+"} if character == " " else set())
+    return f"(?:{'|'.join(sorted(found, key=len, reverse=True))})"
 
 
 TITLES: dict[str, str] = {"model": "model", "mcp": "MCP server", "http": "HTTP tool", "plugin": "plugin"}

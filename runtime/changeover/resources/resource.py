@@ -52,6 +52,11 @@ class Resource:
     async def check(self) -> None:
         """Raise where it is not well."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is at work just now, for somebody who has a deadline of his own: it is not looked at meanwhile."""
+        return False
+
     async def handle(self, error: Exception) -> bool:
         """Whether it went wrong in a way that it can live with: it goes on as it is then."""
         return False
