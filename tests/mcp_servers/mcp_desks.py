@@ -34,6 +34,14 @@ class Peer:
     def closed(self) -> list[int]:
         return self._noted("closed")
 
+    @property
+    def lists(self) -> list[int]:
+        return self._noted("lists")
+
+    @property
+    def children(self) -> list[int]:
+        return self._noted("children")
+
     def offers(self, **tools: Mapping[str, Any]) -> None:
         """These tools with their schemas, from now on. In one step: it is read at any time."""
         listed = [{"name": name, "description": f"To {name}", "inputSchema": schema} for name, schema in tools.items()]
@@ -79,6 +87,7 @@ def over_http(url: str, **more: Any) -> str:
 def serving_peer(peer: Peer, port: int | None = None) -> Iterator[str]:
     """The server over HTTP until the block ends; gives its address."""
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # it was the port of one that is gone
         probe.bind(("127.0.0.1", port or 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen([sys.executable, str(PEER), str(peer.folder), "--http", str(port)])
@@ -119,6 +128,9 @@ def desk(servers: Mapping[str, str], tools: str = '["calc/*"]', text: str = "Hel
             "        - {when: 'whoami', call: whoami}\n"
             "        - {when: 'crash', call: crash}\n"
             "        - {when: 'fail', call: fail}\n"
+            "        - {when: 'block (?P<seconds>[.\\d]+)', call: block}\n"
+            "        - {when: 'odd', call: odd}\n"
+            "        - {when: 'big', call: big}\n"
             "agents:\n"
             f"  bot: {{model: demo, prompt: {{text: {text}}}, tools: {tools}}}\n"
             f"{others}"

@@ -2,7 +2,10 @@
 
 `python mcp_peer.py FOLDER [--http PORT]`. In FOLDER: `tools.json` lists what it offers (read at each list, told of when
 it changes); `opened` and `closed` get a line with the process's id for each session; a file `hang` makes it answer
-nothing, `silent` tell nothing, `down` not start; `token` is what it asks for over HTTP.
+nothing, `silent` tell nothing, `down` not start; `token` is what it asks for over HTTP. And it may misbehave: `chatty`
+says its token where messages should be, `storm` tells all the time of tools that come and go, `unlisted` fails to list
+them (`lists` counts), `parent` starts a child that ignores signals (`children`), `page` answers HTTP with a page;
+`result.json` is what the tool `odd` answers.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +26,8 @@ from mcp import types
 from mcp.server.lowlevel import NotificationOptions, Server
 
 FOLDER = Path(sys.argv[1])
+TOKEN = os.environ.get("PEER_TOKEN")
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
 NUMBERS = {"a": {"type": "integer"}, "b": {"type": "integer"}}
 SCHEMA = {"type": "object", "properties": NUMBERS, "required": ["a", "b"]}
 DEFAULT = [{"name": "add", "description": "Add two numbers", "inputSchema": SCHEMA}]
@@ -53,21 +60,34 @@ server: Server[None] = Server("peer", "1.2", lifespan=counted)
 async def list_tools() -> list[types.Tool]:
     await hang()
     watch(server.request_context.session)
+    note("lists")
+    if (FOLDER / "unlisted").exists():
+        raise ValueError("the database is locked")
+    if (FOLDER / "storm").exists():
+        return [types.Tool(name=name, inputSchema=SCHEMA) for name in ("add", f"tool{time.monotonic_ns()}")]
     return [types.Tool.model_validate(tool) for tool in offered()]
 
 
 @server.call_tool(validate_input=False)
-async def call_tool(name: str, arguments: dict[str, Any]) -> list[types.TextContent]:
+async def call_tool(name: str, arguments: dict[str, Any]) -> list[types.TextContent] | types.CallToolResult:
     await hang()
     if name == "crash":
+        print(f"it does not like {TOKEN}", file=sys.stderr, flush=True)
         os._exit(7)
     if name == "slow":
         await asyncio.sleep(float(arguments["seconds"]))
         return [types.TextContent(type="text", text="slept")]
+    if name == "block":
+        time.sleep(float(arguments["seconds"]))  # noqa: ASYNC251 - as many a server does
+        return [types.TextContent(type="text", text="slept")]
+    if name == "odd":
+        return types.CallToolResult.model_validate_json((FOLDER / "result.json").read_text())
+    if name == "big":
+        return [types.TextContent(type="text", text="x" * 8_000_000)]
     if name == "fail":
         raise ValueError("it cannot be done")
     if name == "whoami":
-        return [types.TextContent(type="text", text=f"{os.getpid()} {os.getcwd()} {os.environ.get('PEER_TOKEN')}")]
+        return [types.TextContent(type="text", text=f"{os.getpid()} {os.getcwd()} {TOKEN}")]
     return [types.TextContent(type="text", text=str(sum(int(value) for value in arguments.values())))]
 
 
@@ -88,6 +108,9 @@ def watch(session: Any) -> None:
         known = offered()
         while True:
             await asyncio.sleep(0.05)
+            while (FOLDER / "storm").exists():
+                await session.send_tool_list_changed()
+                await asyncio.sleep(0.002)
             if (now := offered()) != known:
                 known = now
                 await session.send_tool_list_changed()
@@ -127,6 +150,11 @@ def over_http(port: int) -> None:
                 await send({"type": "http.response.start", "status": 401, "headers": []})
                 await send({"type": "http.response.body", "body": b"no"})
                 return
+            if (FOLDER / "page").exists():
+                page = [(b"content-type", b"text/html")]
+                await send({"type": "http.response.start", "status": 200, "headers": page})
+                await send({"type": "http.response.body", "body": b"<html>Welcome</html>"})
+                return
             await manager.handle_request(scope, receive, send)
 
     app = Starlette(routes=[Mount("/mcp", app=Guarded())], lifespan=lifespan)
@@ -137,6 +165,11 @@ if __name__ == "__main__":
     if "--dies" in sys.argv or (FOLDER / "down").exists():
         print("no such database", file=sys.stderr, flush=True)
         sys.exit(3)
+    if (FOLDER / "chatty").exists():
+        print(f"starting with {TOKEN}", flush=True)
+    if (FOLDER / "parent").exists():
+        child = subprocess.Popen([sys.executable, "-c", DEAF])
+        (FOLDER / "children").write_text(f"{child.pid}\n")
     if "--http" in sys.argv:
         over_http(int(sys.argv[sys.argv.index("--http") + 1]))
     else:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_mcp_adapters.tools import convert_mcp_tool_to_langchain_tool
 from mcp import types
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from changeover.build.surroundings import Surroundings
 from changeover.project.load import Project
 from changeover.project.models import McpServerSpec
 from changeover.project.problems import Problem
+from changeover.resources.keeper import said
 from changeover.resources.mcp import CALL_TIMEOUT_S, CallFailed, McpSession
 from changeover.resources.need import Need, without
 from changeover.resources.pool import Handle
@@ -30,6 +32,7 @@ from changeover.resources.resource import ResourceDown
 
 OBSERVED = "observed/mcp/{}.json"
 OURS = {"tools", "required", "call_timeout"}
+UNKNOWN_TYPE = "application/octet-stream"
 WAIT_S = 5.0  # for a session that is being opened just when it is needed
 
 
@@ -111,9 +114,20 @@ def allowed(spec: McpServerSpec, names: list[str], pattern: str = "*") -> list[s
 
 
 def mcp_tool(server: str, tool: types.Tool, handle: Handle) -> BaseTool:
-    """A tool of a server, called through the session that is held when it is called."""
+    """A tool of a server, called through the session that is held when it is called.
+
+    Raises `ValueError` where its schema is one that no model could be told: each run with it would fail.
+    """
     bridge: Any = _Bridge(handle, server)
-    return convert_mcp_tool_to_langchain_tool(bridge, tool, server_name=server)
+    properties = tool.inputSchema.get("properties", {})
+    if not isinstance(properties, Mapping) or not all(isinstance(each, Mapping | bool) for each in properties.values()):
+        raise ValueError("'properties' of its schema should be schemas by name")
+    made = convert_mcp_tool_to_langchain_tool(bridge, tool, server_name=server)
+    try:
+        convert_to_openai_tool(made)
+    except Exception as error:  # langchain's, of what the server gave
+        raise ValueError(f"its schema cannot be used: {said(error)}") from error
+    return made
 
 
 class _Bridge:
@@ -126,15 +140,16 @@ class _Bridge:
     async def call_tool(self, name: str, arguments: dict[str, Any], **options: Any) -> types.CallToolResult:
         try:
             try:
-                return await self._call(name, arguments, options)
+                answer = await self._call(name, arguments, options)
             except CallFailed as error:
                 if not error.undelivered:
                     raise
-                return await self._call(name, arguments, options)
+                answer = await self._call(name, arguments, options)
         except CallFailed as error:
             return _failed(f"MCP server '{self._server}': {error.message}")
         except ResourceDown as error:
             return _failed(error.message)
+        return answer.model_copy(update={"content": [_passed_on(each) for each in answer.content]})
 
     async def _call(self, name: str, arguments: dict[str, Any], options: dict[str, Any]) -> types.CallToolResult:
         session = await self._handle.ready(WAIT_S)
@@ -144,3 +159,15 @@ class _Bridge:
 
 def _failed(text: str) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(type="text", text=text)], isError=True)
+
+
+def _passed_on(content: types.ContentBlock) -> types.ContentBlock:
+    """What the adapters can pass on; of what they cannot the model is told that it was there."""
+    if isinstance(content, types.AudioContent):
+        return types.TextContent(type="text", text=f"(audio of the type {content.mimeType}, which is not passed on)")
+    if isinstance(content, types.ImageContent) and not content.mimeType:
+        return types.TextContent(type="text", text="(an image of no known type, which is not passed on)")
+    if isinstance(content, types.EmbeddedResource) and isinstance(content.resource, types.BlobResourceContents):
+        resource = content.resource.model_copy(update={"mimeType": content.resource.mimeType or UNKNOWN_TYPE})
+        return content.model_copy(update={"resource": resource})
+    return content

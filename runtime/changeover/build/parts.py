@@ -211,7 +211,12 @@ class Parts:
     def _server_tool(self, server: str, tool: Any) -> BaseTool:
         key = ("tool", f"{server}/{tool.name}")
         if key not in self._made:
-            self._made[key] = mcp_tools.mcp_tool(server, tool, self.handles("mcp", server))
+            try:
+                self._made[key] = mcp_tools.mcp_tool(server, tool, self.handles("mcp", server))
+            except ValueError as error:
+                message = f"tool '{tool.name}' of MCP server '{server}': {error}"
+                hint = "leave it out with `tools:` of the server's entry, or have the server mend it and refresh"
+                raise ProjectError([self.problem("tool-schema", message, "mcp_servers", server, hint=hint)]) from None
         found: BaseTool = self._made[key]
         return found
 

@@ -105,8 +105,17 @@ def _what(one: Mapping[str, Any]) -> str:
 
 def _drift(one: Mapping[str, Any]) -> str:
     drift = one["details"].get("drift") or {}
-    return "; ".join(f"{word} {output.listed(names, LISTED)}" for word, names in drift.items() if names)
+    return "; ".join(
+        f"{word} {output.listed([_one_line(name) for name in names], LISTED)}" for word, names in drift.items() if names
+    )
 
 
 def _told(value: Any) -> str:
-    return output.listed([str(each) for each in value], 20) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return output.listed([_one_line(each) for each in value], 20)
+    return _one_line(value)
+
+
+def _one_line(value: Any) -> str:
+    """What a server says is no part of the layout."""
+    return " ".join(str(value).split())

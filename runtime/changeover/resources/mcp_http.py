@@ -13,7 +13,16 @@ from typing import Any
 
 import httpx
 
-from changeover.resources.mcp_messages import EDGE_BYTES, MAX_MESSAGE_BYTES, TOO_LONG, Line, failure, message_of
+from changeover.resources.mcp_messages import (
+    EDGE_BYTES,
+    MAX_MESSAGE_BYTES,
+    TOO_LONG,
+    UNREADABLE,
+    Line,
+    failure,
+    is_message,
+    message_of,
+)
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
@@ -66,10 +75,10 @@ class _Stream(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         await self._inner.aclose()
 
-    def _instead(self, content: bytes) -> bytes:
-        """For one that is too long, of which this is the begin and the end."""
+    def _instead(self, reason: str, content: bytes = b"") -> bytes:
+        """Of `content` the begin and the end are enough."""
         if self._asked is not None:
-            return failure(self._asked, TOO_LONG).model_dump_json().encode()
+            return failure(self._asked, reason).model_dump_json().encode()
         text = content.decode("utf-8", "replace")
         message = message_of(Line(text[text.find("{") :], is_cut=True))
         return message.message.model_dump_json().encode() if message else b""
@@ -83,9 +92,9 @@ class _Whole(_Stream):
         async for chunk in self._inner:
             content += chunk
             if len(content) > MAX_MESSAGE_BYTES:
-                yield self._instead(bytes(content))
+                yield self._instead(TOO_LONG)
                 return
-        yield bytes(content)
+        yield bytes(content) if is_message(content) else self._instead(UNREADABLE)
 
 
 class _Events(_Stream):
@@ -110,7 +119,7 @@ class _Events(_Stream):
         yield self._event(head + held) if head else bytes(held)
 
     def _event(self, content: bytes) -> bytes:
-        return b"event: message\ndata: " + self._instead(content) + b"\n\n"
+        return b"event: message\ndata: " + self._instead(TOO_LONG, content) + b"\n\n"
 
 
 def _asked(request: httpx.Request) -> str | int | None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 MAX_MESSAGE_BYTES = 5_000_000
 TOO_LONG = f"its answer is longer than {MAX_MESSAGE_BYTES // 1_000_000} MB"
 UNREADABLE = "its answer is no message of the protocol"
-FAILED = -32_000  # the code of an error that is ours
+FAILED = -32_099  # the code of an error that is ours
 EDGE_BYTES = 300  # of one that is too long: they say what it answers
 _FIRST_ID = re.compile(r'"id"\s*:\s*(\d{1,15})\s*[,}]')
 _LAST_ID = re.compile(r',\s*"id"\s*:\s*(\d{1,15})\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
@@ -69,6 +69,14 @@ def message_of(line: Line) -> SessionMessage | None:
         return SessionMessage(types.JSONRPCMessage.model_validate_json(line.text))
     except ValidationError:
         return _instead(line.text, UNREADABLE)
+
+
+def is_message(content: bytes | bytearray) -> bool:
+    try:
+        types.JSONRPCMessage.model_validate_json(content)
+    except ValidationError:
+        return False
+    return True
 
 
 def failure(id_: str | int, text: str) -> types.JSONRPCError:

@@ -47,6 +47,7 @@ def configure(form: Literal["text", "json"] | str, level: int = logging.INFO) ->
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    handler.addFilter(_is_no_quote)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
@@ -69,6 +70,11 @@ def hide(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 def _is_no_cut(record: logging.LogRecord) -> bool:
     """A stream that is not over is cut on purpose, so that its client comes again."""
     return record.msg != "ASGI callable returned without completing response."
+
+
+def _is_no_quote(record: logging.LogRecord) -> bool:
+    """The MCP SDK quotes what servers say, with whatever is in it. What went wrong with a server is told by its state."""
+    return not record.name.startswith("mcp.client") and "/mcp/shared/" not in record.pathname
 
 
 def _rendering(form: str) -> list[Processor]:
