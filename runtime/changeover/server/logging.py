@@ -73,7 +73,7 @@ def _is_no_cut(record: logging.LogRecord) -> bool:
 
 
 def _is_no_quote(record: logging.LogRecord) -> bool:
-    """The MCP SDK quotes what servers say, with whatever is in it. What went wrong with a server is told by its state."""
+    """The MCP SDK quotes what servers say, whatever is in it. What goes wrong with one is told by its state."""
     return not record.name.startswith("mcp.client") and "/mcp/shared/" not in record.pathname
 
 
