@@ -116,11 +116,16 @@ class McpSession(Resource):
         return self._calls > 0
 
     async def check(self) -> None:
-        session = self._live()
-        if self._has_tools:
-            self._heed(await _tools_of(session))  # servers need not say when their tools change
-        else:
-            await session.send_ping()
+        session, gone = self._session, self._gone
+        if session is None or gone is None or gone.done():
+            raise ResourceDown("the session is not open")
+        try:
+            if self._has_tools:
+                self._heed(await _before(gone, _tools_of(session)))  # servers need not say when their tools change
+            else:
+                await _before(gone, session.send_ping())
+        except _Gone as error:
+            raise ResourceDown(str(error)) from None
 
     async def handle(self, error: Exception) -> bool:
         """A server that answers, if with an error, is there, and its tools may work."""
@@ -132,7 +137,7 @@ class McpSession(Resource):
         self._heed(self.tools)
 
     async def call_tool(self, name: str, arguments: dict[str, Any], **options: Any) -> types.CallToolResult:
-        """Call a tool of the server. Raises `CallFailed`, `ResourceDown`; what the tool says is wrong is its answer."""
+        """Call a tool of the server. Raises `CallFailed`; what the tool says is wrong is its answer."""
         session, gone = self._session, self._gone
         if session is None or gone is None or gone.done():
             raise CallFailed("the session is not open", undelivered=True)
@@ -161,11 +166,6 @@ class McpSession(Resource):
         }
 
     # --- inside ----------------------------------------------------------------------------------
-
-    def _live(self) -> ClientSession:
-        if self._session is None or self._gone is None or self._gone.done():
-            raise ResourceDown("the session is not open")
-        return self._session
 
     def _failed(self, error: McpError) -> CallFailed:
         """An error of the protocol, not of the tool."""
