@@ -58,9 +58,9 @@ server: Server[None] = Server("peer", "1.2", lifespan=counted)
 
 @server.list_tools()
 async def list_tools() -> list[types.Tool]:
+    note("lists")
     await hang()
     watch(server.request_context.session)
-    note("lists")
     if (FOLDER / "unlisted").exists():
         raise ValueError("the database is locked")
     if (FOLDER / "storm").exists():

@@ -195,9 +195,10 @@ async def test_a_server_that_tells_of_other_tools_and_then_hangs_is_let_go_of_at
     folder = project(desk({"calc": over_stdio(peer)}))
     async with GraphVersionManager.open(folder) as manager:
         await serve(manager)
+        before = len(peer.lists)
         peer.be("hang")
         peer.offers(add=ADD, take=ADD)
-        await asyncio.to_thread(time.sleep, 0.3)  # it has told by now; nothing shows it
+        await eventually(lambda: len(peer.lists) > before)
         began = time.monotonic()
     assert time.monotonic() - began < QUICK_S
     assert [task for task in asyncio.all_tasks() if task.get_name().startswith("changeover")] == []
