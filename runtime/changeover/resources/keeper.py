@@ -26,6 +26,7 @@ Status = Literal["opening", "healthy", "degraded", "stopped", "closed"]
 Wish = Literal["run", "stop", "end"]
 Tell = Callable[[str, dict[str, Any]], Awaitable[None]]
 FIRST_PAUSE_S = 0.2
+SHORT_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 SOUND_S = 30.0  # who was well for so long begins with the first pause again
 REASON_LIMIT_CHARS = 300
@@ -133,7 +134,7 @@ class Keeper:
                 down = await self._look_after()
                 if self._clock() - began > SOUND_S:
                     pause_s = FIRST_PAUSE_S
-                if down is None or pause_s == FIRST_PAUSE_S:  # who needs it just now waits for the next opening
+                if down is None or pause_s <= SHORT_PAUSE_S:  # who needs it just now waits for the next opening
                     self._settled.clear()
                 else:
                     self._settled.set()
