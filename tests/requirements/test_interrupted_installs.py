@@ -86,6 +86,25 @@ async def test_a_cancelled_build_leaves_no_uv_behind(index: WheelIndex, shelf: S
     assert _whole(folder) == []
 
 
+async def test_a_newer_save_does_not_wait_for_an_install(
+    index: WheelIndex, shelf: Shelf, project: Any, eventually: Any
+) -> None:
+    shelf.add("inst_overtaken", "1.0")
+    folder = project(desk("def speak(state):\n    return {'said': 'one'}\n", ""))
+    async with GraphVersionManager.open(folder, requirements="install", watch_quiet_s=0.1) as manager:
+        await manager.serve_folder()
+        await manager.watch()
+        index.stalls = True
+        project({"requirements.txt": "inst_overtaken\n"})
+        assert await asyncio.to_thread(index.asked.wait, 60)
+        project({"requirements.txt": "", "graphs/code.py": "def speak(state):\n    return {'said': 'urgent'}\n"})
+        await eventually(lambda: manager.routing is not None and manager.routing.current == "v2", 20)
+        assert (await manager.invoke("desk", {}))["said"] == "urgent"
+        assert index.hung_up.wait(20)
+        assert [version.status for version in await manager.versions(status="rejected")] == []
+    assert _whole(folder) == []
+
+
 async def test_a_process_killed_midway_leaves_no_half_environment(
     index: WheelIndex, shelf: Shelf, project: Any
 ) -> None:

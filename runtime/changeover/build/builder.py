@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from changeover.build.surroundings import Surroundings
 from changeover.build.tenancy import Tenancy
 from changeover.deadline import DeadlinePassed, run_in_thread
 from changeover.errors import ProjectError
+from changeover.giving_way import GivingWay
 from changeover.project.check import analyse
 from changeover.project.load import Project, load
 from changeover.project.problems import Problem
@@ -107,18 +108,23 @@ class Builder:
         wake: bool = True,
         is_stored: bool = False,
         held_by: HeldBy = lambda _: (),
+        giving_way: GivingWay | None = None,
     ) -> Candidate:
         """Raises `ProjectError` with every problem found. With `demand`, also where something required cannot be had.
 
         Without `wake` nothing is opened: for a version that rests. What `is_stored` was accepted once: that the server
         lacks a package now is told by the import that needs it. `held_by` names the versions that use an environment.
+        While it waits for an install or a resource, it may be given up: `Overtaken`.
         """
         self._room.loop = asyncio.get_running_loop()
         environment, exported = self.environment, self.exported
         rule = "off" if is_stored and self._environments.rule == "check" else self._environments.rule
-        async with self._environments.of(files, environment, held_by) as installed:
+        work = giving_way or GivingWay()
+        async with AsyncExitStack() as stack:
+            async with work.waiting():
+                installed = await stack.enter_async_context(self._environments.of(files, environment, held_by))
             prepare = partial(self._prepare, files, environment, exported, installed, rule)
-            return await self._build(prepare, files, environment, exported, known, demand=demand, wake=wake)
+            return await self._build(prepare, files, environment, exported, known, work, demand=demand, wake=wake)
 
     async def _build(
         self,
@@ -127,6 +133,7 @@ class Builder:
         environment: Environment,
         exported: frozenset[str],
         known: Mapping[str, list[Compiled]],
+        giving_way: GivingWay,
         *,
         demand: bool,
         wake: bool,
@@ -138,7 +145,8 @@ class Builder:
             try:
                 if wake:
                     with deadline.paused():
-                        await tenancy.wake(demand=demand)
+                        async with giving_way.waiting():
+                            await tenancy.wake(demand=demand)
                 compile_ = partial(self._compile, prepared, environment, exported, known, tenancy)
                 candidate = await self._in_thread(compile_, files, deadline)
                 used = frozenset[UsedModel]().union(*(graph.models for graph in candidate.graphs.values()))

@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -26,6 +27,7 @@ from changeover.checkpoints.serializer import LogicalSerializer
 from changeover.checkpoints.sqlite import bound_to
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.errors import Conflict, NotFound, ProjectError
+from changeover.giving_way import GivingWay
 from changeover.project.problems import Problem
 from changeover.resources.need import Key, named
 from changeover.resources.reconciling import Name, reconcile
@@ -33,6 +35,15 @@ from changeover.store.records import VersionId
 from changeover.store.versions import Versions
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What came of a changed environment for a version; its `problems` where it is in use and cannot take it."""
+
+    id: VersionId
+    is_changed: bool = False
+    problems: tuple[Problem, ...] = ()
 
 
 class Loader:
@@ -58,9 +69,9 @@ class Loader:
         self._needed_last: Mapping[Name, str] = {}  # by the newest
         self.loaded = LoadedVersions()
 
-    async def compile(self, files: Mapping[str, bytes]) -> Candidate:
+    async def compile(self, files: Mapping[str, bytes], giving_way: GivingWay | None = None) -> Candidate:
         """Check and compile the files of a snapshot. Raises `ProjectError` with every problem found."""
-        return await self._build(files, demand=True)
+        return await self._build(files, demand=True, giving_way=giving_way)
 
     def adopt(self, id_: VersionId, candidate: Candidate, *, is_new: bool = False) -> LoadedVersion:
         """Keep a candidate as the loaded form of this version. `is_new`: it was built from the folder just now."""
@@ -124,23 +135,22 @@ class Loader:
             self._kept[id_] -= 1
             self._kept += Counter()  # drops what is at zero
 
-    async def refresh(self, environment: Environment) -> list[VersionId]:
+    async def refresh(self, environment: Environment, giving_way: GivingWay | None = None) -> AsyncIterator[Refreshed]:
         """Take a changed environment: loaded versions are compiled anew where it takes part in them.
 
-        Returns those that changed. A version that cannot be compiled with it keeps serving as it was.
+        Says of each what came of it. A version that cannot be compiled with it keeps serving as it was. Raises
+        `Overtaken`.
         """
         self._builder.environment = environment
-        changed: list[VersionId] = []
-        problems: list[Problem] = []
         for version in list(self.loaded):
             if version.registered:
                 continue
+            is_awake = version.tenancy.is_awake
             try:
                 files = await self._versions.files(version.id)
-                is_awake = version.tenancy.is_awake
-                candidate = await self._build(files, demand=True, wake=is_awake, is_stored=True)
-            except ProjectError as error:
-                problems += error.problems
+                candidate = await self._build(files, demand=True, wake=is_awake, is_stored=True, giving_way=giving_way)
+            except ProjectError as error:  # of a version that rests it is told when somebody needs it
+                yield Refreshed(version.id, problems=tuple(error.problems) if is_awake else ())
                 continue
             same = all(version.graphs[name].compiled is graph for name, graph in candidate.graphs.items())
             same = same and {need.key for need in version.tenancy.needs} == {
@@ -150,10 +160,7 @@ class Loader:
                 self.discard(candidate)
             else:
                 self.adopt(version.id, candidate)
-                changed.append(version.id)
-        if problems:
-            raise ProjectError(sorted(set(problems), key=lambda problem: problem.sort_key))
-        return changed
+            yield Refreshed(version.id, is_changed=not same and version.id in self.loaded)
 
     async def needs(self, *ids: VersionId) -> list[Mapping[Name, Key]]:
         """What each of these versions needs live, by kind and name; equal keys are the same thing.
@@ -201,7 +208,13 @@ class Loader:
     # --- inside ----------------------------------------------------------------------------------
 
     async def _build(
-        self, files: Mapping[str, bytes], *, demand: bool, wake: bool = True, is_stored: bool = False
+        self,
+        files: Mapping[str, bytes],
+        *,
+        demand: bool,
+        wake: bool = True,
+        is_stored: bool = False,
+        giving_way: GivingWay | None = None,
     ) -> Candidate:
         return await self._builder.build(
             files,
@@ -209,6 +222,7 @@ class Loader:
             demand=demand,
             wake=wake,
             is_stored=is_stored,
+            giving_way=giving_way,
             held_by=lambda used: [version.id for version in self.loaded if _environment_of(version) is used],
         )
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from changeover.build.builder import Builder, Candidate
 from changeover.build.loaded import Compiled
@@ -23,13 +22,14 @@ from changeover.build.mcp_tools import observed_path
 from changeover.contracts.chain import Chain, chain_text, chains_of
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.errors import Conflict, OperatorError, ProjectError
+from changeover.giving_way import GivingWay
 from changeover.project.check_server import demand_alerts
 from changeover.project.document import read
-from changeover.project.environment import environment_of, langgraph_environment, store_of
-from changeover.project.langgraph import LANGGRAPH_FILE, StoreSettings
+from changeover.project.langgraph import LANGGRAPH_FILE
 from changeover.project.problems import Problem
 from changeover.rollout.observing import Observing
-from changeover.settings import ProcessEnvironment, Settings
+from changeover.rollout.variables import MAY_COME, Variables
+from changeover.settings import Settings
 from changeover.store.opening import Store
 from changeover.store.records import GraphEntry, NewVersion, Routing, Version
 from changeover.store.versions import contract_digest
@@ -37,9 +37,7 @@ from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, 
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENT = "environment-mark"  # the note that is another whenever a process takes a changed environment
 LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
-MAY_COME = frozenset({"mcp-unreachable", "plugin-failed"})  # problems that go away without an edit
 SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
 
 
@@ -73,19 +71,17 @@ class ProjectFolder:
         self._observing = observing
         self._failed = failed
         self._building = asyncio.Lock()
-        self._process = ProcessEnvironment()
-        self._store_wish: StoreSettings | None = None
+        self._variables = Variables(path, builder, loader, store.journal)
         self._tried_with: Mapping[str, str] | None = None  # the environment of the last build
         self.awaits_others = False  # the last build was rejected for nothing but what was not there
 
     async def read_environment(self) -> None:
         """Take the values of the process and of `.env` as they are, before anything is built with them."""
-        self._builder.environment = await self._environment()
-        await self._export()
+        await self._variables.read()
 
     def close(self) -> None:
         """Take out of the process's environment what langgraph.json has put there."""
-        self._process.hold({})
+        self._variables.close()
 
     async def check(self, files: Mapping[str, str] | None = None) -> list[Problem]:
         """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
@@ -141,45 +137,54 @@ class ProjectFolder:
             finally:
                 self._loader.discard(candidate)
 
-    async def build_if_changed(self) -> Version | None:
+    async def build_if_changed(self, giving_way: GivingWay | None = None) -> Version | None:
         """A version of the folder if its bytes differ from those seen last, else None.
 
         Bytes that were rejected are tried again once the environment is another than it was then, and while they were
-        for something that was not there.
+        for something that was not there. Raises `Overtaken`; then nothing is kept of it.
         """
         async with self._building:
-            snapshot = await self._snapshot(None)
+            read = await self._read(None)
+            if giving_way is not None:
+                giving_way.about = read.digest
+            snapshot = await self._observing.known(read)
             is_seen = snapshot.digest == await self._store.journal.note(LAST_SEEN)
             if is_seen and not await self._is_worth_another_try(snapshot.digest):
                 return None
-            return await self._build_seen(snapshot, "saved")
+            return await self._build_seen(snapshot, "saved", giving_way)
 
     async def seen(self, digest: str) -> None:
         """Remember that these bytes of the folder were dealt with: they are no new save, also after a restart."""
         await self._store.journal.remember(LAST_SEEN, digest)
 
-    async def refresh_environment(self) -> bool:
-        """Take a changed `.env`: what depends on it is compiled anew, without a new version."""
-        values = await self._environment()
-        if values == self._builder.environment and not await self._export():
+    async def refresh_environment(self, giving_way: GivingWay | None = None, *, again: bool = False) -> bool:
+        """Take a changed `.env`: what depends on it is compiled anew, without a new version.
+
+        With `again` also one that could not be taken to the end before.
+        """
+        if not await self._variables.changed() and not (again and self._variables.is_owed):
             return False
-        before = self._builder.environment
-        names = sorted(name for name in {*before, *values} if before.get(name) != values.get(name))
         async with self._building:
-            await self._export()
-            await self._store.journal.remember(ENVIRONMENT, uuid4().hex)
-            try:
-                changed = await self._loader.refresh(values)
-            except ProjectError as error:
-                problems = [problem.to_json() for problem in error.problems]
-                await self._store.journal.add_event("environment_rejected", variables=names, problems=problems)
-                raise
-        await self._store.journal.add_event("environment_changed", variables=names, versions=changed)
+            await self._variables.take(giving_way)
         return True
+
+    async def retry_environment(self, giving_way: GivingWay | None = None) -> None:
+        """Take what of a changed `.env` could not be taken before, from time to time."""
+        if self._variables.is_due:
+            await self.refresh_environment(giving_way, again=True)
 
     async def environment_mark(self) -> str | None:
         """Another one each time that a process on the database has taken a changed environment."""
-        return await self._store.journal.note(ENVIRONMENT)
+        return await self._variables.mark()
+
+    async def has_news(self, than: GivingWay) -> bool:
+        """Whether the folder holds an edit that neither this work is about nor was dealt with before."""
+        if await self._variables.changed():
+            return True
+        snapshot = await self._read(None)
+        if than.about is not None:
+            return snapshot.digest != than.about
+        return (await self._observing.known(snapshot)).digest != await self._store.journal.note(LAST_SEEN)
 
     async def status(self, routing: Routing | None) -> dict[str, Any]:
         """Whether the folder's bytes are those that serve, and what was wrong with them when they were built."""
@@ -205,29 +210,29 @@ class ProjectFolder:
     async def _follow_environment(self) -> None:
         """Take a changed `.env` before a build. What serves and cannot be built with it goes on as it was."""
         try:
-            await self.refresh_environment()
+            await self.refresh_environment(again=True)
         except ProjectError as error:
             log.warning("environment_not_taken", extra={"problems": [problem.render() for problem in error.problems]})
 
-    async def _build_seen(self, snapshot: Snapshot, message: str) -> Version:
+    async def _build_seen(self, snapshot: Snapshot, message: str, giving_way: GivingWay | None = None) -> Version:
         """A rejected edit was dealt with; one that could not be written, or did not come to an end, was not."""
         try:
-            return await self._build(snapshot, message)
+            return await self._build(snapshot, message, giving_way)
         except ProjectError:
             await self.seen(snapshot.digest)
             raise
 
-    async def _build(self, snapshot: Snapshot, message: str) -> Version:
+    async def _build(self, snapshot: Snapshot, message: str, giving_way: GivingWay | None = None) -> Version:
         self._tried_with, self.awaits_others = self._builder.environment, False
         known = await self._store.versions.by_digest(snapshot.digest)
         if known is not None and known.status != "rejected":
             return known
         try:
-            async with self._observing.completed(snapshot) as snapshot:
+            async with self._observing.completed(snapshot, giving_way) as snapshot:
                 known = await self._store.versions.by_digest(snapshot.digest)
                 if known is not None and known.status != "rejected":
                     return known
-                candidate = await self._compile(snapshot)
+                candidate = await self._compile(snapshot, giving_way)
         except ProjectError as error:
             raise await self._reject(snapshot, message, error) from None
         try:
@@ -239,12 +244,12 @@ class ProjectFolder:
         log.info("version_ready", extra={"version": version.id, "changed": list(version.changed)})
         return version
 
-    async def _compile(self, snapshot: Snapshot) -> Candidate:
+    async def _compile(self, snapshot: Snapshot, giving_way: GivingWay | None = None) -> Candidate:
         if not snapshot.is_complete:
             raise ProjectError(snapshot.problems)
         try:
             original = {path: text for path, text in snapshot.originals.items() if path == LANGGRAPH_FILE}
-            return await self._loader.compile({**snapshot.files, **original})
+            return await self._loader.compile({**snapshot.files, **original}, giving_way)
         except OSError as error:
             raise OperatorError(
                 f"cannot write the version's files: {error.strerror}", code="disk", hint="look at the disk and retry"
@@ -290,25 +295,6 @@ class ProjectFolder:
                 code="database-in-version",
                 hint="keep it in .changeover, or name its folder in .changeoverignore",
             )
-
-    async def _environment(self) -> dict[str, str]:
-        return await asyncio.to_thread(environment_of, self.path, self._process.given())
-
-    async def _export(self) -> list[str]:
-        """Give the process what langgraph.json has for the project's own code. All versions see what the folder says.
-
-        A value of the operator's stays. Returns the names whose value is another than before.
-        """
-        values = await asyncio.to_thread(langgraph_environment, self.path)
-        store = await asyncio.to_thread(store_of, self.path)
-        if self._store_wish is not None and store != self._store_wish:
-            log.warning("store_settings_wait", extra={"reason": "'store' of langgraph.json is read at the start"})
-        self._store_wish = store
-        self._builder.exported = frozenset(values)
-        changed = self._process.hold(values)
-        if changed:
-            log.info("environment_applied", extra={"variables": changed})
-        return changed
 
 
 def settings_file(folder: Path) -> dict[str, Any]:

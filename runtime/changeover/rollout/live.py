@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from changeover.errors import ChangeoverError, ProjectError
+from changeover.giving_way import GivingWay, Overtaken
 from changeover.rollout.folder import ProjectFolder
 from changeover.rollout.watch import FolderWatcher
 from changeover.store.records import Version
@@ -38,11 +40,14 @@ class LiveEdits:
         self._promote = promote
         self._policy = policy
         self._one_at_a_time = asyncio.Lock()
+        self._giving_way = GivingWay()  # of what is being done just now
+        self._moment = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         await self._watcher.__aenter__()
         self._tasks = [
+            asyncio.create_task(self._listen(), name="changeover-watch-moments"),
             asyncio.create_task(self._follow(), name="changeover-watch"),
             asyncio.create_task(self._wait_for_others(), name="changeover-watch-others"),
         ]
@@ -55,20 +60,37 @@ class LiveEdits:
         await self._watcher.__aexit__(None, None, None)
 
     async def _follow(self) -> None:
-        await self._take_edit()  # what was edited while nobody looked
-        async for _ in self._watcher.moments():
+        while True:  # first what was edited while nobody looked
+            self._moment.clear()
             await self._take_edit()
+            await self._moment.wait()
+
+    async def _listen(self) -> None:
+        """A newer save gives up what waits for a server or an install for an older one, which it may have mended."""
+        async for _ in self._watcher.moments():
+            is_busy, work = self._one_at_a_time.locked(), self._giving_way
+            self._moment.set()
+            try:
+                if is_busy and await self._folder.has_news(work):
+                    work.overtake()
+            except ChangeoverError:  # the folder cannot be read just now: whoever builds it says so
+                continue
+            except Exception:  # root of a task
+                log.exception("edit_not_compared")
 
     async def _wait_for_others(self) -> None:
-        """An edit that was rejected since a server was not there is tried again: it may be there by now."""
-        pause_s = FIRST_LOOK_S
+        """What was rejected since a server was not there is tried again: it may be there by now."""
+        pause_s, due_at = FIRST_LOOK_S, 0.0
         while True:
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(FIRST_LOOK_S)
+            async with self._one_at_a_time:
+                await self._attempt(self._folder.retry_environment)
             if not self._folder.awaits_others:
-                pause_s = FIRST_LOOK_S
-                continue
-            await self._take_edit()
-            pause_s = min(pause_s * 2, LONGEST_LOOK_S)
+                pause_s, due_at = FIRST_LOOK_S, 0.0
+            elif time.monotonic() >= due_at:
+                await self._take_edit()
+                due_at = time.monotonic() + pause_s
+                pause_s = min(pause_s * 2, LONGEST_LOOK_S)
 
     async def _take_edit(self) -> None:
         """One moment of quiet. A failure that is not the edit's own is tried again, a few times."""
@@ -79,9 +101,9 @@ class LiveEdits:
                 await asyncio.sleep(RETRY_S)
         log.error("edit_given_up", extra={"after_s": RETRIES * RETRY_S, "hint": "save again once the cause is mended"})
 
-    async def _build(self) -> None:
+    async def _build(self, giving_way: GivingWay) -> None:
         """Only what was dealt with to the end counts as seen: a promotion that fails is tried again."""
-        version = await self._folder.build_if_changed()
+        version = await self._folder.build_if_changed(giving_way)
         if version is None:
             return
         if version.bad:
@@ -90,13 +112,16 @@ class LiveEdits:
             await self._promote(version)
         await self._folder.seen(version.digest)
 
-    async def _attempt(self, step: Callable[[], Awaitable[object]]) -> bool:
-        """Whether there is nothing left to try: it worked, or the project itself is wrong."""
+    async def _attempt(self, step: Callable[[GivingWay], Awaitable[object]]) -> bool:
+        """Whether there is nothing left to try: it worked, the project itself is wrong, or a newer save is there."""
+        self._giving_way = GivingWay()
         try:
-            await step()
+            await step(self._giving_way)
         except ProjectError as error:
             problems = [problem.render() for problem in error.problems]
             log.warning("edit_rejected", extra={"version": error.version, "problems": problems})
+        except Overtaken:
+            log.info("edit_overtaken")
         except ChangeoverError as error:
             log.warning("edit_delayed", extra={"code": error.code, "reason": error.message})
             return False

@@ -16,6 +16,7 @@ from mcp import McpError
 from changeover.build.builder import Builder
 from changeover.build.mcp_tools import mcp_need, observed_path, spec_digest, written_observed
 from changeover.errors import ChangeoverError, ProjectError
+from changeover.giving_way import GivingWay
 from changeover.project.load import Project, load
 from changeover.project.problems import Problem
 from changeover.resources.drift import observed
@@ -46,14 +47,14 @@ class Observing:
         return _with(snapshot, {observed_path(name): content for name, content in found.items()})
 
     @asynccontextmanager
-    async def completed(self, snapshot: Snapshot) -> AsyncIterator[Snapshot]:
+    async def completed(self, snapshot: Snapshot, giving_way: GivingWay | None = None) -> AsyncIterator[Snapshot]:
         """And with what is observed now of those that never were. Raises `ProjectError` where a required one is down.
 
         One that is not required and not there adds a warning, and no tools. Those that were asked stay open within it,
         for whoever builds with the answers.
         """
         with self._asking() as asker:
-            yield await self._complete(snapshot, asker)
+            yield await self._complete(snapshot, asker, giving_way or GivingWay())
 
     @asynccontextmanager
     async def asked_again(self, snapshot: Snapshot, name: str) -> AsyncIterator[tuple[Snapshot, str]]:
@@ -75,14 +76,15 @@ class Observing:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _complete(self, snapshot: Snapshot, asker: User) -> Snapshot:
+    async def _complete(self, snapshot: Snapshot, asker: User, giving_way: GivingWay) -> Snapshot:
         project = await self._project(snapshot)
         if project is None:
             return snapshot
         missing = [name for name in project.mcp_servers if observed_path(name) not in snapshot.files]
         if not missing:
             return snapshot
-        found, problems = await self._ask(asker, project, missing)
+        async with giving_way.waiting():
+            found, problems = await self._ask(asker, project, missing)
         errors = [problem for problem in problems if problem.severity == "error"]
         if errors:
             raise ProjectError(errors)

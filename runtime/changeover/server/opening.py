@@ -148,6 +148,8 @@ class FolderService:
             mark = await self._manager.folder.environment_mark()
             if mark != taken and not self._lock.is_held:
                 await self._manager.folder.refresh_environment()
+            elif not self._lock.is_held:
+                await self._manager.folder.retry_environment()
 
         await self._tried(follow)
         return mark

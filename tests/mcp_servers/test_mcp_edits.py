@@ -1,0 +1,128 @@
+"""Edits of a project whose servers hang, come late or are changed: what is newer goes first, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp_desks import Peer, desk, over_http, over_stdio, said, serving_peer
+
+from changeover import GraphVersionManager, ProjectError
+
+WITHIN_S = 20.0
+HANGS = json.dumps({"transport": "stdio", "command": "sleep", "args": ["1000"]})
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Peer]:
+    made = Peer(tmp_path / "peer")
+    yield made
+    for pid in made.alive():
+        os.kill(pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def served(folder: Path, **settings: Any) -> AsyncIterator[GraphVersionManager]:
+    async with GraphVersionManager.open(folder, watch_quiet_s=0.1, **settings) as manager:
+        await manager.serve_folder()
+        await manager.watch()
+        yield manager
+
+
+async def events(manager: GraphVersionManager, *types: str) -> list[tuple[str, Any]]:
+    found = await manager.store.journal.events()
+    return [(event.type, event.data) for event in found if event.type in types]
+
+
+def is_opening(manager: GraphVersionManager, name: str = "mcp:calc") -> bool:
+    return any(one["id"] == name and one["status"] == "opening" for one in manager.resources.report())
+
+
+def current(manager: GraphVersionManager) -> str | None:
+    return manager.routing.current if manager.routing else None
+
+
+async def test_a_newer_save_does_not_wait_for_a_server_that_hangs(project: Any, peer: Peer, eventually: Any) -> None:
+    folder = project(desk({}, tools="[]"))
+    async with served(folder) as manager:
+        project(desk({"calc": HANGS}, tools="[]", text="Wait."))
+        await eventually(lambda: is_opening(manager))
+        project(desk({}, tools="[]", text="Mended."))
+        await eventually(lambda: current(manager) == "v2", WITHIN_S)
+        assert "Mended" in await said(manager, "hello")
+        assert [version.id for version in await manager.versions(status="rejected")] == []
+        await eventually(lambda: [one["id"] for one in manager.resources.report()] == ["model:demo"])
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("changeover")] == []
+
+
+async def test_the_same_bytes_saved_again_do_not_begin_anew(project: Any, peer: Peer, eventually: Any) -> None:
+    folder = project(desk({}, tools="[]"))
+    async with served(folder) as manager:
+        peer.be("hang")
+        project(desk({"calc": over_stdio(peer)}))
+        await eventually(lambda: peer.opened)
+        for _ in range(3):
+            project(desk({"calc": over_stdio(peer)}))
+            await asyncio.sleep(0.2)  # a quiet moment each
+        peer.be_no_more("hang")
+        await eventually(lambda: current(manager) == "v2", WITHIN_S)
+        assert len(peer.opened) == 1
+
+
+async def test_a_token_that_the_server_takes_later_is_tried_again(project: Any, peer: Peer, eventually: Any) -> None:
+    peer.be("token", "first")
+    with serving_peer(peer) as url:
+        project({".env": "PEER_TOKEN=first\n"})
+        folder = project(desk({"calc": over_http(url, headers={"Authorization": "Bearer ${PEER_TOKEN}"})}))
+        async with served(folder) as manager:
+            project({".env": "PEER_TOKEN=second\n"})
+            await eventually(lambda: events(manager, "environment_rejected"), WITHIN_S)
+            assert await said(manager, "add 1 2") == "3"  # with the old one
+            peer.be("token", "second")
+            await eventually(lambda: events(manager, "environment_changed"), WITHIN_S)
+            assert await said(manager, "add 1 3") == "4"
+            rejected, changed = sorted(
+                await events(manager, "environment_rejected", "environment_changed"), reverse=True
+            )
+            assert rejected[1]["variables"] == changed[1]["variables"] == ["PEER_TOKEN"]
+
+
+async def test_a_build_by_hand_takes_an_environment_that_could_not_be_taken_before(project: Any, peer: Peer) -> None:
+    peer.be("token", "first")
+    with serving_peer(peer) as url:
+        project({".env": "PEER_TOKEN=first\n"})
+        folder = project(desk({"calc": over_http(url, headers={"Authorization": "Bearer ${PEER_TOKEN}"})}))
+        async with GraphVersionManager.open(folder) as manager:
+            await manager.serve_folder()
+            project({".env": "PEER_TOKEN=second\n"})
+            with pytest.raises(ProjectError):
+                await manager.folder.refresh_environment()
+            peer.be("token", "second")
+            await manager.build()
+            assert await said(manager, "add 1 2") == "3"
+            assert len(peer.opened) == 2
+
+
+async def test_what_only_a_resting_version_lacks_rejects_no_environment(
+    project: Any, tmp_path: Path, eventually: Any
+) -> None:
+    old, new = Peer(tmp_path / "old"), Peer(tmp_path / "new")
+    project({".env": "A=aaaaaa\nB=bbbbbb\n"})
+    folder = project(desk({"calc": over_stdio(old, env={"K": "${A}"})}))
+    async with served(folder) as manager:
+        project(desk({"calc": over_stdio(new, env={"K": "${B}"})}))
+        await eventually(lambda: current(manager) == "v2", WITHIN_S)
+        await eventually(lambda: old.closed, WITHIN_S)  # v1 rests
+        project({".env": "B=cccccc\n"})
+        await eventually(lambda: events(manager, "environment_changed", "environment_rejected"), WITHIN_S)
+        ((kind, data),) = await events(manager, "environment_changed", "environment_rejected")
+        assert (kind, data["variables"], data["versions"]) == ("environment_changed", ["A", "B"], ["v2"])
+        assert await said(manager, "add 1 2") == "3"
+        assert len(new.opened) == 2
