@@ -195,6 +195,7 @@ class GraphVersionManager:
                 memory,
                 keep_loaded=self.settings.keep_loaded,
                 in_use=self._in_use,
+                serves=lambda: self.routing.current if self.routing else None,
             )
             stack.callback(self.loader.close)
             resting = Resting(self.loader, self.store.versions, lambda: self.routing)
@@ -887,6 +888,7 @@ class GraphVersionManager:
 
     def _routing_moved(self, routing: Routing) -> None:
         self.routing = routing
+        self.loader.expect()
 
     def _wishes(
         self,

@@ -54,9 +54,11 @@ async def test_other_tools_are_noticed_shown_and_offered_as_a_version(
         assert second.changed == (OBSERVED,)
         assert second.graphs["bot"].digest != first.graphs["bot"].digest
         assert (await manager.store.routing.head()).current == first.id
-        assert await drift(manager) is None
+        assert await drift(manager) == found  # what serves has other tools still
         assert (await manager.build()).id == second.id
         assert (await manager.refresh("mcp:calc")).id == second.id  # nothing is new
+        await manager.switch(second)
+        assert await drift(manager) is None
         events = [event for event in await manager.store.journal.events() if event.type == "resource_drifted"]
         assert len(events) == 1
     assert len(peer.opened) == len(peer.closed) == 1
@@ -83,8 +85,10 @@ async def test_the_old_version_keeps_its_tools_and_a_rollback_brings_them_back(p
         peer.offers(take=ADD)
         await manager.switch(await manager.refresh("mcp:calc"))
         assert await said(manager, "add 1 2") != "3"
-        peer.offers(add=ADD)
+        assert await drift(manager) is None
         await manager.rollback()
+        assert await drift(manager) == {"added": ["take"], "removed": ["add"], "changed": []}
+        peer.offers(add=ADD)
         assert await said(manager, "add 1 2") == "3"
 
 
@@ -115,6 +119,59 @@ async def test_a_refresh_of_a_server_that_is_down_says_so_and_changes_nothing(pr
             await manager.refresh("mcp:calc")
         assert refused.value.problems[0].code == "mcp-unreachable"
         assert [version.id for version in await manager.store.versions.list()] == [first.id]
+
+
+async def test_a_refresh_of_a_server_that_does_not_answer_is_refused(
+    project: Any, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(McpSession, "check_timeout_s", 0.5)
+    folder = project(desk({"calc": over_stdio(peer)}))
+    async with GraphVersionManager.open(folder) as manager:
+        first = await manager.build()
+        peer.offers(**{f"t{number}": ANYTHING for number in range(2001)})
+        with pytest.raises(ProjectError) as refused:
+            await manager.refresh("mcp:calc")
+        assert "more than 2,000 tools" in refused.value.problems[0].message
+        peer.offers(add=ADD)
+        peer.be("hang")
+        with pytest.raises(ProjectError) as refused:
+            await manager.refresh("mcp:calc")
+        (problem,) = refused.value.problems
+        assert (problem.code, problem.path) == ("mcp-unreachable", "tools.yaml")
+        peer.be_no_more("hang")
+        assert [version.id for version in await manager.store.versions.list()] == [first.id]
+
+
+async def test_a_server_that_comes_late_is_a_drift_and_offered(project: Any, peer: Peer, eventually: Any) -> None:
+    peer.be("down")
+    folder = project(desk({"calc": over_stdio(peer, required=False)}))
+    async with GraphVersionManager.open(folder) as manager:
+        await manager.switch(await manager.build())
+        peer.be_no_more("down")
+        found = await eventually(lambda: drift(manager), 20)
+        assert found == {"added": ["add"], "removed": [], "changed": []}
+        await manager.switch(await manager.refresh("mcp:calc"))
+        assert await said(manager, "add 1 2") == "3"
+        assert await drift(manager) is None
+
+
+async def test_two_names_of_one_server_are_two_sessions_each_with_its_tools(
+    project: Any, peer: Peer, eventually: Any
+) -> None:
+    servers = {"read": over_stdio(peer, tools=["read_*"]), "write": over_stdio(peer, tools=["write_*"])}
+    peer.offers(read_one=ANYTHING)
+    folder = project(desk(servers, tools='["read/*", "write/*"]'))
+    async with GraphVersionManager.open(folder) as manager:
+        await manager.switch(await manager.build())
+        peer.offers(read_one=ANYTHING, write_one=ANYTHING)
+        for name in servers:
+            version = await manager.refresh(f"mcp:{name}")
+        await manager.switch(version)
+        for name in servers:
+            assert manager.resources.one(f"mcp:{name}")["details"]["drift"] is None
+        project(desk({"reads": servers["read"]}, tools='["reads/*"]'))
+        await manager.switch(await manager.build())
+        assert await manager.refresh("mcp:reads")
 
 
 async def test_the_administration_shows_refreshes_stops_and_starts_resources(project: Any, peer: Peer) -> None:

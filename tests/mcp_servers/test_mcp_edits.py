@@ -126,3 +126,36 @@ async def test_what_only_a_resting_version_lacks_rejects_no_environment(
         assert (kind, data["variables"], data["versions"]) == ("environment_changed", ["A", "B"], ["v2"])
         assert await said(manager, "add 1 2") == "3"
         assert len(new.opened) == 2
+
+
+async def test_what_was_stopped_by_hand_stays_so_when_its_environment_is_another(project: Any, peer: Peer) -> None:
+    project({".env": "TOKEN=firstone\n"})
+    folder = project(desk({"calc": over_stdio(peer, env={"PEER_TOKEN": "${TOKEN}"})}))
+    async with GraphVersionManager.open(folder) as manager:
+        await manager.serve_folder()
+        await manager.resources.stop("mcp:calc")
+        project({".env": "TOKEN=secondone\n"})
+        assert await manager.folder.refresh_environment()
+        assert manager.resources.one("mcp:calc")["status"] == "stopped"
+        assert len(peer.opened) == 1
+        await manager.resources.start("mcp:calc")
+        assert await said(manager, "add 1 2") == "3"
+
+
+async def test_a_process_that_builds_nothing_lets_go_of_old_versions_too(
+    project: Any, peer: Peer, eventually: Any
+) -> None:
+    folder = project(desk({"calc": over_stdio(peer)}))
+    (folder / ".changeover").mkdir()
+    builds, follows = [GraphVersionManager.open(folder) for _ in range(2)]
+    builds.is_worker = follows.is_worker = True  # they share the database
+    async with builds, follows:
+        for servers, tools, text in (({"calc": over_stdio(peer)}, '["calc/*"]', "Help."), ({}, "[]", "Alone.")):
+            project(desk(servers, tools, text))
+            version = await builds.build()
+            await builds.switch(version)
+            await eventually(lambda id_=version.id: current(follows) == id_)
+            assert text in await said(follows, "hello")
+        await eventually(lambda: [one["id"] for one in follows.resources.report()] == ["model:demo"])
+        assert peer.opened
+        await eventually(lambda: not peer.alive())

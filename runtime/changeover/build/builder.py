@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langgraph.store.base import BaseStore
 
@@ -22,7 +22,7 @@ from changeover.build.compiler import Workshop, compile_project
 from changeover.build.environments import Environment as Installed
 from changeover.build.environments import Environments, HeldBy
 from changeover.build.factories import FactoryRoom
-from changeover.build.loaded import Compiled, UsedModel
+from changeover.build.loaded import Compiled, Observed, UsedModel
 from changeover.build.mcp_tools import observed_path, read_observed
 from changeover.build.modules import CodeTree, CodeTrees
 from changeover.build.needs import code_of, declared, model_need, needs_of
@@ -59,6 +59,15 @@ class Candidate:
     warnings: tuple[Problem, ...] = ()
     steps: LoadedSteps = field(default_factory=LoadedSteps)
 
+    @property
+    def observed(self) -> Observed:
+        servers = [need for need in self.tenancy.needs if need.kind == "mcp"]
+        contents = {need.key: self.project.files.get(observed_path(need.name)) for need in servers}
+        return {
+            key: observed(read_observed(content).values()) if content is not None else {}
+            for key, content in contents.items()
+        }
+
 
 @dataclass(frozen=True)
 class _Prepared:
@@ -93,6 +102,7 @@ class Builder:
         self._timeout_s = timeout_s
         self._room = FactoryRoom(timeout_s * FACTORY_SHARE, store)
         self._models = ModelPool(pool.keys)
+        self._expected: dict[Key, tuple[McpSession, Mapping[str, Any]]] = {}
         self._workshop = Workshop(self._models, secrets.token_bytes(32), pool.handle, self._room)
 
     @property
@@ -109,12 +119,14 @@ class Builder:
         is_stored: bool = False,
         held_by: HeldBy = lambda _: (),
         giving_way: GivingWay | None = None,
+        like: Tenancy | None = None,
     ) -> Candidate:
         """Raises `ProjectError` with every problem found. With `demand`, also where something required cannot be had.
 
         Without `wake` nothing is opened: for a version that rests. What `is_stored` was accepted once: that the server
         lacks a package now is told by the import that needs it. `held_by` names the versions that use an environment.
-        While it waits for an install or a resource, it may be given up: `Overtaken`.
+        While it waits for an install or a resource, it may be given up: `Overtaken`. What a tenancy that it is `like`
+        has stopped by hand stays so.
         """
         self._room.loop = asyncio.get_running_loop()
         environment, exported = self.environment, self.exported
@@ -124,7 +136,9 @@ class Builder:
             async with work.waiting():
                 installed = await stack.enter_async_context(self._environments.of(files, environment, held_by))
             prepare = partial(self._prepare, files, environment, exported, installed, rule)
-            return await self._build(prepare, files, environment, exported, known, work, demand=demand, wake=wake)
+            stopped = self._pool.stopped(like.needs) if like is not None else ()
+            wake_ = partial(Tenancy.wake, demand=demand, stopped=stopped) if wake else None
+            return await self._build(prepare, files, environment, exported, known, work, wake_)
 
     async def _build(
         self,
@@ -134,19 +148,17 @@ class Builder:
         exported: frozenset[str],
         known: Mapping[str, list[Compiled]],
         giving_way: GivingWay,
-        *,
-        demand: bool,
-        wake: bool,
+        wake: Callable[[Tenancy], Awaitable[None]] | None,
     ) -> Candidate:
         deadline = _Deadline(self._timeout_s)
         with self._trees_kept():
             prepared = await self._in_thread(prepare, files, deadline, lambda it: self._let_go(it.tree))
             tenancy = Tenancy(self._pool, list(prepared.needs.values()))
             try:
-                if wake:
+                if wake is not None:
                     with deadline.paused():
                         async with giving_way.waiting():
-                            await tenancy.wake(demand=demand)
+                            await wake(tenancy)
                 compile_ = partial(self._compile, prepared, environment, exported, known, tenancy)
                 candidate = await self._in_thread(compile_, files, deadline)
                 used = frozenset[UsedModel]().union(*(graph.models for graph in candidate.graphs.values()))
@@ -162,13 +174,16 @@ class Builder:
         around = self.surroundings
         return await asyncio.to_thread(lambda: declared(load(files).project, around))
 
-    def expect(self, candidate: Candidate) -> None:
-        """From now on what servers say is compared with what this candidate was made from."""
-        for need in candidate.tenancy.needs:
-            session = self._pool.handle(need).kept()
-            content = candidate.project.files.get(observed_path(need.name))
-            if isinstance(session, McpSession) and content is not None:
-                session.expect(observed(read_observed(content).values()))
+    def expect(self, tools: Observed) -> None:
+        """From now on what servers say is compared with these."""
+        before, self._expected = self._expected, {}
+        for key, expected in tools.items():
+            keeper = self._pool.keeper(key)
+            session = keeper.resource if keeper else None
+            if isinstance(session, McpSession):
+                self._expected[key] = (session, expected)
+                if before.get(key) != (session, expected):
+                    session.expect(expected)
 
     def tenancy(self) -> Tenancy:
         """Of a version that needs nothing live, or says so itself."""

@@ -103,6 +103,10 @@ async def _held(tenancy: Tenancy, opened: AbstractAsyncContextManager[CompiledGr
         yield graph
 
 
+Observed = Mapping[Key, Mapping[str, Any]]
+"""The tools of servers that a version was made from, by name; none where the server was not there."""
+
+
 @dataclass(frozen=True)
 class LoadedVersion:
     id: VersionId
@@ -111,6 +115,7 @@ class LoadedVersion:
     tree: CodeTree | None = None
     registered: bool = False
     steps: LoadedSteps = field(default_factory=LoadedSteps)  # the code of its steps of migration
+    observed: Observed = field(default_factory=dict)
     uses: set[str] = field(default_factory=set)  # what keeps it in memory: ids of runs, 'routing'
 
 

@@ -56,6 +56,7 @@ class Loader:
         *,
         keep_loaded: int,
         in_use: Callable[[], Collection[str]],
+        serves: Callable[[], str | None],
     ) -> None:
         self._versions = versions
         self._builder = builder
@@ -63,9 +64,11 @@ class Loader:
         self._store = store
         self._keep_loaded = keep_loaded
         self._in_use = in_use
+        self._serves = serves
         self._loading: dict[VersionId, asyncio.Lock] = {}
         self._kept: Counter[str] = Counter()
         self._newest: VersionId | None = None
+        self._newest_number = 0
         self._needed_last: Mapping[Name, str] = {}  # by the newest
         self.loaded = LoadedVersions()
 
@@ -73,8 +76,12 @@ class Loader:
         """Check and compile the files of a snapshot. Raises `ProjectError` with every problem found."""
         return await self._build(files, demand=True, giving_way=giving_way)
 
-    def adopt(self, id_: VersionId, candidate: Candidate, *, is_new: bool = False) -> LoadedVersion:
-        """Keep a candidate as the loaded form of this version. `is_new`: it was built from the folder just now."""
+    def adopt(self, id_: VersionId, candidate: Candidate, *, number: int = 0, is_new: bool = False) -> LoadedVersion:
+        """Keep a candidate as the loaded form of this version, of this number where it was not loaded before.
+
+        `is_new`: it was built from the folder just now. Else it is the newest too if its number says so: another
+        process has built it.
+        """
         saver = bound_to(self._saver, LogicalSerializer(candidate.tree))
         tenancy = candidate.tenancy
         tenancy.belongs_to(id_)
@@ -82,15 +89,24 @@ class Loader:
             name: bind(compiled, saver, self._store, candidate.tree, tenancy)
             for name, compiled in candidate.graphs.items()
         }
-        version = LoadedVersion(id_, graphs, tenancy, candidate.tree, steps=candidate.steps)
+        version = LoadedVersion(
+            id_, graphs, tenancy, candidate.tree, steps=candidate.steps, observed=candidate.observed
+        )
         replaced = self.loaded.put(version)
-        if is_new or self._newest in (None, id_):
+        if is_new or self._newest in (None, id_) or number > self._newest_number:
+            self._newest_number = number or self._newest_number
             self._tell_of(id_, tenancy)
-            self._builder.expect(candidate)
+        self.expect()
         if replaced is not None:
             self._let_go(replaced)
         self.trim()
         return version
+
+    def expect(self) -> None:
+        """What servers say of their tools is compared with what serves, and with the newest where that has others."""
+        known = {version.id: version.observed for version in self.loaded}
+        tools = {**known.get(self._newest or VersionId(""), {}), **known.get(VersionId(self._serves() or ""), {})}
+        self._builder.expect(tools)
 
     def discard(self, candidate: Candidate) -> None:
         """Let go of a candidate that does not become a version."""
@@ -148,7 +164,14 @@ class Loader:
             is_awake = version.tenancy.is_awake
             try:
                 files = await self._versions.files(version.id)
-                candidate = await self._build(files, demand=True, wake=is_awake, is_stored=True, giving_way=giving_way)
+                candidate = await self._build(
+                    files,
+                    demand=True,
+                    wake=is_awake,
+                    is_stored=True,
+                    giving_way=giving_way,
+                    like=version.tenancy,
+                )
             except ProjectError as error:  # of a version that rests it is told when somebody needs it
                 yield Refreshed(version.id, problems=tuple(error.problems) if is_awake else ())
                 continue
@@ -215,6 +238,7 @@ class Loader:
         wake: bool = True,
         is_stored: bool = False,
         giving_way: GivingWay | None = None,
+        like: Tenancy | None = None,
     ) -> Candidate:
         return await self._builder.build(
             files,
@@ -223,6 +247,7 @@ class Loader:
             wake=wake,
             is_stored=is_stored,
             giving_way=giving_way,
+            like=like,
             held_by=lambda used: [version.id for version in self.loaded if _environment_of(version) is used],
         )
 
@@ -249,7 +274,7 @@ class Loader:
                     problems=[problem.to_json() for problem in error.problems],
                 ) from error
             await self._refresh_contracts(candidate)
-            return self.adopt(id_, candidate)
+            return self.adopt(id_, candidate, number=version.number)
 
     async def _refresh_contracts(self, candidate: Candidate) -> None:
         """A version of before an upgrade says of its graphs what this release wants to know."""

@@ -67,7 +67,7 @@ def mcp_need(name: str, project: Project, around: Surroundings) -> Need:
     return Need(
         "mcp",
         name,
-        around.keys.of("mcp", [connection, timeout_s, own_files(spec, project)]),
+        around.keys.of("mcp", [name, connection, timeout_s, own_files(spec, project)]),
         make=lambda: McpSession(connection, timeout_s, partial(without, secrets)),
         problem=problem,
         required=spec.required,

@@ -8,11 +8,12 @@ Invariants: while a run is under way on it, it holds all that it needs; it is aw
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from changeover.resources.need import Need
 from changeover.resources.pool import ResourcePool, User
+from changeover.resources.reconciling import Name
 
 
 class Tenancy:
@@ -41,10 +42,13 @@ class Tenancy:
         """From now on a person is told that this version uses it."""
         self._user.label = version
 
-    async def wake(self, *, demand: bool = False) -> None:
-        """Have everything that is needed, as well as it is. Raises `ProjectError` where `demand` is not met."""
+    async def wake(self, *, demand: bool = False, stopped: Collection[Name] = ()) -> None:
+        """Have everything that is needed, as well as it is; what is `stopped` by hand stays so.
+
+        Raises `ProjectError` where `demand` is not met.
+        """
         with self._used():
-            await self._take(demand=demand)
+            await self._take(demand=demand, stopped=stopped)
 
     async def add(self, needs: Sequence[Need]) -> None:
         """Have these besides."""
@@ -80,10 +84,10 @@ class Tenancy:
             self._uses -= 1
             self._settle()
 
-    async def _take(self, *, demand: bool = False) -> None:
+    async def _take(self, *, demand: bool = False, stopped: Collection[Name] = ()) -> None:
         if not self._is_awake:
             self._has_taken = True
-            await self._pool.take(self._user, self.needs, demand=demand)
+            await self._pool.take(self._user, self.needs, demand=demand, stopped=stopped)
             self._is_awake = True
 
     def _settle(self) -> None:

@@ -13,13 +13,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from changeover.errors import NotFound, ProjectError
 from changeover.resources.keeper import Keeper, Tell
 from changeover.resources.need import Key, Keys, Need
+from changeover.resources.reconciling import Name
 from changeover.resources.resource import Resource, ResourceDown
 from changeover.store.records import timestamp
 
@@ -85,19 +86,28 @@ class ResourcePool:
     def keeper(self, key: Key) -> Keeper | None:
         return self._keepers.get(key)
 
-    async def take(self, user: User, needs: Iterable[Need], *, demand: bool = False) -> None:
+    def stopped(self, needs: Iterable[Need]) -> frozenset[Name]:
+        """The names of those that were stopped by hand."""
+        keepers = [(need, self._keepers.get(need.key)) for need in needs]
+        return frozenset(
+            (need.kind, need.name) for need, keeper in keepers if keeper is not None and keeper.status == "stopped"
+        )
+
+    async def take(
+        self, user: User, needs: Iterable[Need], *, demand: bool = False, stopped: Collection[Name] = ()
+    ) -> None:
         """Have these for `user` besides what it has already; new ones are opened side by side.
 
         With `demand` what is required, and new, must open, else `ProjectError` says of each why not. What was open
         before is kept as it is, well or not: an edit is not to blame for it. Whatever is raised, `user` has them until
-        it gives them back.
+        it gives them back. Those of names that are `stopped` are not opened until somebody starts them.
         """
         wanted = list(needs)
         new = [need for need in wanted if need.key not in self._keepers]
-        keepers = [self._taken(user, need) for need in wanted]
+        keepers = [self._taken(user, need, (need.kind, need.name) in stopped) for need in wanted]
         await asyncio.gather(*(keeper.settled() for keeper in keepers))
         if demand:
-            self._demand(new)
+            self._demand([need for need in new if (need.kind, need.name) not in stopped])
         for need in new:
             keeper = self._keepers.get(need.key)
             if keeper is not None and keeper.status == "degraded":
@@ -203,12 +213,14 @@ class ResourcePool:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _taken(self, user: User, need: Need) -> Keeper:
+    def _taken(self, user: User, need: Need, is_stopped: bool) -> Keeper:
         keeper = self._keepers.get(need.key)
         if keeper is None:
             keeper = self._keepers[need.key] = Keeper(need, self._tell, self._clock)
             self._users[need.key] = {}
             self.opened[need.kind] += 1
+            if is_stopped:
+                keeper.stop()
             keeper.start()
         self._users[need.key].setdefault(user, need)
         return keeper

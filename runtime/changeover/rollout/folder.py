@@ -240,7 +240,7 @@ class ProjectFolder:
         except BaseException:
             self._loader.discard(candidate)
             raise
-        self._loader.adopt(version.id, candidate, is_new=True)
+        self._loader.adopt(version.id, candidate, number=version.number, is_new=True)
         log.info("version_ready", extra={"version": version.id, "changed": list(version.changed)})
         return version
 

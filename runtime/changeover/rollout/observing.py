@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-
-from mcp import McpError
 
 from changeover.build.builder import Builder
 from changeover.build.mcp_tools import mcp_need, observed_path, spec_digest, written_observed
-from changeover.errors import ChangeoverError, ProjectError
+from changeover.errors import ProjectError
 from changeover.giving_way import GivingWay
 from changeover.project.load import Project, load
 from changeover.project.problems import Problem
 from changeover.resources.drift import observed
+from changeover.resources.keeper import REASON_LIMIT_CHARS, said
 from changeover.resources.mcp import McpSession
 from changeover.resources.need import Need
 from changeover.resources.pool import ResourcePool, User
@@ -109,35 +108,48 @@ class Observing:
         needs = {name: mcp_need(name, project, around) for name in names}
         were_open = [need for need in needs.values() if self._pool.keeper(need.key) is not None]
         await self._pool.take(asker, needs.values())
-        await asyncio.gather(*(self._renew(need) for need in were_open))
-        answers = {name: self._answer(need) for name, need in needs.items()}
+        failures = await asyncio.gather(*(self._renew(need) for need in were_open))
+        failed = {need.name: reason for need, reason in zip(were_open, failures, strict=True) if reason}
+        answers = {name: self._answer(need, failed.get(name, "")) for name, need in needs.items()}
         found = {name: answer for name, answer in answers.items() if isinstance(answer, bytes)}
         problems = [answer for answer in answers.values() if isinstance(answer, Problem)]
         return found, problems
 
-    async def _renew(self, need: Need) -> None:
-        """Have a session that was open before ask its server now; one that is down is opened anew."""
+    async def _renew(self, need: Need) -> str:
+        """Have a session that was open before ask its server now; one that is down is opened anew.
+
+        Returns why it did not answer, if so: what it said last is no answer.
+        """
         keeper = self._pool.keeper(need.key)
         if keeper is None:
-            return
+            return ""
         session = keeper.resource
         if keeper.status != "healthy" or not isinstance(session, McpSession):
             keeper.restart()
             await keeper.settled()
-        else:
-            with suppress(TimeoutError, McpError, ChangeoverError):  # what it said last stands, or it is down now
-                async with asyncio.timeout(session.check_timeout_s):
-                    await session.check()
+            return ""
+        try:
+            async with asyncio.timeout(session.check_timeout_s):
+                await session.check()
+        except (Exception, BaseExceptionGroup) as error:  # a library's: what a server lists may be anything
+            return need.hidden(said(error))[:REASON_LIMIT_CHARS]
+        return ""
 
-    def _answer(self, need: Need) -> bytes | Problem:
+    def _answer(self, need: Need, failure: str) -> bytes | Problem:
+        """What its server said of its tools; else why it says nothing, which is `failure` where it was asked anew."""
+        if failure:
+            return self._problem(need, failure)
         try:
             session = self._pool.handle(need).live()
         except ResourceDown:
             keeper = self._pool.keeper(need.key)
-            problem = need.problem(keeper.reason if keeper else "it was closed")
-            return problem if need.required else replace(problem, severity="warning")
+            return self._problem(need, keeper.reason if keeper else "it was closed")
         assert isinstance(session, McpSession)
         return written_observed(observed(session.tools))
+
+    def _problem(self, need: Need, reason: str) -> Problem:
+        problem = need.problem(reason)
+        return problem if need.required else replace(problem, severity="warning")
 
     async def _project(self, snapshot: Snapshot) -> Project | None:
         """The project, where its files name servers at all; reading them takes a moment."""

@@ -1,7 +1,7 @@
 """The values that `${NAME}`s of a project stand for, and how a change of them reaches what serves.
 
-Owns what of them was taken, and what is still owed: values with which something could not be opened yet are tried again,
-since it may be there by now. What serves goes on with the old ones meanwhile.
+Owns what of them was taken, and what is still owed: values with which something could not be opened yet are tried
+again, since it may be there by now. What serves goes on with the old ones meanwhile.
 """
 
 from __future__ import annotations

@@ -22,23 +22,23 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     async def resources() -> JSON:
         return JSON({"resources": manager.resources.report()})
 
-    @routes.get("/resources/{id}")
+    @routes.get("/resources/{id:path}")
     async def resource(id: Name) -> JSON:
         return JSON(manager.resources.one(id))
 
-    @routes.post("/resources/{id}/refresh")
+    @routes.post("/resources/{id:path}/refresh")
     async def refresh(id: Name) -> JSON:
         """A version with the tools that an MCP server lists now; anything else is opened anew. Nothing is switched."""
         version = await manager.refresh(id)
         answer: dict[str, Any] = {"version": version_json(manager, version) if version else None}
         return JSON({**manager.resources.one(id), **answer})
 
-    @routes.post("/resources/{id}/stop")
+    @routes.post("/resources/{id:path}/stop")
     async def stop(id: Name) -> JSON:
         await manager.resources.stop(id)
         return JSON(manager.resources.one(id))
 
-    @routes.post("/resources/{id}/start")
+    @routes.post("/resources/{id:path}/start")
     async def start(id: Name) -> JSON:
         await manager.resources.start(id)
         return JSON(manager.resources.one(id))
