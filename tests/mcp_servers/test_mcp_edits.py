@@ -6,15 +6,19 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp_desks import Peer, desk, over_http, over_stdio, said, serving_peer
+import uvicorn
+from mcp_desks import ADD, Peer, desk, over_http, over_stdio, said, serving_peer
 
 from changeover import GraphVersionManager, ProjectError
+from changeover.cli.app import run
+from changeover.server.app import create_app
 
 WITHIN_S = 20.0
 HANGS = json.dumps({"transport": "stdio", "command": "sleep", "args": ["1000"]})
@@ -159,3 +163,65 @@ async def test_a_process_that_builds_nothing_lets_go_of_old_versions_too(
         await eventually(lambda: [one["id"] for one in follows.resources.report()] == ["model:demo"])
         assert peer.opened
         await eventually(lambda: not peer.alive())
+
+
+async def test_globs_that_select_nothing_are_warned_of_where_they_stand(project: Any, peer: Peer) -> None:
+    folder = project(desk({"calc": over_stdio(peer, tools=["add", "addd"])}, tools='["calc/a*", "calc/ad_*"]'))
+    async with GraphVersionManager.open(folder) as manager:
+        version = await manager.build()
+        found = [(one["code"], one["path"], one["severity"], one["message"]) for one in version.problems]
+        assert found == [
+            ("idle-glob", "agents.yaml", "warning", "'calc/ad_*' selects no tool of MCP server 'calc'"),
+            ("idle-glob", "tools.yaml", "warning", "MCP server 'calc' has no tool 'addd'"),
+        ]
+        assert [one["hint"] for one in version.problems] == ["it has: add", "did you mean 'add'?"]
+        assert all(one["column"] > one["line"] > 1 for one in version.problems)  # the item, not the entry
+
+
+@pytest.mark.parametrize(
+    ("entry", "said_"),
+    [
+        ('{transport: stdio, command: ""}', "'command' should not be empty"),
+        ("{transport: stdio, command: x, call_timeout: .inf}", "'call_timeout' should be a number, not text"),
+    ],
+)
+async def test_wrong_entries_are_told_in_plain_words(project: Any, entry: str, said_: str) -> None:
+    folder = project(desk({"calc": entry}))
+    async with GraphVersionManager.open(folder) as manager:
+        (problem,) = await manager.check()
+        assert problem.message == f"MCP server 'calc': {said_}"
+
+
+async def test_the_command_names_resources_with_a_slash_and_says_what_serves_already(
+    project: Any, peer: Peer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], eventually: Any
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    files = desk({"calc": over_stdio(peer)})
+    more = "  other: {model: 'openai:meta/llama', prompt: {text: Hi.}}\n"
+    folder = project({**files, "agents.yaml": files["agents.yaml"] + more})
+    async with GraphVersionManager.open(folder) as manager:
+        await manager.serve_folder()
+        async with listening(create_app(manager), eventually) as url:
+
+            async def refreshed(id_: str) -> str:
+                monkeypatch.setattr(sys, "argv", ["changeover", "resources", id_, "--refresh", "--url", url])
+                assert await asyncio.to_thread(run) == 0
+                return "".join(capsys.readouterr())
+
+            assert "healthy" in await refreshed("model:openai:meta/llama")
+            assert "v1, which serves, has its tools" in await refreshed("mcp:calc")
+            peer.offers(take=ADD)
+            assert "`changeover switch v2`" in await refreshed("mcp:calc")
+
+
+@asynccontextmanager
+async def listening(app: Any, eventually: Any) -> AsyncIterator[str]:
+    """The app on a port of this machine; gives its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    serving = asyncio.create_task(server.serve())
+    try:
+        await eventually(lambda: server.started, WITHIN_S)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving

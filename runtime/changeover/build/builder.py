@@ -22,6 +22,7 @@ from changeover.build.compiler import Workshop, compile_project
 from changeover.build.environments import Environment as Installed
 from changeover.build.environments import Environments, HeldBy
 from changeover.build.factories import FactoryRoom
+from changeover.build.idle_globs import idle_globs
 from changeover.build.loaded import Compiled, Observed, UsedModel
 from changeover.build.mcp_tools import observed_path, read_observed
 from changeover.build.modules import CodeTree, CodeTrees
@@ -263,7 +264,7 @@ class Builder:
         graphs = compile_project(project, tree, environment, known, self._workshop, prepared.needs, exported)
         steps = load_steps(project, tree)
         noted = [problem for graph in graphs.values() for problem in graph.warnings]
-        return Candidate(project, tree, graphs, tenancy, (*prepared.problems, *noted), steps)
+        return Candidate(project, tree, graphs, tenancy, (*prepared.problems, *noted, *idle_globs(project)), steps)
 
     def _tree(
         self, project: Project, environment: Environment, exported: frozenset[str], installed: Installed | None

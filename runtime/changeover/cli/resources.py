@@ -94,7 +94,9 @@ def _show_one(one: Mapping[str, Any]) -> None:
         ]
     )
     version = one.get("version")
-    if version:
+    if version and version["status"] == "current":
+        output.say(f"{version['id']}, which serves, has its tools as they are now")
+    elif version:
         output.say(f"{version['id']} has its tools as they are now: `changeover switch {version['id']}`")
 
 

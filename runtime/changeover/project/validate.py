@@ -53,6 +53,8 @@ _WORDS = {
     "string_sub_type": "text",
     "int_type": "a whole number",
     "float_type": "a number",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "dict_type": "a mapping of keys to values",
@@ -187,7 +189,11 @@ def _wrong_value(errors: list[Any]) -> tuple[str, str, str]:
         if kind in ("literal_error", "enum"):
             known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
             return "wrong-type", f"should be one of {', '.join(known)}, not '{shown(value)}'", suggestion(value, known)
+        if kind == "string_too_short" and not value:
+            return "wrong-type", "should not be empty", ""
     expected = list(dict.fromkeys(_expected(each) for each in errors))
+    if "a number" in expected:
+        expected = [each for each in expected if each != "a whole number"]
     return "wrong-type", f"should be {' or '.join(expected)}, not {_described(value)}", ""
 
 
