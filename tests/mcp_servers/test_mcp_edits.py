@@ -80,6 +80,23 @@ async def test_the_same_bytes_saved_again_do_not_begin_anew(project: Any, peer: 
         assert len(peer.opened) == 1
 
 
+async def test_a_save_does_not_wait_for_a_changed_environment_whose_server_hangs(
+    project: Any, peer: Peer, eventually: Any
+) -> None:
+    project({".env": "TOKEN=firstone\n"})
+    entry = over_stdio(peer, env={"PEER_TOKEN": "${TOKEN}"})
+    folder = project(desk({"calc": entry}))
+    async with served(folder) as manager:
+        peer.be("hang")
+        project({".env": "TOKEN=secondone\n"})
+        await eventually(lambda: len(peer.opened) == 2, WITHIN_S)
+        project(desk({}, tools="[]", text="Urgent."))
+        await eventually(lambda: current(manager) == "v2", WITHIN_S)
+        assert "Urgent" in await said(manager, "hello")
+        peer.be_no_more("hang")
+        await eventually(lambda: events(manager, "environment_changed"), WITHIN_S)
+
+
 async def test_a_token_that_the_server_takes_later_is_tried_again(project: Any, peer: Peer, eventually: Any) -> None:
     peer.be("token", "first")
     with serving_peer(peer) as url:
