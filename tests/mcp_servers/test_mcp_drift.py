@@ -103,6 +103,7 @@ async def test_what_was_observed_outlives_a_restart_while_the_server_is_down(pro
         async with asyncio.timeout(20):
             assert "calc" in await said(manager, "add 1 2")
         assert "Help" in await said(manager, "hello")
+        assert await drift(manager) is None  # a server that is down says nothing of its tools
         peer.be_no_more("down")
         await manager.resources.start("mcp:calc")
         assert await said(manager, "add 1 2") == "3"

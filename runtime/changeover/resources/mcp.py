@@ -132,9 +132,10 @@ class McpSession(Resource):
         return _is_answer(error)
 
     def expect(self, tools: Mapping[str, Any]) -> None:
-        """These tools, by name, are what the newest version was made from."""
+        """These tools, by name, are what the version was made from that serves."""
         self._expected, self._drift = tools, None
-        self._heed(self.tools)
+        if self._session is not None:  # else it is compared once its server has said something
+            self._heed(self.tools)
 
     async def call_tool(self, name: str, arguments: dict[str, Any], **options: Any) -> types.CallToolResult:
         """Call a tool of the server. Raises `CallFailed`; what the tool says is wrong is its answer."""
