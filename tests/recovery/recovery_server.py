@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "faults"))
 
 import faulty_server
+
+STOP_S = 0.2
 
 
 def stop_after(words: str, trigger: str) -> None:
@@ -29,6 +32,7 @@ def stop_after(words: str, trigger: str) -> None:
         if not stopped and words in str(query) and os.path.exists(trigger):
             stopped.append(True)
             os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(STOP_S)  # it need not stop the thread that asks for it at once
         return result
 
     psycopg.Cursor.execute = watched  # type: ignore[method-assign]

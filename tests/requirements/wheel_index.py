@@ -6,7 +6,7 @@ import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -55,22 +55,22 @@ class WheelIndex:
         self.served[name] += 1
         self.asked.set()
         content = (self.wheels / name).read_bytes()
-        _send(request, 200, content, "application/octet-stream", end=2)
-        request.wfile.flush()
+        try:
+            _send(request, 200, content, "application/octet-stream", end=2)
+            self._stall(request)
+            request.wfile.write(content[2:])
+        except ConnectionError:
+            self.hung_up.set()
+            request.close_connection = True
+
+    def _stall(self, request: BaseHTTPRequestHandler) -> None:
+        """As long as it is told to; raises `ConnectionError` once the client is gone."""
         request.connection.settimeout(0.05)
         while self.stalls:
-            try:
-                is_gone = not request.connection.recv(1)
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                is_gone = True
-            if is_gone:
-                self.hung_up.set()
-                request.close_connection = True
-                return
+            with suppress(TimeoutError):
+                if not request.connection.recv(1):
+                    raise ConnectionResetError
         request.connection.settimeout(None)
-        request.wfile.write(content[2:])
 
     @contextmanager
     def running(self) -> Iterator[None]:
