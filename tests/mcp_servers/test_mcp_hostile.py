@@ -112,6 +112,23 @@ async def test_a_server_that_is_busy_with_a_call_is_not_taken_for_dead(
         assert (one(manager)["status"], one(manager)["restarts"]) == ("healthy", 0)
 
 
+async def test_a_server_that_hangs_at_a_restart_keeps_no_run_waiting_that_does_not_call_it(
+    project: Any, peer: Peer, eventually: Any
+) -> None:
+    folder = project(desk({"calc": over_stdio(peer)}))
+    async with GraphVersionManager.open(folder) as manager:
+        await serve(manager)
+    peer.be("hang")
+    async with GraphVersionManager.open(folder) as manager:
+        async with asyncio.timeout(20):  # it is given 30 s to open
+            await manager.serve_folder()
+            assert "Help" in await said(manager, "hello")
+            assert "is opening since" in await said(manager, "add 1 2")
+        peer.be_no_more("hang")
+        await eventually(lambda: one(manager)["status"] == "healthy")
+        assert await said(manager, "add 1 2") == "3"
+
+
 async def test_a_call_that_was_not_begun_is_made_again_on_a_server_that_was_restarted(project: Any, peer: Peer) -> None:
     with serving_peer(peer) as url:
         port = int(url.split(":")[2].split("/")[0])

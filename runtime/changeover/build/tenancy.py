@@ -15,6 +15,8 @@ from changeover.resources.need import Need
 from changeover.resources.pool import ResourcePool, User
 from changeover.resources.reconciling import Name
 
+PATIENCE_S = 2.0  # for what a version that was accepted before cannot have just now
+
 
 class Tenancy:
     """`wake` before use, `rest` when nothing needs it, `end` when it is dropped; `run` holds it meanwhile."""
@@ -56,7 +58,7 @@ class Tenancy:
         self.needs += tuple(need for need in needs if need.key not in known)
         if self._is_awake:
             with self._used():
-                await self._pool.take(self._user, self.needs)
+                await self._pool.take(self._user, self.needs, patience_s=PATIENCE_S)
 
     def rest(self) -> None:
         """Give everything back, unless it is in use just now: whoever thought that nothing needs it looks again."""
@@ -87,7 +89,8 @@ class Tenancy:
     async def _take(self, *, demand: bool = False, stopped: Collection[Name] = ()) -> None:
         if not self._is_awake:
             self._has_taken = True
-            await self._pool.take(self._user, self.needs, demand=demand, stopped=stopped)
+            patience_s = None if demand else PATIENCE_S
+            await self._pool.take(self._user, self.needs, demand=demand, patience_s=patience_s, stopped=stopped)
             self._is_awake = True
 
     def _settle(self) -> None:

@@ -49,6 +49,7 @@ class Keeper:
         self.created_at = self.since
         self.opened_at: float | None = None
         self.open_s: float | None = None  # what the last opening took
+        self.is_awaited = True  # False: who waited for its opening has gone on, and is to be told if it fails
         self.errors = 0
         self.opens = 0
         self.closes = 0
@@ -204,8 +205,8 @@ class Keeper:
             async with asyncio.timeout(resource.check_timeout_s) as self._checking:
                 await resource.check()
         except (Exception, BaseExceptionGroup) as error:
-            if self._is_unwanted:
-                return None
+            if self._is_unwanted or (isinstance(error, TimeoutError) and resource.is_busy):
+                return None  # a call that began meanwhile may be what it is busy with
             reason = self._said(error)
             given = error if isinstance(error, Exception) else RuntimeError(reason)
             with suppress(Exception):  # the project's code
@@ -263,7 +264,8 @@ class Keeper:
         if was_healthy or reason != self.last_error or self.status != "degraded":
             self._note(reason)
         self._turn("degraded", reason)
-        if was_healthy:
+        if was_healthy or not self.is_awaited:
+            self.is_awaited = True
             await self.tell_of_trouble()
 
     async def tell_of_trouble(self) -> None:

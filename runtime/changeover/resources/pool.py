@@ -26,6 +26,8 @@ from changeover.store.records import timestamp
 
 log = logging.getLogger(__name__)
 
+FOR_CALLS = frozenset({"mcp"})  # kinds that nothing uses but calls of tools; code may use a plugin while it is built
+
 
 class User:
     """Somebody who needs resources. `label` is what a person is shown: the id of a version."""
@@ -94,24 +96,33 @@ class ResourcePool:
         )
 
     async def take(
-        self, user: User, needs: Iterable[Need], *, demand: bool = False, stopped: Collection[Name] = ()
+        self,
+        user: User,
+        needs: Iterable[Need],
+        *,
+        demand: bool = False,
+        patience_s: float | None = None,
+        stopped: Collection[Name] = (),
     ) -> None:
         """Have these for `user` besides what it has already; new ones are opened side by side.
 
         With `demand` what is required, and new, must open, else `ProjectError` says of each why not. What was open
         before is kept as it is, well or not: an edit is not to blame for it. Whatever is raised, `user` has them until
-        it gives them back. Those of names that are `stopped` are not opened until somebody starts them.
+        it gives them back. Those of names that are `stopped` are not opened until somebody starts them. With
+        `patience_s` what only calls use is waited for so long: it goes on opening, and calls wait for it by themselves.
         """
         wanted = list(needs)
         new = [need for need in wanted if need.key not in self._keepers]
         keepers = [self._taken(user, need, (need.kind, need.name) in stopped) for need in wanted]
-        await asyncio.gather(*(keeper.settled() for keeper in keepers))
+        await asyncio.gather(*(_settled(keeper, patience_s) for keeper in keepers))
         if demand:
             self._demand([need for need in new if (need.kind, need.name) not in stopped])
         for need in new:
             keeper = self._keepers.get(need.key)
             if keeper is not None and keeper.status == "degraded":
                 await keeper.tell_of_trouble()
+            elif keeper is not None and keeper.status == "opening":
+                keeper.is_awaited = False
 
     def give_back(self, user: User) -> None:
         """`user` needs nothing any more. What nobody needs is closed, in a task of its own."""
@@ -260,3 +271,9 @@ def _counts(keeper: Keeper) -> dict[tuple[str, str], int]:
         (kind, "errors"): keeper.errors,
         (kind, "restarts"): max(0, keeper.opens - 1),
     }
+
+
+async def _settled(keeper: Keeper, patience_s: float | None) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience_s if keeper.need.kind in FOR_CALLS else None):
+            await keeper.settled()
