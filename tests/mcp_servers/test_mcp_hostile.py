@@ -120,7 +120,7 @@ async def test_a_server_that_hangs_at_a_restart_keeps_no_run_waiting_that_does_n
         await serve(manager)
     peer.be("hang")
     async with GraphVersionManager.open(folder) as manager:
-        async with asyncio.timeout(20):  # it is given 30 s to open
+        async with asyncio.timeout(28):  # it is given 30 s to open
             await manager.serve_folder()
             assert "Help" in await said(manager, "hello")
             assert "is opening since" in await said(manager, "add 1 2")
