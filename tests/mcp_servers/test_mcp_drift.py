@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -206,7 +207,10 @@ async def test_the_administration_shows_refreshes_stops_and_starts_resources(pro
             }  # fmt: skip
 
 
-async def test_a_plan_says_what_a_switch_opens_keeps_replaces_and_closes(project: Any, tmp_path: Path) -> None:
+async def test_a_plan_and_one_line_of_the_log_say_what_an_edit_opens_keeps_replaces_and_closes(
+    project: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "changeover")
     peers = {name: Peer(tmp_path / name) for name in ("stays", "goes", "turns", "comes")}
     entries = {name: over_stdio(peer) for name, peer in peers.items()}
     before = {name: entries[name] for name in ("stays", "goes", "turns")}
@@ -216,6 +220,11 @@ async def test_a_plan_says_what_a_switch_opens_keeps_replaces_and_closes(project
         await manager.switch(await manager.build())
         project(desk(after, tools="[]"))
         second = await manager.build()
+        lines = [record.message for record in caplog.records if record.message.startswith("resources_reconciled")]
+        assert lines == [
+            "resources_reconciled created=4 kept=0 replaced=0 closed=0",
+            "resources_reconciled created=1 kept=2 replaced=1 closed=1",
+        ]
         expected = {
             "create": ["mcp:comes"],
             "keep": ["mcp:stays", "model:demo"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from model_desks import ask, desks, openai
 from openai_peer import Words, openai_peer
 
 from changeover.errors import ProjectError
+from changeover.rollout import resting
 
 WARM = "temperature: 0, timeout: 5"
 PYTHON = """
@@ -103,3 +105,31 @@ async def test_a_model_that_cannot_be_built_opens_no_connection(project: Any, op
         with pytest.raises(ProjectError, match="nothing_of_the_kind"):
             await manager.build()
         assert peer.connections == 0
+
+
+async def test_connections_are_opened_once_and_closed_once_over_random_edits(
+    project: Any, opened: Any, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys come and go with edits of other things in between; who has which connection is what the server saw."""
+    monkeypatch.setattr(resting, "LOOK_EVERY_S", 0.02)
+    dice = random.Random(5)
+
+    def files(key: str, edit: int) -> dict[str, str]:
+        return desks(openai(peer.base_url, params=f"max_retries: 0, temperature: 0.{edit:03}").replace("'none'", key))
+
+    async with openai_peer() as peer:
+        key, openings = "'k0'", 1
+        async with opened(project(files(key, 0))) as manager:
+            await ask(manager, "bare")
+            for edit in range(100):
+                before = key
+                key = dice.choice([key, key, key, "'k0'", "'k1'", "'k2'"])
+                openings += key != before
+                project(files(key, edit))
+                await manager.switch(await manager.build())
+                await ask(manager, "bare")
+                await eventually(lambda: peer.open == 1)
+                assert peer.connections == openings
+                assert peer.asked[-1].key == key.strip("'")
+        await eventually(lambda: peer.open == 0)
+        assert openings > 20

@@ -225,7 +225,7 @@ async def test_each_is_opened_once_and_closed_once_over_random_edits(
     """Whatever is edited: a name of a book with an edition is opened once for each time that nothing had it open."""
     dice = random.Random(7)
     async with serving() as manager:
-        for edit in range(25):
+        for edit in range(100):
             match dice.randrange(4):
                 case 0:
                     project({"graphs/book.py": BOOK.replace("EDITION = 1", f"EDITION = {dice.randrange(1, 4)}")})

@@ -15,6 +15,7 @@ from http_peer import Peer, said
 from tool_callers import Serve
 
 from changeover import GraphVersionManager
+from changeover.rollout import resting
 
 Eventually = Callable[..., Any]
 
@@ -228,8 +229,9 @@ async def test_versions_and_tools_share_a_connection_that_is_closed_after_the_la
 
 
 async def test_each_connection_is_opened_once_and_closed_once_over_random_edits(
-    serve: Serve, peer: Peer, eventually: Eventually
+    serve: Serve, peer: Peer, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(resting, "LOOK_EVERY_S", 0.02)
     random, present, openings = Random(7), {"one": 1, "two": 2}, 0
     before: set[int] = set()
 
@@ -237,7 +239,7 @@ async def test_each_connection_is_opened_once_and_closed_once_over_random_edits(
         return tools(peer, *(tool(name, f"headers: {{X-A: '{key}'}}") for name, key in present.items()))
 
     call = await serve(text(), "one", "two")
-    for edit in range(12):
+    for edit in range(100):
         for name in present:
             assert (await call(name)).status == "success"
         openings += len(set(present.values()) - before)
