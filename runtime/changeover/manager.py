@@ -22,7 +22,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -84,8 +84,9 @@ from changeover.store.records import (
     ThreadId,
     Version,
     VersionId,
+    timestamp,
 )
-from changeover.usage.report import NOTHING_USED, by_version, series, window
+from changeover.usage.report import NOTHING_USED, by_version, over_graphs, series, window
 from changeover.usage.watching import watching_runs
 
 log = logging.getLogger(__name__)
@@ -762,6 +763,7 @@ class GraphVersionManager:
             ],
             "watching": self.watching,
             "loaded": len(self.loader.loaded),
+            "started_at": timestamp(self.started_at),
             "uptime_s": round(time.time() - self.started_at, 3) if self.started_at else 0.0,
             "health": self._health(),
         }
@@ -794,15 +796,22 @@ class GraphVersionManager:
         step_s: float | None = None,
         version: str | None = None,
         graph: str | None = None,
+        by: Literal["graph", "version"] = "graph",
     ) -> dict[str, Any]:
         """What runs that ended used, by version and graph over time; of the last hour where no time is named.
 
-        `since` and `until` are Unix seconds. Raises `InvalidRequest`.
+        `since` and `until` are Unix seconds. `by` version, the graphs of each are taken together. Raises
+        `InvalidRequest`.
         """
         rows = self.store.usage
         wanted = window(rows.now(), self.settings.keep_usage_s, since, until, step_s)
         points = await rows.over_time(wanted.since, wanted.until, wanted.step_s, version, graph)
-        return series(wanted, points, await rows.by_name(wanted.since, wanted.until, version, graph))
+        named = await rows.by_name(wanted.since, wanted.until, version, graph)
+        return (
+            series(wanted, over_graphs(points), over_graphs(named))
+            if by == "version"
+            else series(wanted, points, named)
+        )
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -38,7 +38,9 @@ from changeover.server.langgraph import threads as langgraph_threads
 from changeover.server.langgraph.v3 import routes as protocol
 from changeover.server.langserve import routes as langserve
 from changeover.server.opening import Opened, Opening
+from changeover.server.sessions import Sessions
 from changeover.server.texts import WholeText
+from changeover.server.ui import app as ui
 from changeover.settings import environment
 
 
@@ -75,6 +77,8 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     for part in (backup, versions, graphs, routing, migrations, runs, threads, usage, resources, events):
         app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
     app.include_router(health.router(manager, app.state.stopping))
+    sessions = Sessions(manager.settings.token)
+    ui.install(app, manager.settings.token, sessions, app.state.stopping)
     app.include_router(langserve.router(manager))  # last: its first segment is the name of any graph
     openapi.install(app, asks_token=bool(manager.settings.token))
     app.add_middleware(Idempotency, manager=manager)
@@ -82,5 +86,5 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     tracing.install(app, environment())  # within what opens the manager, which is no part of anybody's trace
     app.add_middleware(Opened, opening=opening)
     app.add_middleware(problems.Border)
-    security.install(app, manager.settings)
+    security.install(app, manager.settings, sessions)
     return app

@@ -3,6 +3,9 @@
 Without a token everybody who reaches the port may do everything, which is why it is then a loopback port. A page in a
 browser on the same machine reaches it too: requests under a foreign name (DNS rebinding) and writes from a foreign
 origin are refused. Pages that this machine itself serves may call; others where `server.cors` names them.
+
+Our own page may be used with the cookie of a session instead of the token. A browser sends cookies by itself, so that
+with one a write counts only if a page of ours asks for it; forms of `/ui` always have to come from one.
 """
 
 from __future__ import annotations
@@ -14,21 +17,25 @@ import logging
 import re
 from collections.abc import Collection
 from contextlib import suppress
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from changeover.server.problems import problem
+from changeover.server.sessions import Sessions
 from changeover.settings import Settings
 
 log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ok"})
+PAGE = "/ui"
+SIGN_IN = f"{PAGE}/login"
+OPEN_PAGES = (SIGN_IN, f"{PAGE}/static/")
 # An address that holds a secret of its own, and is used by pages and links that have no token.
 FEEDBACK_PATH = re.compile(r"/runs/[^/]{1,255}/feedback/[A-Za-z0-9_-]{43}")
 # Pages cannot send headers with a WebSocket: they offer the token as a subprotocol, in base64url, beside ours.
@@ -50,11 +57,11 @@ LOCAL_PAGES = r"https?://(localhost|([a-z0-9-]+\.)+localhost|127\.\d{1,3}\.\d{1,
 ORIGINS_TOLD = 100  # foreign origins that the log names, once each
 
 
-def install(app: FastAPI, settings: Settings) -> None:
+def install(app: FastAPI, settings: Settings, sessions: Sessions) -> None:
     """Add the middlewares; the one that is added last sees a request first."""
     origins = Origins(settings.cors)
     app.add_middleware(BodyLimit, limit_bytes=settings.limit_body_bytes)
-    app.add_middleware(Guard, token=settings.token, origins=origins)
+    app.add_middleware(Guard, token=settings.token, origins=origins, sessions=sessions)
     app.add_middleware(Cors, origins=origins)
 
 
@@ -124,10 +131,11 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """Asks for the token where there is one, else keeps foreign pages out."""
 
-    def __init__(self, app: ASGIApp, token: str | None, origins: Origins) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, origins: Origins, sessions: Sessions) -> None:
         self._app = app
         self._token = token.encode() if token else None
         self._origins = origins
+        self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -137,14 +145,23 @@ class Guard:
         path = route_path(scope)
         if path not in OPEN_PATHS and FEEDBACK_PATH.fullmatch(path) is None:
             headers = Headers(scope=scope)
-            refusal = self._ask_token(headers) if self._token else self._look_at_browser(scope, headers)
+            refusal = self._ask_token(scope, headers) if self._token else self._look_at_browser(scope, headers)
+            if path.startswith(f"{PAGE}/") and not _is_safe(scope):
+                refusal = refusal or _ask_own_page(headers)
         await (refusal or self._app)(scope, receive, send)
 
-    def _ask_token(self, headers: Headers) -> ASGIApp | None:
+    def _ask_token(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if hmac.compare_digest(given.encode() or _offered_token(headers), self._token or b""):
             return None
+        path = route_path(scope)
+        if path.startswith(OPEN_PAGES):
+            return None
+        if scope["type"] == "http" and self._sessions.of(headers.get("cookie", "")) is not None:
+            return None if _is_safe(scope) else _ask_own_page(headers)
+        if (path == PAGE or path.startswith(f"{PAGE}/")) and _is_safe(scope) and "html" in headers.get("accept", ""):
+            return _to_sign_in(scope)
         answer = problem(
             401,
             "token-required",
@@ -178,6 +195,27 @@ class Guard:
 
     def _is_allowed(self, origin: str, host: str) -> bool:
         return self._origins.allow(origin) or urlsplit(origin.lower()).netloc == host
+
+
+def _is_safe(scope: Scope) -> bool:
+    return scope.get("method", "") in SAFE_METHODS
+
+
+def _ask_own_page(headers: Headers) -> ASGIApp | None:
+    """Browsers say whose page asks, and no page can make them lie; who says nothing is no browser of today."""
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin.lower()).netloc == headers.get("host", "").lower():
+        return None
+    if origin is None and headers.get("sec-fetch-site") == "same-origin":
+        return None
+    return problem(403, "foreign-page", "only a page of this server may do this with a browser's cookie")
+
+
+def _to_sign_in(scope: Scope) -> Response:
+    query = scope.get("query_string", b"").decode("latin-1")
+    asked = scope["path"] + (f"?{query}" if query else "")
+    root = scope.get("root_path", "")
+    return RedirectResponse(f"{root}{SIGN_IN}?{urlencode({'next': asked})}", 303, {"Cache-Control": "no-store"})
 
 
 def _offered_token(headers: Headers) -> bytes:

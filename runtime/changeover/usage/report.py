@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from changeover.errors import InvalidRequest
@@ -126,6 +126,11 @@ def by_version(rows: Iterable[UsageRow]) -> dict[str, Json]:
     return {version: tally.to_json() for version, tally in tallies.items()}
 
 
+def over_graphs(rows: Iterable[UsageRow]) -> list[UsageRow]:
+    """The same as of one nameless graph for each version."""
+    return [replace(row, graph="") for row in rows]
+
+
 def series(window: Window, points: Iterable[UsageRow], named: Sequence[UsageRow]) -> Json:
     """What each graph of each version used, over time and in all, that with most runs first.
 
@@ -151,7 +156,7 @@ def series(window: Window, points: Iterable[UsageRow], named: Sequence[UsageRow]
         "usage": [
             {
                 "version": key[0],
-                "graph": key[1],
+                "graph": key[1] or None,
                 "totals": whole[key].to_json(),
                 "points": _columns(window, steps[key]),
                 "models": _listed(calls["model", *key]),

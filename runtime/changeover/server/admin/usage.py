@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
@@ -28,8 +28,12 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         step: Moment = None,
         version: Name | None = None,
         graph: Name | None = None,
+        by: Literal["graph", "version"] = "graph",
     ) -> JSON:
-        """Since a time or for a duration (`6h`), in steps of a duration; by the minute at the finest."""
+        """Since a time or for a duration (`6h`), in steps of a duration; by the minute at the finest.
+
+        By version and graph, or with `by=version` by version alone.
+        """
         return JSON(
             await manager.usage(
                 since=_moment("since", since),
@@ -37,6 +41,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
                 step_s=_step_s(step),
                 version=version,
                 graph=graph,
+                by=by,
             )
         )
 
