@@ -19,6 +19,7 @@ import pytest
 
 from js_support import javascript  # noqa: F401 - a fixture
 from postgres_support import new_postgres_url, own_postgres, postgres_server, postgres_url  # noqa: F401 - fixtures
+from serving import serving  # noqa: F401 - a fixture
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE = ("agents.yaml", "tools.yaml", "prompts", "graphs")

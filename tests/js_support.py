@@ -51,6 +51,13 @@ def javascript() -> Script:
     return run
 
 
+def installed_javascript() -> Path:
+    """The folder of the packages of tests/js, installed."""
+    _program("node")
+    _install(_program("npm"))
+    return FOLDER / "node_modules"
+
+
 def _program(name: str) -> str:
     found = shutil.which(name)
     if found is None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
+
+from serving import Serving
+
+__all__ = ["DEADLINE_S", "ECHO", "LOCAL", "Serving", "WriteProject", "eventually", "said"]
 
 DEADLINE_S = 20.0
 LOCAL = "http://127.0.0.1:2024"
 
 WriteProject = Callable[[Mapping[str, str]], Path]
-Serving = Callable[..., AbstractAsyncContextManager[str]]
 
 ECHO = {
     "agents.yaml": """
