@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 from js_support import installed_javascript
 
@@ -26,6 +26,8 @@ QUIET = (  # no word to anybody: a browser asks its makers for much by itself
 )
 WAIT_MS = 15_000
 SERIOUS = ("serious", "critical")
+
+expect.set_options(timeout=WAIT_MS)
 
 
 class Visitor:

@@ -22,8 +22,8 @@ async def test_save_is_seen_without_a_reload(sample: Path, serving: Serving, vis
 
 async def test_bad_edit_is_told_with_its_place(sample: Path, serving: Serving, visit: Any) -> None:
     async with serving(sample) as url, visit(url) as visitor:
-        text = (sample / "agents.yaml").read_text(encoding="utf-8")
-        (sample / "agents.yaml").write_text(text.replace("tools: [lookup_order", "tools: [lookup_ordr", 1), encoding="utf-8")
+        agents = sample / "agents.yaml"
+        agents.write_text(agents.read_text().replace("tools: [lookup_order", "tools: [lookup_ordr"), encoding="utf-8")
         problem = visitor.page.locator(".problems li").first
         await expect(problem).to_contain_text("unknown-tool")
         await expect(problem.locator("a")).to_contain_text("agents.yaml:")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 LOOK_S = 1.0  # at the soonest between two looks at a region
 SHARE = 0.02  # of the time that is spent on making regions
+PAUSE_S = 2.0  # at most after one: it may have taken long for no fault of its own, such as a build beside it
 HEARTBEAT_S = 15.0
 
 Make = Callable[[], Awaitable[str]]
@@ -86,7 +87,7 @@ class Live:
                 await asyncio.sleep(LOOK_S / 10)
                 for region in list(self._regions.values()):
                     if time.monotonic() - region.looked_at >= LOOK_S and region.followers:
-                        await asyncio.sleep(await self._look(region) / SHARE)
+                        await asyncio.sleep(min(await self._look(region) / SHARE, PAUSE_S))
         finally:
             self._task = None
 
