@@ -24,6 +24,7 @@ NAMES = (
     "holders",
     "migrations",
     "resources",
+    "page",
     "memory",
 )
 SOAK = "soak"  # has options of its own, and is run by name alone
