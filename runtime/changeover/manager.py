@@ -267,6 +267,7 @@ class GraphVersionManager:
                 self.project, self.settings, self.store, self.loader, builder, observing, hooks.build_failed
             )
             stack.callback(self.folder.close)
+            await self.folder.files.finish()
             await self.folder.read_environment()
             self.notes = [note for note in [await wishes.problem(), *letters.missing()] if note]
             stack.push_async_callback(self.pulse.close)
@@ -335,13 +336,23 @@ class GraphVersionManager:
         """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
         return await self.folder.check(files)
 
-    async def build(self, message: str = "", files: Mapping[str, str] | None = None) -> Version:
+    async def build(
+        self,
+        message: str = "",
+        files: Mapping[str, str] | None = None,
+        *,
+        write: bool = False,
+        base: Mapping[str, str | None] | None = None,
+        author: str = "library",
+    ) -> Version:
         """A version of the folder as it is now, with `files` in place of its own where given.
 
         The same bytes are the same version. Raises `ProjectError` with every problem; a version that failed is kept
-        as `rejected`, and nothing else has changed.
+        as `rejected`, and nothing else has changed. With `write` the files are saved in the folder too, all or none,
+        once they are built: the version serves when somebody switches to it. `base` says of which SHA-256 files of the
+        folder must be (None: not there); raises `Conflict` (`file-changed`) where they are not.
         """
-        return await self.folder.build(message, files)
+        return await self.folder.build(message, files, author=author, write=write, base=base)
 
     async def register(
         self, name: str, graphs: Mapping[str, Any], *, description: str = "", migrations: object = None
@@ -480,7 +491,7 @@ class GraphVersionManager:
         had, needed = await self.loader.needs(before, after)
         return reconcile(had, {**had, **needed} if partly else needed)
 
-    async def refresh(self, resource: str) -> Version | None:
+    async def refresh(self, resource: str, *, author: str = "library") -> Version | None:
         """Have news of something live, by its id: the tools that an MCP server lists now make a version of the folder,
         which serves once somebody switches to it; anything else is opened anew.
 
@@ -488,7 +499,7 @@ class GraphVersionManager:
         """
         keeper = self.resources.find(resource)
         if keeper.need.kind == "mcp":
-            return await self.folder.refresh(keeper.need.name)
+            return await self.folder.refresh(keeper.need.name, author)
         await self.resources.start(resource)
         return None
 
@@ -618,7 +629,7 @@ class GraphVersionManager:
         """What a server does first: serve the stored current version, or build the folder and make it current."""
         await self.store.alerts.follow(self.settings.alerts)  # what follows may be what they are of
         if self.routing is None:
-            version = await self.build("first start")
+            version = await self.build("first start", author="server")
             await self.switch(version, reason="first start", actor="server")
             return version
         version = await self.version(self.routing.current)

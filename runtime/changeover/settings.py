@@ -198,6 +198,10 @@ class Settings:
         False, truth, "runs.webhook_private", "whether webhooks may go to private and loopback addresses"
     )
 
+    edit_python: bool = _knob(
+        False, truth, "edit.python", "whether code may be given and written by a request to the server"
+    )
+
     alerts: tuple[Alert, ...] = _knob((), parse_alerts, "alerts", "what is told to somebody, and where")
 
     sources: Mapping[str, Source] = field(default_factory=dict)

@@ -64,6 +64,7 @@ def show(options: Options, version: VersionArgument) -> None:
             ("status", _status(one)),
             ("digest", one.get("digest")),
             ("created", one.get("created_at")),
+            ("by", one.get("author")),
             ("message", one.get("message")),
             ("holders", one.get("holders")),
             ("loaded", "yes" if one.get("loaded") else "no"),
@@ -259,12 +260,13 @@ def _folder(folder: Mapping[str, Any]) -> str:
 
 def _version_table(found: list[Mapping[str, Any]]) -> None:
     output.table(
-        ("version", "status", "age", "holders", "runs", "loaded", "message", "changed"),
+        ("version", "status", "age", "by", "holders", "runs", "loaded", "message", "changed"),
         [
             (
                 one["id"],
                 _status(one),
                 output.ago(one.get("created_at")),
+                one.get("author"),
                 one.get("holders"),
                 one.get("in_flight"),
                 "yes" if one.get("loaded") else "no",

@@ -265,6 +265,10 @@ class RunsSection(Strict):
     webhook_private: bool | None = None
 
 
+class EditSection(Strict):
+    python: bool | None = None
+
+
 class LangGraphSection(Strict):
     """What of a langgraph.json is left out with full knowledge, although its author wanted it for safety."""
 
@@ -323,5 +327,6 @@ class ChangeoverFile(Strict):
     smoke: dict[str, Any] | None = None
     limits: LimitsSection = Field(default_factory=LimitsSection)
     runs: RunsSection = Field(default_factory=RunsSection)
+    edit: EditSection = Field(default_factory=EditSection)
     alerts: list[AlertSpec] = Field(default_factory=list)
     server: ServerSection = Field(default_factory=ServerSection)

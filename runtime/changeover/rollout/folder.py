@@ -27,17 +27,17 @@ from changeover.project.check_server import demand_alerts
 from changeover.project.document import read
 from changeover.project.langgraph import LANGGRAPH_FILE
 from changeover.project.problems import Problem
+from changeover.rollout.folder_files import LAST_SEEN, FolderFiles
 from changeover.rollout.observing import Observing
 from changeover.rollout.variables import MAY_COME, Variables
 from changeover.settings import Settings
 from changeover.store.opening import Store
 from changeover.store.records import GraphEntry, NewVersion, Routing, Version
 from changeover.store.versions import contract_digest
-from changeover.versions.snapshot import Snapshot, SnapshotLimits, problems_of, take, with_files
+from changeover.versions.snapshot import Snapshot, problems_of
 
 log = logging.getLogger(__name__)
 
-LAST_SEEN = "folder-digest"  # the note that holds the digest of the folder's bytes as they were seen last
 SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
 
 
@@ -70,7 +70,9 @@ class ProjectFolder:
         self._builder = builder
         self._observing = observing
         self._failed = failed
+        self.files = FolderFiles(path, settings, store.journal)
         self._building = asyncio.Lock()
+        self._known: str | None = None  # what was seen last when the watcher looked
         self._variables = Variables(path, builder, loader, store.journal)
         self._tried_with: Mapping[str, str] | None = None  # the environment of the last build
         self.awaits_others = False  # the last build was rejected for nothing but what was not there
@@ -85,7 +87,9 @@ class ProjectFolder:
 
     async def check(self, files: Mapping[str, str] | None = None) -> list[Problem]:
         """What can be told to be wrong with the folder, `files` in place of its own, without building anything."""
-        snapshot = await self._read(files)
+        snapshot = await self.files.read()
+        if files:
+            snapshot = self.files.replaced(snapshot, files)
         return await asyncio.to_thread(problems_of, snapshot, self._builder.environment, self._settings.requirements)
 
     async def unsupported(self) -> list[Problem]:
@@ -94,30 +98,49 @@ class ProjectFolder:
             return []
         return [found for found in await self.check() if found.path == LANGGRAPH_FILE and found.severity == "warning"]
 
-    async def build(self, message: str = "", files: Mapping[str, str] | None = None) -> Version:
+    async def build(
+        self,
+        message: str = "",
+        files: Mapping[str, str] | None = None,
+        *,
+        author: str = "library",
+        write: bool = False,
+        base: Mapping[str, str | None] | None = None,
+    ) -> Version:
         """A version of the folder as it is now, with `files` in place of its own where given.
 
-        The same bytes are the same version. Raises `ProjectError` with every problem; a version that failed is kept
-        as `rejected`, and nothing else has changed.
+        The same bytes are the same version. With `write` the files are saved in the folder too, once they are built;
+        `base` says of which SHA-256 files of the folder must be. Raises `ProjectError` with every problem; a version
+        that failed is kept as `rejected`, and nothing else has changed; and `Conflict` where nothing could be written.
         """
         await self._follow_environment()
         async with self._building:
-            snapshot = await self._snapshot(files)
-            if files:  # not what the folder holds
-                return await self._build(snapshot, message)
-            version = await self._build_seen(snapshot, message)
-            await self.seen(version.digest)
+            folder = await self.files.read()
+            self.files.demand_base(folder, base or {})
+            if not files:
+                version = await self._build_seen(await self._observing.known(folder), message, author)
+                await self.seen(version.digest)
+                return version
+            wanted = self.files.replaced(folder, files)
+            if write:
+                await self.files.demand_writable(folder, wanted, files)
+            version = await self._build(await self._observing.known(wanted), message, author)
+            if write:
+                await self.files.write(folder, files, version.digest)
+                await self._store.journal.add_event(
+                    "folder_written", version=version.id, files=sorted(files), actor=author
+                )
             return version
 
-    async def refresh(self, server: str) -> Version:
+    async def refresh(self, server: str, author: str = "library") -> Version:
         """A version of the folder with what an MCP server says of its tools now; nothing is switched.
 
         The same version as before where nothing is new. Raises `ProjectError`, where the server is down too.
         """
         await self._follow_environment()
         async with self._building:
-            async with self._observing.asked_again(await self._snapshot(None), server) as (snapshot, spec):
-                version = await self._build_seen(snapshot, f"refreshed {server}")
+            async with self._observing.asked_again(await self._snapshot(), server) as (snapshot, spec):
+                version = await self._build_seen(snapshot, f"refreshed {server}", author)
             await self.seen(version.digest)  # first: to a watcher the new tools are no save
             await self._observing.keep(server, spec, snapshot.files[observed_path(server)])
             return version
@@ -126,7 +149,7 @@ class ProjectFolder:
         """The graphs of the folder as it is now, compiled to be looked at; nothing is kept. Raises `ProjectError`."""
         await self._follow_environment()
         async with self._building:
-            async with self._observing.completed(await self._snapshot(None)) as snapshot:
+            async with self._observing.completed(await self._snapshot()) as snapshot:
                 candidate = await self._compile(snapshot)
             try:
                 migrations = candidate.project.migrations
@@ -144,14 +167,19 @@ class ProjectFolder:
         for something that was not there. Raises `Overtaken`; then nothing is kept of it.
         """
         async with self._building:
-            read = await self._read(None)
+            read = await self.files.read()
             if giving_way is not None:
                 giving_way.about = read.digest
             snapshot = await self._observing.known(read)
-            is_seen = snapshot.digest == await self._store.journal.note(LAST_SEEN)
+            self._known = await self._store.journal.note(LAST_SEEN)
+            is_seen = snapshot.digest == self._known
             if is_seen and not await self._is_worth_another_try(snapshot.digest):
                 return None
-            return await self._build_seen(snapshot, "saved", giving_way)
+            return await self._build_seen(snapshot, "saved", "watcher", giving_way)
+
+    async def dealt_with(self, digest: str) -> None:
+        """What `build_if_changed` found was dealt with, unless somebody has dealt with newer bytes meanwhile."""
+        await self._store.journal.remember_instead(LAST_SEEN, digest, self._known)
 
     async def seen(self, digest: str) -> None:
         """Remember that these bytes of the folder were dealt with: they are no new save, also after a restart."""
@@ -181,7 +209,7 @@ class ProjectFolder:
         """Whether the folder holds an edit that neither this work is about nor was dealt with before."""
         if await self._variables.changed():
             return True
-        snapshot = await self._read(None)
+        snapshot = await self.files.read()
         if than.about is not None:
             return snapshot.digest != than.about
         return (await self._observing.known(snapshot)).digest != await self._store.journal.note(LAST_SEEN)
@@ -189,7 +217,7 @@ class ProjectFolder:
     async def status(self, routing: Routing | None) -> dict[str, Any]:
         """Whether the folder's bytes are those that serve, and what was wrong with them when they were built."""
         try:
-            snapshot = await self._snapshot(None)
+            snapshot = await self._snapshot()
         except (Conflict, OperatorError) as error:
             return {"differs": True, "version": None, "problems": [], "error": error.message}
         version = await self._store.versions.by_digest(snapshot.digest)
@@ -214,15 +242,19 @@ class ProjectFolder:
         except ProjectError as error:
             log.warning("environment_not_taken", extra={"problems": [problem.render() for problem in error.problems]})
 
-    async def _build_seen(self, snapshot: Snapshot, message: str, giving_way: GivingWay | None = None) -> Version:
+    async def _build_seen(
+        self, snapshot: Snapshot, message: str, author: str, giving_way: GivingWay | None = None
+    ) -> Version:
         """A rejected edit was dealt with; one that could not be written, or did not come to an end, was not."""
         try:
-            return await self._build(snapshot, message, giving_way)
+            return await self._build(snapshot, message, author, giving_way)
         except ProjectError:
             await self.seen(snapshot.digest)
             raise
 
-    async def _build(self, snapshot: Snapshot, message: str, giving_way: GivingWay | None = None) -> Version:
+    async def _build(
+        self, snapshot: Snapshot, message: str, author: str, giving_way: GivingWay | None = None
+    ) -> Version:
         self._tried_with, self.awaits_others = self._builder.environment, False
         known = await self._store.versions.by_digest(snapshot.digest)
         if known is not None and known.status != "rejected":
@@ -234,9 +266,9 @@ class ProjectFolder:
                     return known
                 candidate = await self._compile(snapshot, giving_way)
         except ProjectError as error:
-            raise await self._reject(snapshot, message, error) from None
+            raise await self._reject(snapshot, message, author, error) from None
         try:
-            version = await self._store.versions.put(*_accepted(snapshot, candidate, message))
+            version = await self._store.versions.put(*_accepted(snapshot, candidate, message, author))
         except BaseException:
             self._loader.discard(candidate)
             raise
@@ -255,7 +287,7 @@ class ProjectFolder:
                 f"cannot write the version's files: {error.strerror}", code="disk", hint="look at the disk and retry"
             ) from error
 
-    async def _reject(self, snapshot: Snapshot, message: str, error: ProjectError) -> ProjectError:
+    async def _reject(self, snapshot: Snapshot, message: str, author: str, error: ProjectError) -> ProjectError:
         """Keep what failed with its problems, and say so. Returns the error to raise."""
         self.awaits_others = all(each.code in MAY_COME for each in error.problems if each.severity == "error")
         new = NewVersion(
@@ -264,6 +296,7 @@ class ProjectFolder:
             message,
             tuple(problem.to_json() for problem in error.problems),
             rejected=True,
+            author=author,
         )
         known = await self._store.versions.by_digest(snapshot.digest)
         version = await self._store.versions.put(new, _blobs(snapshot))
@@ -273,28 +306,9 @@ class ProjectFolder:
             self._failed(told)
         return told
 
-    async def _snapshot(self, files: Mapping[str, str] | None) -> Snapshot:
+    async def _snapshot(self) -> Snapshot:
         """The folder, with what is known already of what lies outside of it."""
-        return await self._observing.known(await self._read(files))
-
-    async def _read(self, files: Mapping[str, str] | None) -> Snapshot:
-        limits = SnapshotLimits(
-            file_bytes=self._settings.limit_file_bytes, version_bytes=self._settings.limit_version_bytes
-        )
-        snapshot = await asyncio.to_thread(take, self.path, limits)
-        self._demand_database_outside(snapshot)
-        return with_files(snapshot, files, limits) if files else snapshot
-
-    def _demand_database_outside(self, snapshot: Snapshot) -> None:
-        database = self._settings.database_address(self.path)
-        if isinstance(database, str):
-            return
-        if database.is_relative_to(self.path) and database.relative_to(self.path).as_posix() in snapshot.files:
-            raise OperatorError(
-                f"the database {database} lies in a folder that is part of the versions",
-                code="database-in-version",
-                hint="keep it in .changeover, or name its folder in .changeoverignore",
-            )
+        return await self._observing.known(await self.files.read())
 
 
 def settings_file(folder: Path) -> dict[str, Any]:
@@ -312,7 +326,9 @@ def settings_file(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _accepted(snapshot: Snapshot, candidate: Candidate, message: str) -> tuple[NewVersion, dict[str, bytes]]:
+def _accepted(
+    snapshot: Snapshot, candidate: Candidate, message: str, author: str
+) -> tuple[NewVersion, dict[str, bytes]]:
     project = candidate.project
     graphs: dict[str, GraphEntry] = {}
     chains = chains_of(project.migrations)
@@ -329,6 +345,7 @@ def _accepted(snapshot: Snapshot, candidate: Candidate, message: str) -> tuple[N
         graphs=graphs,
         contracts={compiled.digest: dict(compiled.contract) for compiled in candidate.graphs.values()},
         contract_format=CONTRACT_FORMAT,
+        author=author,
     )
     return new, _blobs(snapshot)
 

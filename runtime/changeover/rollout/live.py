@@ -110,7 +110,7 @@ class LiveEdits:
             log.warning("edit_not_promoted", extra={"version": version.id, "reason": "it was rolled back"})
         elif self._policy == "promote":
             await self._promote(version)
-        await self._folder.seen(version.digest)
+        await self._folder.dealt_with(version.digest)
 
     async def _attempt(self, step: Callable[[GivingWay], Awaitable[object]]) -> bool:
         """Whether there is nothing left to try: it worked, the project itself is wrong, or a newer save is there."""

@@ -69,7 +69,7 @@ HEADERS = {
     "Changeover-Version": "The version that the answer is of",
     "Content-Location": "Where the run is found",
     "Location": "Where to go on if the connection is cut, relative to the API",
-    "ETag": "The revision of the routing, for `If-Match`",
+    "ETag": "The revision of the routing, for `If-Match`; of a file its SHA-256",
     "X-Pagination-Next": "The offset of the next page, if there is one",
     "Preference-Applied": "`return=minimal`",
     "Idempotency-Replayed": "`true`: the answer is that of the first call with this key",
@@ -83,6 +83,7 @@ ANSWERED: dict[tuple[str, str], tuple[str, ...]] = {
     ("post", "/threads/{thread_id}/runs"): ("Changeover-Version", "Content-Location"),
     ("get", "/threads/{thread_id}/runs/{run_id}"): ("Changeover-Version",),
     ("get", "/admin/routing"): ("ETag",),
+    ("get", "/admin/folder/files/{path}"): ("ETag",),
     ("post", "/admin/switch"): ("ETag", "Idempotency-Replayed"),
     ("post", "/admin/ramp"): ("ETag", "Idempotency-Replayed"),
     ("post", "/admin/rollback"): ("ETag", "Idempotency-Replayed"),
@@ -117,6 +118,15 @@ SUCCESSES: dict[tuple[str, str], dict[str, Json]] = {
     ("get", "/admin/versions/{v}/files/{path}"): {
         "200": {
             "description": "The file as it is stored",
+            "content": {
+                "text/plain": {"schema": {"type": "string"}},
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+    },
+    ("get", "/admin/folder/files/{path}"): {
+        "200": {
+            "description": "The file as it is in the folder",
             "content": {
                 "text/plain": {"schema": {"type": "string"}},
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},

@@ -145,11 +145,20 @@ class Journal:
 
         return await self._database.read(job)
 
-    async def remember(self, key: str, value: str) -> None:
+    async def remember(self, key: str, value: str, *, durable: bool = False) -> None:
         statement = "INSERT INTO notes VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
         await self._database.write(
-            lambda connection: connection.execute(statement, (key, value)) and None, durable=False
+            lambda connection: connection.execute(statement, (key, value)) and None, durable=durable
         )
+
+    async def remember_instead(self, key: str, value: str, known: str | None) -> None:
+        """Remember it if the note is still what it was known to be; else somebody knows better."""
+        statement = (
+            "INSERT INTO notes VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+            " WHERE notes.value = :known"
+        )
+        values = {"key": key, "value": value, "known": known or ""}
+        await self._database.write(lambda connection: connection.execute(statement, values) and None, durable=False)
 
     async def answered(self, key: str) -> tuple[str, int, Any] | None:
         """The stored answer to an idempotency key: digest of its request, status, body."""

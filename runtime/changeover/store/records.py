@@ -72,6 +72,7 @@ class Version:
     created_at: float
     graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
     holders: int = 0
+    author: str | None = None  # who made it; None for one from before this was kept
 
     def to_json(self, *, loaded: bool = False) -> dict[str, Any]:
         return {
@@ -79,6 +80,7 @@ class Version:
             "digest": self.digest,
             "status": self.status.value,
             "created_at": timestamp(self.created_at),
+            "author": self.author,
             "message": self.message,
             "changed": list(self.changed),
             "graphs": {name: graph.digest for name, graph in sorted(self.graphs.items())},
@@ -103,6 +105,7 @@ class NewVersion:
     graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
     contracts: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # by graph digest
     contract_format: int = 1
+    author: str = "library"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ def version(connection: Connection, row: Row) -> Version:
         created_at=row["created_at"],
         graphs=graphs,
         holders=holders,
+        author=row["author"],
     )
 
 

@@ -256,14 +256,15 @@ def _insert(connection: Connection, new: NewVersion, blobs: Mapping[str, bytes],
     before = json.loads(previous["manifest"]) if previous else {}
     changed = sorted(path for path in {*before, *new.manifest} if before.get(path) != new.manifest.get(path))
     (number,) = connection.execute(
-        "INSERT INTO versions (id, digest, status, registered, message, manifest, changed, problems, created_at,"
-        " touched_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
+        "INSERT INTO versions (id, digest, status, registered, message, author, manifest, changed, problems,"
+        " created_at, touched_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
         (
             new.name or f"pending-{new.digest}",
             new.digest,
             "rejected" if new.rejected else "ready",
             int(new.name is not None),
             new.message,
+            new.author,
             rows.dumps(dict(new.manifest)),
             rows.dumps(changed),
             rows.dumps(new.problems),
@@ -279,8 +280,8 @@ def _insert(connection: Connection, new: NewVersion, blobs: Mapping[str, bytes],
 
 def _retry(connection: Connection, known: Version, new: NewVersion, now: float) -> None:
     connection.execute(
-        "UPDATE versions SET status = ?, problems = ?, message = ?, touched_at = ? WHERE id = ?",
-        ("rejected" if new.rejected else "ready", rows.dumps(new.problems), new.message, now, known.id),
+        "UPDATE versions SET status = ?, problems = ?, message = ?, author = ?, touched_at = ? WHERE id = ?",
+        ("rejected" if new.rejected else "ready", rows.dumps(new.problems), new.message, new.author, now, known.id),
     )
 
 

@@ -159,9 +159,13 @@ def _langgraph_paths(top_files: Mapping[str, bytes]) -> list[str]:
     return [path or "." for path in found if path is not None]
 
 
+def section(content: bytes, name: str, key: str) -> Any:
+    """A section of changeover.yaml; None where there is none, or where it cannot be read."""
+    return (_mapping(name, content) or {}).get(key)
+
+
 def _section(name: str, top_files: Mapping[str, bytes], key: str) -> Any:
-    data = _mapping(name, top_files[name]) if name in top_files else None
-    return (data or {}).get(key)
+    return section(top_files[name], name, key) if name in top_files else None
 
 
 def _strings(value: Any) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from changeover.manager import GraphVersionManager
-from changeover.server.admin.common import Name, version_json
+from changeover.server.admin.common import Actor, Name, actor, version_json
 from changeover.server.encoding import JSON
 
 
@@ -27,9 +27,9 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         return JSON(manager.resources.one(id))
 
     @routes.post("/resources/{id:path}/refresh")
-    async def refresh(id: Name) -> JSON:
+    async def refresh(id: Name, who: Actor = None) -> JSON:
         """A version with the tools that an MCP server lists now; anything else is opened anew. Nothing is switched."""
-        version = await manager.refresh(id)
+        version = await manager.refresh(id, author=actor(who))
         answer: dict[str, Any] = {"version": version_json(manager, version) if version else None}
         return JSON({**manager.resources.one(id), **answer})
 

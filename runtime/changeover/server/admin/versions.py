@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import uuid
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
-from changeover.errors import InvalidRequest, NotFound
+from changeover.errors import NotFound
 from changeover.manager import GraphVersionManager
 from changeover.server.admin.common import (
     Actor,
@@ -29,18 +29,22 @@ from changeover.server.admin.comparing import compare
 from changeover.server.encoding import JSON
 from changeover.versions.lifecycle import Status
 
-EDITABLE = re.compile(r"(agents|tools)\.(yaml|yml|json)|graphs/[^/]+\.(yaml|yml|json)|prompts/.+\.(md|txt)")
-"""What may be given with a request instead of saved in the folder: prompts and YAML, never code."""
+FILES_LIMIT = 1000
+Files = Annotated[dict[str, str], Field(max_length=FILES_LIMIT)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Build(Strict):
+    """`files` stand in for those of the folder; `write` saves them there; `base` is what they must have been."""
+
     message: Annotated[str, Field(max_length=1000)] = ""
-    files: dict[str, str] | None = None
+    files: Files | None = None
     write: bool | None = None
+    base: Annotated[dict[str, Sha256 | None], Field(max_length=FILES_LIMIT)] | None = None
 
 
 class Check(Strict):
-    files: dict[str, str] | None = None
+    files: Files | None = None
 
 
 class Hold(Strict):
@@ -65,17 +69,24 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         return JSON(page)
 
     @routes.post("/versions")
-    async def build(wanted: Annotated[Build, Body(default_factory=Build)]) -> JSON:
-        if wanted.write:
-            raise InvalidRequest("write: saving files through the server is not supported yet", code="unsupported")
+    async def build(wanted: Annotated[Build, Body(default_factory=Build)], who: Actor = None) -> JSON:
+        """A version of the folder as it is, with files replaced; with `write` they are saved there too.
+
+        Prompts and YAML, Python where `edit.python` allows it. Nothing is switched.
+        """
+        await manager.folder.files.demand_allowed(wanted.files or {})
         newest = await manager.store.versions.list(limit=1)
-        version = await manager.build(wanted.message, _editable(wanted.files))
+        version = await manager.build(
+            wanted.message, wanted.files, write=bool(wanted.write), base=wanted.base, author=actor(who)
+        )
         is_new = not newest or version.number > newest[0].number
         return JSON(version_json(manager, version), 201 if is_new else 200)
 
     @routes.post("/check")
     async def check(wanted: Annotated[Check, Body(default_factory=Check)]) -> JSON:
-        problems = await manager.check(_editable(wanted.files))
+        """The problems of the folder, with files replaced as `POST /admin/versions` would; builds nothing."""
+        await manager.folder.files.demand_allowed(wanted.files or {})
+        problems = await manager.check(wanted.files)
         return JSON({"problems": [problem.to_json() for problem in problems]})
 
     @routes.get("/versions/{v}")
@@ -104,7 +115,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         version = await manager.version(v)
         if path not in version.manifest:
             raise NotFound(f"{version.id} has no file '{path[:500]}'", code="unknown-file")
-        return _bytes((await manager.store.versions.files(version.id))[path])
+        return as_bytes((await manager.store.versions.files(version.id))[path])
 
     @routes.post("/versions/{v}/holds", status_code=201)
     async def hold(v: str, wanted: Hold) -> JSON:
@@ -137,24 +148,12 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     return routes
 
 
-def _editable(files: dict[str, str] | None) -> dict[str, str] | None:
-    for path in files or {}:
-        parts = path.split("/")
-        if not EDITABLE.fullmatch(path) or ".." in parts or "" in parts or "\\" in path or "\0" in path:
-            raise InvalidRequest(
-                f"files: '{path[:200]}' cannot be replaced by a request",
-                code="file-not-editable",
-                hint="agents.yaml, tools.yaml, graphs/*.yaml and prompts can",
-            )
-    return files
-
-
-def _bytes(data: bytes) -> Response:
-    """Stored bytes as they are; never as something a browser would run."""
+def as_bytes(data: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    """A file as it is; never as something a browser would run."""
     try:
         data.decode("utf-8")
         kind = "text/plain; charset=utf-8"
     except UnicodeDecodeError:
         kind = "application/octet-stream"
-    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
-    return Response(data, media_type=kind, headers=headers)
+    safe = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+    return Response(data, media_type=kind, headers={**(headers or {}), **safe})
