@@ -28,6 +28,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from changeover.build.builder import Builder
+from changeover.build.catalogue import Catalogue, of_code
 from changeover.build.embeddings import StoreWishes
 from changeover.build.environments import Environments
 from changeover.build.loaded import LoadedGraph
@@ -379,6 +380,17 @@ class GraphVersionManager:
 
     async def version(self, id_: str) -> Version:
         return await self.store.versions.get(id_)
+
+    async def agents(self, version: str) -> list[dict[str, Any]]:
+        """The agents of a version: model, prompt, tools and the rest as they are written, and what they come to.
+
+        From what is stored: nothing is loaded or opened, and no value of the environment is in it.
+        """
+        return (await self._catalogue(version))[0]
+
+    async def tools(self, version: str) -> list[dict[str, Any]]:
+        """The tools of a version with the schemas of their arguments, and the agents that may call them."""
+        return (await self._catalogue(version))[1]
 
     async def holders(self, version: str) -> list[Holder]:
         """Whatever still needs the version: runs, threads that wait on it, holds, graphs routed to it."""
@@ -825,6 +837,20 @@ class GraphVersionManager:
         )
 
     # --- inside ----------------------------------------------------------------------------------
+
+    async def _catalogue(self, id_: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        version = await self.store.versions.get(id_)
+        found = await self.store.versions.contracts({entry.digest for entry in version.graphs.values()})
+        contracts = {name: found[entry.digest][1] for name, entry in version.graphs.items() if entry.digest in found}
+        if version.registered:
+            return of_code({name: (of.description, of.threads) for name, of in version.graphs.items()}, contracts)
+        files = await self.store.versions.files(version.id)
+
+        def told() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+            catalogue = Catalogue(files, contracts)
+            return catalogue.agents(), catalogue.tools()
+
+        return await asyncio.to_thread(told)
 
     async def _adopted_as(self, id_: str, dry_run: bool) -> Adoption:
         """The version that threads are adopted as, built if it is to be the first."""

@@ -1,4 +1,4 @@
-"""A graph of a version: its picture, its parts and its contract."""
+"""What a version is made of: its graphs with picture and contract, its agents, its tools."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
                 ]
             }
         )
+
+    @routes.get("/versions/{v}/agents")
+    async def agents(v: str) -> JSON:
+        """The agents of a version: model, prompt as written and as rendered, tools with their schemas, middleware."""
+        return JSON({"agents": await manager.agents(v)})
+
+    @routes.get("/versions/{v}/tools")
+    async def tools(v: str) -> JSON:
+        """The tools of a version with the schemas of their arguments, and the agents that may call them."""
+        return JSON({"tools": await manager.tools(v)})
 
     @routes.get("/versions/{v}/graphs/{g}")
     async def graph(
