@@ -57,6 +57,7 @@ from changeover.rollout.live import LiveEdits
 from changeover.rollout.observing import Observing
 from changeover.rollout.operations import Drain, Receipt, Rollout, Wishes
 from changeover.rollout.registration import registration
+from changeover.rollout.rehearsing import Rehearsal
 from changeover.rollout.resting import Resting
 from changeover.runs.arrivals import Arrivals
 from changeover.runs.assistants import Assistants
@@ -605,6 +606,20 @@ class GraphVersionManager:
         """
         wishes = self._wishes("after", in_flight, None, reason, actor, expected_revision, threads, key)
         return await self.rollout.rollback(_id(to) if to else None, graphs, wishes)
+
+    async def rehearse_rollback(
+        self,
+        to: Version | str | None = None,
+        *,
+        graphs: Sequence[str] | None = None,
+        threads: str | None = None,
+        expected_revision: int | None = None,
+    ) -> Rehearsal:
+        """What `rollback` would do now, and to which runs and threads. Changes nothing. Raises what it would raise."""
+        wishes = self._wishes("after", None, None, "", "library", expected_revision, threads)
+        found = await self.rollout.rehearse_rollback(_id(to) if to else None, graphs, wishes)
+        target = VersionId(found.to)
+        return found.with_resources(await self.resource_plan(found.from_, target, partly=bool(graphs)))
 
     async def drain(
         self, version: Version | str, *, timeout_s: float | None = None, in_flight: InFlightChoice | None = None

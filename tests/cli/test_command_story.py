@@ -63,10 +63,13 @@ def test_from_nothing_to_an_answer_and_back_without_a_server(call, tmp_path: Pat
 
     changed = call("diff", "v1")
     assert "+You are the CHEERFUL desk" in changed.out
+    assert call("rollback", "--dry-run").out.startswith("would roll back from v2 to v1")
+    assert json.loads(call("status", "-o", "json").out)["routing"]["current"] == "v2"
     assert call("rollback", "--reason", "too cheerful").out.startswith("rolled back from v2 to v1")
     assert "the front desk" in call("run", "support", "-i", "hello", "--thread", "t1").out
 
     assert "(bad)" in call("versions").out
+    assert json.loads(call("show", "v2", "-o", "json").out)["author"] in call("versions").out
     history = json.loads(call("history", "-o", "json").out)["history"]
     assert next((one["action"], one["to"], one["reason"]) for one in history) == ("rollback", "v1", "too cheerful")
     assert "too cheerful" in call("history").out

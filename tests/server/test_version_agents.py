@@ -31,7 +31,10 @@ PROJECT = {
     "tools.yaml": """
         tools:
           look: {python: "graphs.orders:look"}
-          find: {http: {url: "https://api.example/${KEY}/{id}", headers: {Authorization: "${KEY}"}}, args: {id: string}, description: Finds}
+          find:
+            http: {url: "https://api.example/${KEY}/{id}", headers: {Authorization: "${KEY}"}}
+            args: {id: string}
+            description: Finds
           ask_other: {agent: other}
           unused: {python: "graphs.orders:unused", description: Nobody has it}
         mcp_servers:
@@ -117,7 +120,7 @@ async def test_agents_are_told_as_they_are_written_and_as_they_come_out(folder: 
     assert found["bell"]["schema"]["properties"]["times"]["type"] == "integer"
 
     users = {tool["name"]: tool["agents"] for tool in tools["tools"]}
-    assert users == {**dict.fromkeys(found, ["support"]), "unused": []}
+    assert users == {**{name: ["support"] for name in found}, "unused": []}
 
 
 async def test_a_version_made_in_code_tells_what_is_known(project: WriteProject) -> None:

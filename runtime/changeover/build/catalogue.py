@@ -1,8 +1,8 @@
 """What the agents and tools of a version are, from its stored files, observed inputs and contracts.
 
-Owns how they are told to a person: as they are written, with what they come to. Nothing is imported, opened or asked, and
-no value of the environment is in it: `${NAME}` stays as it is written. Of a version that was made in code there is what
-its contracts say.
+Owns how they are told to a person: as they are written, with what they come to. Nothing is imported, opened or asked,
+and no value of the environment is in it: `${NAME}` stays as it is written. Of a version that was made in code there is
+what its contracts say.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jinja2.exceptions import TemplateError
 from changeover.build.mcp_tools import allowed, observed_path, read_observed
 from changeover.build.tools import Request
 from changeover.project.http_tools import call_of, chosen
-from changeover.project.load import Project, load
+from changeover.project.load import load
 from changeover.project.models import AgentSpec, InlinePrompt, ToolSpec
 from changeover.project.operations import Operation
 from changeover.project.prompts import Prompts, defaults

@@ -152,13 +152,17 @@ def rollback(
     graphs: Graphs = None,
     in_flight: InFlightOption = None,
     reason: Reason = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it would do.")] = False,
 ) -> None:
     """Go back to the version before, and mark the one that is left as bad."""
-    body = _given(to=version, graphs=graphs, in_flight=in_flight, reason=reason)
+    body = _given(to=version, graphs=graphs, in_flight=in_flight, reason=reason, dry_run=dry_run or None)
 
     async def work(client: Client) -> Any:
         return await client.post("/admin/rollback", body, patient=True)
 
+    if dry_run:
+        _show_rehearsal(options, ask(options, work, "looking"))
+        return
     _show_receipt(options, ask(options, work, "rolling back"), "rolled back")
     if not options.json:
         output.say("what was left is marked bad: the watcher does not bring it back, a switch that names it does")
@@ -259,6 +263,21 @@ def _show_receipt(options: Options, receipt: Mapping[str, Any], done: str) -> No
     if ramp := told.get("ramp"):
         output.line(f"the ramp of {ramp.get('ended') or ramp['version']} has ended")
     _show_fates(told)
+
+
+def _show_rehearsal(options: Options, told: Mapping[str, Any]) -> None:
+    if options.json:
+        output.document(told)
+        return
+    output.line(f"would roll back from {told['from']} to {told['to']} (now revision {told['revision']})")
+    output.line(f"runs in flight on {told['from']}: {told['runs_count']}")
+    if told["runs"]:
+        output.table(
+            ("run", "thread", "graph"), [(run["run_id"], run["thread_id"], run["graph"]) for run in told["runs"]]
+        )
+    for verdict, count in told["threads"].items():
+        output.line(f"threads, {verdict}: {count}")
+    output.say("nothing was changed")
 
 
 def _show_fates(told: Mapping[str, Any]) -> None:

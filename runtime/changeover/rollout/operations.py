@@ -29,6 +29,7 @@ from changeover.rollout.draining import CANCELLED, Draining, InFlightChoice, Ste
 from changeover.rollout.hooking import Hooks
 from changeover.rollout.plan import plan_ramp, plan_rollback, plan_switch
 from changeover.rollout.planning import Planning
+from changeover.rollout.rehearsing import Rehearsal, rehearse
 from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
 from changeover.runs.routing import decide
@@ -264,6 +265,12 @@ class Rollout:
         switching = Switching("rollback", receipt.to, receipt.from_, named, None, wishes.reason, wishes.actor)
         self._hooks.switched(switching, receipt)
         return receipt
+
+    async def rehearse_rollback(self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes) -> Rehearsal:
+        """What `rollback` would do now. Raises what it would raise; nothing is changed, and nobody is overtaken."""
+        routing, change = await self._plan_rollback(to, graphs, wishes, "")
+        assert routing is not None  # without one there is nothing to go back from
+        return await rehearse(self._store, self.planning, routing, change, graphs)
 
     async def _plan_rollback(
         self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes, operation: str

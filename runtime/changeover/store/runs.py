@@ -190,6 +190,19 @@ class Runs:
 
         return await self._database.read(job, small=True)
 
+    async def running_of(self, versions: Sequence[str]) -> Sequence[Run]:
+        """The runs that are executed on these versions, by whatever process, oldest first."""
+
+        def job(connection: Connection) -> Sequence[Run]:
+            found = connection.execute(
+                f"SELECT * FROM runs WHERE status = 'running' AND version IN ({', '.join('?' * len(versions))})"
+                " ORDER BY seq",
+                tuple(versions),
+            )
+            return [rows.run(row) for row in found]
+
+        return await self._database.read(job)
+
     async def get(self, id_: str) -> Run:
         def job(connection: Connection) -> Run | None:
             row = connection.execute("SELECT * FROM runs WHERE id = ?", (id_,)).fetchone()

@@ -54,6 +54,7 @@ class Rollback(Strict):
     in_flight: InFlight | None = None
     threads: Literal["auto", "pinned", "eager"] | None = None
     reason: Reason = ""
+    dry_run: bool = False
 
 
 class DrainBody(Strict):
@@ -110,6 +111,15 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         if_match: IfMatch = None,
         key: Key = None,
     ) -> JSON:
+        """Back to the last good version; with `dry_run` only what that would do, and to which runs and threads."""
+        if wanted.dry_run:
+            rehearsal = await manager.rehearse_rollback(
+                wanted.to,
+                graphs=wanted.graphs,
+                threads=wanted.threads,
+                expected_revision=expected_revision(if_match),
+            )
+            return JSON(rehearsal.to_json(), headers={"ETag": etag(rehearsal.revision)})
         receipt = await manager.rollback(
             wanted.to,
             graphs=wanted.graphs,
