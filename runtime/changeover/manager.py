@@ -269,7 +269,7 @@ class GraphVersionManager:
                 self.project, self.settings, self.store, self.loader, builder, observing, hooks.build_failed
             )
             stack.callback(self.folder.close)
-            await self.folder.files.finish()
+            await self._finish_edit()
             await self.folder.read_environment()
             self.notes = [note for note in [await wishes.problem(), *letters.missing()] if note]
             stack.push_async_callback(self.pulse.close)
@@ -853,6 +853,13 @@ class GraphVersionManager:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    async def _finish_edit(self) -> None:
+        """What cannot be finished keeps nobody from being served: whoever reads the folder is told."""
+        try:
+            await self.folder.files.finish()
+        except ChangeoverError as error:
+            log.warning("edit_not_finished", extra={"reason": error.message, "hint": error.hint})
+
     async def _catalogue(self, id_: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         version = await self.store.versions.get(id_)
         found = await self.store.versions.contracts({entry.digest for entry in version.graphs.values()})
@@ -862,7 +869,7 @@ class GraphVersionManager:
         files = await self.store.versions.files(version.id)
 
         def told() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-            catalogue = Catalogue(files, contracts)
+            catalogue = Catalogue(files, contracts, renders=version.status != "rejected")
             return catalogue.agents(), catalogue.tools()
 
         return await asyncio.to_thread(told)

@@ -102,6 +102,16 @@ async def test_a_watcher_takes_what_is_written_for_no_save(folder: Path, eventua
         assert authors == {"v1": "server", "v2": "http", "v3": "watcher"}
 
 
+async def test_what_is_written_while_a_save_is_promoted_is_no_save_after_it(folder: Path) -> None:
+    async with asked(folder) as (manager, client):
+        (folder / TWO).write_text("A person.\n")
+        saved = await manager.folder.build_if_changed()  # as the watcher does, which promotes it now
+        assert saved is not None
+        assert (await write(client, {ONE: AFTER[ONE]})).json()["status"] == "ready"
+        await manager.folder.dealt_with(saved.digest)
+        assert await manager.folder.build_if_changed() is None
+
+
 async def test_a_write_that_does_not_build_writes_nothing(folder: Path) -> None:
     async with asked(folder) as (_, client):
         refused = await write(client, {**AFTER, "agents.yaml": "agents: {x: {model: nobody}}\n"})
@@ -136,7 +146,7 @@ async def test_an_edit_while_the_version_is_built_is_not_written_over(folder: Pa
         (folder / "agents.yaml").write_text(AGENTS.replace("prompt: support", "prompt: support, tools: [look]"))
         refused = await write(client, {ONE: AFTER[ONE]})
         assert (refused.status_code, refused.json()["code"]) == (409, "file-changed"), refused.text
-        assert refused.json()["files"] == [TWO]
+        assert (refused.json()["files"], refused.json()["version"]) == ([TWO], "v2")
         assert contents(folder) == {ONE: BEFORE[ONE], TWO: "A person.\n"}
 
 

@@ -12,6 +12,7 @@ from langgraph.graph import START, StateGraph
 from server_samples import DEADLINE_S, LOCAL, WriteProject
 
 from changeover import GraphVersionManager, create_app
+from changeover.errors import ProjectError
 
 SECRET = "s3cret-of-the-environment"
 PROJECT = {
@@ -130,6 +131,18 @@ async def test_a_version_made_in_code_tells_what_is_known(project: WriteProject)
         agents, tools = await asked(manager, "mine/agents", "mine/tools")
     assert [(agent["name"], agent["model"], agent["tools"]) for agent in agents["agents"]] == [("count", None, [])]
     assert tools == {"tools": []}
+
+
+async def test_a_rejected_version_is_told_as_it_is_written(project: WriteProject) -> None:
+    written = {"agents.yaml": "agents: {a: {model: nobody, prompt: p, tools: [gone]}}\n", "prompts/p.md": "Hi {{ x }}"}
+    async with GraphVersionManager.open(project(written)) as manager:
+        with pytest.raises(ProjectError) as rejected:
+            await manager.build()
+        agents, tools = await asked(manager, f"{rejected.value.version}/agents", f"{rejected.value.version}/tools")
+    (agent,) = agents["agents"]
+    assert (agent["model"]["name"], agent["tools"], tools["tools"]) == ("nobody", [], [])
+    assert (agent["prompt"]["text"], agent["prompt"]["rendered"]) == ("Hi {{ x }}", None)
+    assert agent["prompt"]["problem"] == "the version was rejected"
 
 
 async def test_a_prompt_that_needs_what_a_run_gives_says_so(project: WriteProject) -> None:

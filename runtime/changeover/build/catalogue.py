@@ -55,9 +55,10 @@ class CatalogueTool:
 
 
 class Catalogue:
-    """Blocking, for it reads files: call it in a thread."""
+    """Blocking, for it reads files: call it in a thread. Prompts of what never was built are not to be rendered."""
 
-    def __init__(self, files: Mapping[str, bytes], contracts: Contracts) -> None:
+    def __init__(self, files: Mapping[str, bytes], contracts: Contracts, *, renders: bool = True) -> None:
+        self._renders = renders
         self._project = load(files).project
         self._contracts = contracts
         self._prompts = Prompts(self._project.prompts)
@@ -122,6 +123,8 @@ class Catalogue:
         return {"path": path, "text": text, "rendered": rendered, "variables": variables, "problem": problem}
 
     def _rendered(self, text: str, name: str | None, values: Json) -> tuple[str | None, str | None]:
+        if not self._renders:
+            return None, "the version was rejected"
         try:
             made = self._prompts.render(name, values) if name else self._prompts.render_text(text, values)
         except TemplateError as error:

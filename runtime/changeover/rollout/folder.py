@@ -34,10 +34,11 @@ from changeover.settings import Settings
 from changeover.store.opening import Store
 from changeover.store.records import GraphEntry, NewVersion, Routing, Version
 from changeover.store.versions import contract_digest
-from changeover.versions.snapshot import Snapshot, problems_of
+from changeover.versions.snapshot import Snapshot, SnapshotUnstable, problems_of
 
 log = logging.getLogger(__name__)
 
+READS = 20  # until nobody else has dealt with the folder meanwhile
 SETTINGS_FILES = ("changeover.yaml", "changeover.yml", "changeover.json")
 
 
@@ -126,10 +127,7 @@ class ProjectFolder:
                 await self.files.demand_writable(folder, wanted, files)
             version = await self._build(await self._observing.known(wanted), message, author)
             if write:
-                await self.files.write(folder, files, version.digest)
-                await self._store.journal.add_event(
-                    "folder_written", version=version.id, files=sorted(files), actor=author
-                )
+                await self._write(version, folder, files, author)
             return version
 
     async def refresh(self, server: str, author: str = "library") -> Version:
@@ -167,11 +165,10 @@ class ProjectFolder:
         for something that was not there. Raises `Overtaken`; then nothing is kept of it.
         """
         async with self._building:
-            read = await self.files.read()
+            read = await self._read_as_seen()
             if giving_way is not None:
                 giving_way.about = read.digest
             snapshot = await self._observing.known(read)
-            self._known = await self._store.journal.note(LAST_SEEN)
             is_seen = snapshot.digest == self._known
             if is_seen and not await self._is_worth_another_try(snapshot.digest):
                 return None
@@ -229,6 +226,15 @@ class ProjectFolder:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    async def _read_as_seen(self) -> Snapshot:
+        """The folder, and what was seen of it last: another process may write to it just when it is read here."""
+        for _ in range(READS):
+            self._known = await self._store.journal.note(LAST_SEEN)
+            snapshot = await self.files.read()
+            if await self._store.journal.note(LAST_SEEN) == self._known:
+                return snapshot
+        raise SnapshotUnstable("the folder is built and written to again and again", hint="try again later")
+
     async def _is_worth_another_try(self, digest: str) -> bool:
         if self._tried_with == self._builder.environment and not self.awaits_others:
             return False
@@ -241,6 +247,15 @@ class ProjectFolder:
             await self.refresh_environment(again=True)
         except ProjectError as error:
             log.warning("environment_not_taken", extra={"problems": [problem.render() for problem in error.problems]})
+
+    async def _write(self, version: Version, folder: Snapshot, files: Mapping[str, str], author: str) -> None:
+        """Save what a version was built with. Where that cannot be, the version is there all the same, and is named."""
+        try:
+            await self.files.write(folder, files, version.digest)
+        except Conflict as error:
+            error.extra["version"] = version.id
+            raise
+        await self._store.journal.add_event("folder_written", version=version.id, files=sorted(files), actor=author)
 
     async def _build_seen(
         self, snapshot: Snapshot, message: str, author: str, giving_way: GivingWay | None = None

@@ -335,6 +335,7 @@ class FolderEdits:
                 if make:
                     with suppress(FileExistsError):
                         os.mkdir(part, FOLDER_MODE, dir_fd=descriptor)
+                        os.fsync(descriptor)
                 inner = os.open(part, _LOOK, dir_fd=descriptor)
                 os.close(descriptor)
                 descriptor = inner
