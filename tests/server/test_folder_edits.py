@@ -154,7 +154,7 @@ HOSTILE = (
     "prompts/../x.md", "../agents.yaml", ".env", "prompts/.env", ".changeover/edits/x.yaml", "/etc/x.yaml",
     "prompts/out/x.md", "prompts/secret.md", "prompts/private/x.md", "prompts/code.md", "requirements.txt",
     "langgraph.json", ".gitignore", "graphs/nodes.py", "prompts/x.md\n", "prompts//x.md", "prompts/support.md/x.md",
-    "prompts/alias.md", "prompts/tone.py", "prompts/.x.md.swp", "prompts/hidden.md", "prompts/" + 2000 * "x" + ".md",
+    "prompts/alias.md", "prompts/tone.py", "prompts/.x.md.swp", "prompts/hidden.md", "prompts/again/x.md", "prompts/" + 2000 * "x" + ".md",
     "prompts/" + 300 * "x" + ".md", "prompts/\ud800.md",
 )  # fmt: skip
 
@@ -169,6 +169,9 @@ async def test_hostile_places_are_refused(folder: Path, tmp_path: Path) -> None:
         (folder / "graphs/nodes.py").write_text("x = 1\n")
         (folder / "prompts/code.md").symlink_to("../graphs/nodes.py")
         (folder / "prompts/alias.md").symlink_to("support.md")
+        (folder / "prompts/shared").mkdir()
+        (folder / "prompts/shared/tone.md").write_text("Be kind.\n")
+        (folder / "prompts/again").symlink_to("shared")
         (folder / ".gitignore").write_text("prompts/secret.md\nprompts/private/\n")
         for path in HOSTILE:
             for call, more in (("versions", {"write": True}), ("versions", {}), ("check", {})):

@@ -100,7 +100,7 @@ class FolderFiles:
     async def demand_allowed(self, files: Mapping[str, str]) -> None:
         """Raises `InvalidRequest` for files that no request may give, or that would be part of no version."""
         demand_editable(files, python=self._settings.edit_python)
-        await asyncio.to_thread(self._edits.demand_places, sorted(files))
+        await asyncio.to_thread(self._edits.places.demand, sorted(files))
 
     def replaced(self, snapshot: Snapshot, files: Mapping[str, str]) -> Snapshot:
         return with_files(snapshot, files, self._limits)
@@ -129,7 +129,7 @@ class FolderFiles:
                     code="file-not-editable",
                     hint="write the address as ${NAME}, or save the file by hand",
                 )
-        places = await asyncio.to_thread(self._edits.demand_places, sorted(files))
+        places = await asyncio.to_thread(self._edits.places.demand, sorted(files))
         await asyncio.to_thread(self._edits.demand_writable, sorted(places.values()))
 
     async def write(self, before: Snapshot, files: Mapping[str, str], digest: str) -> None:

@@ -1,8 +1,8 @@
 """Files of a project's folder replaced by a request: all of them or none, also across a crash.
 
 What is to be written lies in `.changeover/edits` first, on disk to the end, with a small journal beside it. From the
-journal on the edit is made: whoever reads the folder next finishes what its writer had begun. Owns the files alone: who
-may give which ones is told in `editable`, what a version is made of is no concern of it. Blocking.
+journal on the edit is made: whoever reads the folder next finishes what its writer had begun. Owns the writing alone:
+who may give which files is told in `editable`, where they lie in `places`. Blocking.
 
 Invariants: one writer at a time, of whatever process; no file is written that changed since it was read; no link is
 followed out of the folder, also not one that is made meanwhile; a file is never seen half written.
@@ -20,22 +20,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from posixpath import splitext
 
 from filelock import FileLock, Timeout
 
-from changeover.errors import Conflict, InvalidRequest, OperatorError, Unavailable
-from changeover.versions import layout
-from changeover.versions.ignores import Ignores
+from changeover.errors import Conflict, OperatorError, Unavailable
+from changeover.versions.places import Places
 from changeover.versions.tree import SnapshotLimits
-from changeover.versions.walk import scan
 
 FOLDER = ".changeover/edits"
 LOCK, JOURNAL, DONE = "lock", ".json", ".done"
 LOCK_WAIT_S = 10.0
 LOCK_POLL_S = 0.01
-FOLDER_MODE, FILE_MODE = 0o777, 0o666  # less what the process's mask takes away
-_LOOK = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE_MODE = 0o666  # less what the process's mask takes away
 
 
 @dataclass(frozen=True)
@@ -60,9 +56,8 @@ class Begun:
 
 class FolderEdits:
     def __init__(self, folder: Path, limits: SnapshotLimits) -> None:
-        self._root = os.path.realpath(folder)
-        self._own = Path(self._root) / FOLDER
-        self._limits = limits
+        self.places = Places(folder, limits)
+        self._own = Path(self.places.root) / FOLDER
 
     # --- for who reads
 
@@ -85,25 +80,12 @@ class FolderEdits:
 
     # --- for who writes
 
-    def demand_places(self, paths: Sequence[str]) -> dict[str, str]:
-        """Where these files really lie. Raises `InvalidRequest` for what is ignored or leads elsewhere."""
-        tree = scan(Path(self._root), self._limits)
-        for path in paths:
-            source = _ignored_by(tree.ignores, path)
-            if source is not None:
-                raise _refused(path, f"{source} ignores it, so that it is part of no version", "take the rule out")
-            if path == tree.environment:
-                raise _refused(path, "it holds the environment", "it is part of no version")
-        places = {path: self._place(path) for path in paths}
-        self._demand_apart(places, {path: found.real for path, found in tree.files.items()})
-        return places
-
     def demand_writable(self, places: Sequence[str]) -> None:
         """Raises `Conflict` where it is plain, before anything is built, that nothing can be written."""
-        wanted = {str(self._own), *(os.path.dirname(os.path.join(self._root, place)) for place in places)}
-        for folder in sorted({_nearest(folder) for folder in wanted}):
+        wanted = {FOLDER, *(os.path.dirname(place) for place in places)}
+        for folder in sorted({self.places.nearest(folder) for folder in wanted}):
             if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-                raise _not_written(os.path.relpath(folder, self._root), "the server may not write there")
+                raise _not_written(os.path.relpath(folder, self.places.root), "the server may not write there")
 
     @contextmanager
     def writing(self, files: Mapping[str, bytes], before: Mapping[str, str | None], digest: str) -> Iterator[Begun]:
@@ -111,7 +93,7 @@ class FolderEdits:
 
         Raises `Conflict`: `file-changed` where a file is not of the SHA-256 that is given, `folder-not-writable`.
         """
-        places = self.demand_places(sorted(files))
+        places = self.places.demand(sorted(files))
         try:
             with self._locked(make=True):
                 yield self._begin(files, places, before, digest)
@@ -129,7 +111,7 @@ class FolderEdits:
             for change in begun.changes:
                 if self._rename(begun, change):
                     done.append(change)
-                elif self._digest(change.place) != change.after:
+                elif self.places.digest(change.place) != change.after:
                     left.append(change.path)
         except OSError:
             if undo is not None:
@@ -144,7 +126,7 @@ class FolderEdits:
         """What could not be written, as a person knows it."""
         name = error.filename2 or error.filename
         path = os.fspath(name) if isinstance(name, str | os.PathLike) else ""
-        return (os.path.relpath(path, self._root) if os.path.isabs(path) else str(path)) or "the folder"
+        return (os.path.relpath(path, self.places.root) if os.path.isabs(path) else str(path)) or "the folder"
 
     @contextmanager
     def _locked(self, *, make: bool = False) -> Iterator[None]:
@@ -189,8 +171,8 @@ class FolderEdits:
 
     def _stage(self, target: Path, place: str, content: bytes) -> None:
         """The new bytes, on disk, with the permissions of the file that they are to replace."""
-        old = self._status(place)
-        nearest = os.stat(_nearest(os.path.dirname(os.path.join(self._root, place))))
+        old = self.places.status(place)
+        nearest = os.stat(self.places.nearest(os.path.dirname(place)))
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE), "wb") as file:
             file.write(content)
             file.flush()
@@ -203,7 +185,7 @@ class FolderEdits:
             os.fsync(file.fileno())
 
     def _demand_unchanged(self, changes: Sequence[Change]) -> None:
-        changed = [change.path for change in changes if self._digest(change.place) != change.before]
+        changed = [change.path for change in changes if self.places.digest(change.place) != change.before]
         if changed:
             raise file_changed(changed)
 
@@ -231,10 +213,10 @@ class FolderEdits:
     def _rename(self, begun: Begun, change: Change) -> bool:
         """Whether this made the change: it was not made before, and the file is as it was."""
         staged = self._own / begun.id / change.staged
-        if not staged.exists() or self._digest(change.place) != change.before:
+        if not staged.exists() or self.places.digest(change.place) != change.before:
             return False
         *above, name = change.place.split("/")
-        with self._folder(above, make=True) as folder:
+        with self.places.folder(above, make=True) as folder:
             os.rename(staged, name, dst_dir_fd=folder)
             os.fsync(folder)
         return True
@@ -242,7 +224,7 @@ class FolderEdits:
     def _take_back(self, begun: Begun, done: Sequence[Change], undo: Mapping[str, bytes]) -> None:
         for change in done:
             *above, name = change.place.split("/")
-            with self._folder(above) as folder:
+            with self.places.folder(above) as folder:
                 if change.before is None:
                     os.unlink(name, dir_fd=folder)
                 else:
@@ -268,81 +250,6 @@ class FolderEdits:
             elif entry.name.endswith(".tmp"):
                 os.unlink(entry.path)
 
-    # --- places
-
-    def _demand_apart(self, places: Mapping[str, str], reals: Mapping[str, str]) -> None:
-        """Raises `InvalidRequest` where one of the files is another one of the version as well, by a link."""
-        names: dict[str, set[str]] = {}
-        for path, real in reals.items():
-            names.setdefault(real, set()).add(path)
-        for path, place in places.items():
-            names.setdefault(os.path.join(self._root, place), set()).add(path)
-        for path, place in places.items():
-            others = names[os.path.join(self._root, place)] - {path}
-            if others:
-                raise _refused(path, f"it is one file with {min(others)}, by a link", "remove the link")
-
-    def _place(self, path: str) -> str:
-        real = os.path.realpath(os.path.join(self._root, path))
-        inside = self._root.rstrip("/") + "/"
-        if not real.startswith(inside):
-            raise _refused(path, "a link leads out of the project folder", "copy what it leads to into the project")
-        place = real[len(inside) :]
-        if any(layout.is_skipped(part) for part in place.split("/")):
-            raise _refused(path, "it is a link to what is never part of a version", "remove the link")
-        if splitext(place)[1] != splitext(path)[1]:
-            raise _refused(path, f"it is a link to {place}, which is a file of another kind", "remove the link")
-        try:
-            if not stat.S_ISREG(os.stat(real).st_mode):
-                raise _refused(path, "there is something that is no file", "choose another name")
-        except FileNotFoundError:
-            pass
-        except NotADirectoryError:
-            raise _refused(path, "a file is where its folder should be", "choose another name") from None
-        except OSError as error:
-            raise _refused(path, f"its place cannot be looked at: {error.strerror}", "choose another name") from error
-        return place
-
-    def _status(self, place: str) -> os.stat_result | None:
-        *above, name = place.split("/")
-        try:
-            with self._folder(above) as folder:
-                return os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-
-    def _digest(self, place: str) -> str | None:
-        """The SHA-256 of a file as it is now; None where there is none; of what is no file, or too large, another."""
-        *above, name = place.split("/")
-        try:
-            with self._folder(above) as folder:
-                descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        except FileNotFoundError:
-            return None
-        except (NotADirectoryError, OSError) as error:
-            return f"{error.strerror}"
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return "no file"
-            return hashlib.sha256(file.read(self._limits.file_bytes + 1)).hexdigest()
-
-    @contextmanager
-    def _folder(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
-        """A folder below the project's, opened step by step without following any link."""
-        descriptor = os.open(self._root, _LOOK)
-        try:
-            for part in parts:
-                if make:
-                    with suppress(FileExistsError):
-                        os.mkdir(part, FOLDER_MODE, dir_fd=descriptor)
-                        os.fsync(descriptor)
-                inner = os.open(part, _LOOK, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = inner
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
 
 def file_changed(paths: Sequence[str]) -> Conflict:
     """The folder is not what the caller has seen of it."""
@@ -355,32 +262,12 @@ def file_changed(paths: Sequence[str]) -> Conflict:
     )
 
 
-def _ignored_by(ignores: Ignores, path: str) -> str | None:
-    parts = path.split("/")
-    for length in range(1, len(parts)):
-        source = ignores.source_of("/".join(parts[:length]), is_folder=True)
-        if source is not None:
-            return source
-    return ignores.source_of(path)
-
-
-def _nearest(folder: str) -> str:
-    """The folder, or the nearest one above it that there is."""
-    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
-        folder = os.path.dirname(folder)
-    return folder
-
-
 def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _refused(path: str, why: str, hint: str) -> InvalidRequest:
-    return InvalidRequest(f"files: '{path[:200]}' cannot be given: {why}", code="file-not-editable", hint=hint)
 
 
 def _not_written(where: str, why: str) -> Conflict:
