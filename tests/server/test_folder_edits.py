@@ -154,7 +154,8 @@ HOSTILE = (
     "prompts/../x.md", "../agents.yaml", ".env", "prompts/.env", ".changeover/edits/x.yaml", "/etc/x.yaml",
     "prompts/out/x.md", "prompts/secret.md", "prompts/private/x.md", "prompts/code.md", "requirements.txt",
     "langgraph.json", ".gitignore", "graphs/nodes.py", "prompts/x.md\n", "prompts//x.md", "prompts/support.md/x.md",
-    "prompts/alias.md", "prompts/tone.py", "prompts/.x.md.swp", "prompts/hidden.md", "prompts/again/x.md", "prompts/" + 2000 * "x" + ".md",
+    "prompts/alias.md", "prompts/tone.py", "prompts/.x.md.swp", "prompts/hidden.md", "prompts/again/x.md",
+    "prompts/" + 2000 * "x" + ".md",
     "prompts/" + 300 * "x" + ".md", "prompts/\ud800.md",
 )  # fmt: skip
 
