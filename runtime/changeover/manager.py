@@ -86,6 +86,7 @@ from changeover.store.records import (
     VersionId,
     timestamp,
 )
+from changeover.store.thread_lists import ThreadLists
 from changeover.usage.report import NOTHING_USED, by_version, over_graphs, series, window
 from changeover.usage.watching import watching_runs
 
@@ -168,6 +169,7 @@ class GraphVersionManager:
             stack.push_async_callback(hooks.close)
             self.pins = Pins(self.store.database, time.time)
             self.holding = Holders(self.store.database, time.time)
+            self.lists = ThreadLists(self.store.database, time.time)
             saver = await stack.enter_async_context(saver_for(self._given_saver, self.store.database, where))
             self.saver = saver
             own = await asyncio.to_thread(OwnFolder, self.settings.state_folder(self.project))

@@ -22,6 +22,7 @@ from changeover.server.admin import (
     backup,
     events,
     graphs,
+    interrupts,
     migrations,
     resources,
     routing,
@@ -74,7 +75,7 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     app.include_router(langgraph_threads.router(manager))
     app.include_router(assistants.router(manager))
     app.include_router(langgraph_store.router(manager))
-    for part in (backup, versions, graphs, routing, migrations, runs, threads, usage, resources, events):
+    for part in (backup, versions, graphs, routing, migrations, runs, threads, interrupts, usage, resources, events):
         app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
     app.include_router(health.router(manager, app.state.stopping))
     sessions = Sessions(manager.settings.token)
