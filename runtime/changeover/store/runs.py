@@ -34,6 +34,9 @@ from changeover.store.records import (
     Wish,
 )
 
+# As the schema says them, word for word: an index is used for these alone.
+ACTIVE = "status IN ('pending', 'running')"
+FAILED = ("error", "timeout", "interrupted")
 # Of a thread that was made for one run: that it has ended. One that waits for its turn or its time has not.
 OVER = (
     "temporary = 1 AND status <> 'busy' AND NOT EXISTS"
@@ -205,30 +208,42 @@ class Runs:
         *,
         thread_id: str | None = None,
         version: str | None = None,
+        graph: str | None = None,
         status: RunStatus | None = None,
         active: bool = False,
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[Run]:
         """Runs, newest first; `active` leaves out those that ended."""
+        asked = {"thread_id": thread_id, "version": version, "graph": graph, "status": status}
+        values: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        where = [f"{name} = :{name}" for name in values]
+        if active or status in ("pending", "running"):  # these are few: no index of all runs is to be taken
+            where = [ACTIVE, *(f"coalesce({name}, '') = :{name}" for name in values)]
+        elif status in FAILED:  # said as its index says it
+            where.append(f"status IN {FAILED}")
+        chosen = f" WHERE {' AND '.join(where)}" if where else ""
 
         def job(connection: Connection) -> Sequence[Run]:
             found = connection.execute(
-                "SELECT * FROM runs WHERE (:thread IS NULL OR thread_id = :thread)"
-                " AND (:version IS NULL OR version = :version) AND (:status IS NULL OR status = :status)"
-                " AND (:active = 0 OR status IN ('pending', 'running')) ORDER BY seq DESC LIMIT :limit OFFSET :offset",
-                {
-                    "thread": thread_id,
-                    "version": version,
-                    "status": status,
-                    "active": int(active),
-                    "limit": limit,
-                    "offset": offset,
-                },
+                f"SELECT * FROM runs{chosen} ORDER BY seq DESC LIMIT :limit OFFSET :offset",
+                {**values, "limit": limit, "offset": offset},
             )
             return [rows.run(row) for row in found]
 
         return await self._database.read(job)
+
+    async def active_on(self, version: str, graph: str) -> Mapping[str, int]:
+        """How many runs of a graph are running on a version, and how many are pending, in whatever process."""
+
+        def job(connection: Connection) -> Mapping[str, int]:
+            found = connection.execute(
+                f"SELECT status, count(*) FROM runs WHERE version = ? AND graph = ? AND {ACTIVE} GROUP BY status",
+                (version, graph),
+            )
+            return {row[0]: row[1] for row in found}
+
+        return await self._database.read(job, small=True)
 
     async def traces(self, after: Mapping[str, int | None]) -> Sequence[Trace]:
         """Runs of threads after a number, oldest first; with None from the first that is active, else the last."""

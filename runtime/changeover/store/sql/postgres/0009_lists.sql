@@ -14,6 +14,6 @@ UPDATE threads SET state_updated_at = updated_at WHERE state_updated_at IS NULL 
 CREATE INDEX threads_that_ask ON threads (state_updated_at, id, version, graph, status, waiting, temporary)
     WHERE status = 'interrupted' AND waiting IN ('interrupt', 'breakpoint') AND temporary = 0;
 
-CREATE INDEX runs_by_version ON runs (version, seq);
-CREATE INDEX runs_by_graph ON runs (graph, seq);
+CREATE INDEX runs_by_version ON runs (version, seq, graph);
+CREATE INDEX runs_by_graph ON runs (graph, seq, version);
 CREATE INDEX runs_that_failed ON runs (status, seq) WHERE status IN ('error', 'timeout', 'interrupted');
