@@ -776,6 +776,7 @@ class GraphVersionManager:
         flights = self.in_flight.count()
         in_use = await self.store.versions.in_use()
         used = by_version(await self.store.usage.all_time([version.id for version in in_use]))
+        threads, runs = await self.lists.by_version(), await self.store.runs.active_by_version()
         return {
             **self.status(),
             "routing": routing.to_json() if routing else None,
@@ -783,6 +784,8 @@ class GraphVersionManager:
                 {
                     **version.to_json(loaded=version.id in self.loader.loaded),
                     "in_flight": flights.get(version.id, 0),
+                    "threads": threads.get(version.id, 0),
+                    "runs": runs.get(version.id, 0),
                     "usage": used.get(version.id) or NOTHING_USED,
                 }
                 for version in in_use

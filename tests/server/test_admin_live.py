@@ -44,6 +44,8 @@ async def test_a_run_is_on_the_node_that_is_at_work(
     assert (told["node"], told["at_work"]) == (None, ["work"])
     await client.post("/threads/t/runs", json=body)
     assert (await live(client, "slow"))["pending"] == 1
+    versions = {one["id"]: one for one in (await client.get("/admin/status")).json()["versions"]}
+    assert (versions["desks"]["threads"], versions["desks"]["runs"], versions["desks"]["in_flight"]) == (1, 2, 1)
     desks.open.set()
     await client.get(f"/threads/t/runs/{begun['run_id']}/join")
     await eventually(lambda: _is_still(client))

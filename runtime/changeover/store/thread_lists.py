@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -111,6 +111,11 @@ class ThreadLists:
         return await self._database.read(
             lambda connection: [ThreadCount(*row) for row in connection.execute(statement, values).fetchall()]
         )
+
+    async def by_version(self) -> Mapping[str, int]:
+        """How many threads are on each version."""
+        statement = f"SELECT version, count(*) FROM threads WHERE {LASTING} AND version IS NOT NULL GROUP BY version"
+        return await self._database.read(lambda connection: dict(connection.execute(statement).fetchall()))
 
     async def nodes(self, version: str | None = None, graph: str | None = None) -> Sequence[NodeCount]:
         """How many threads wait at each node. One that stands in a node in two ways is counted for both."""
