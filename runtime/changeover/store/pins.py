@@ -51,6 +51,7 @@ MOVES = (
     "pin_expired",
     "run_handed_over",
 )
+BINDING = ("thread_moved", "migration_refused")  # after these a thread is on another version
 MOVES_LISTED = 100
 EXPIRED_AT_ONCE = 500
 SETTABLE = ("auto", "pinned", "eager")
@@ -118,8 +119,25 @@ class ThreadReport:
                 "new_input": self.new_input.to_json() if self.new_input else None,
                 "continuation": self.continuation.to_json() if self.continuation else None,
             },
+            "versions": self._versions(),
             "history": [event.to_json() for event in self.moves],
         }
+
+    def _versions(self) -> list[dict[str, Any]]:
+        """The versions that the thread was on, in their order: since when, and why it came there."""
+        thread = self.view.thread
+        moves = [event for event in self.moves if event.type in BINDING and event.data["from"] != event.data["to"]]
+        first = moves[0].data["from"] if moves else thread.version
+        is_whole = len(self.moves) < MOVES_LISTED
+        why = None if moves else thread.reason
+        been = [{"version": first, "since": timestamp(thread.created_at) if is_whole else None, "reason": why}]
+        been += (
+            {"version": event.data["to"], "since": timestamp(event.at), "reason": event.data.get("reason")}
+            for event in moves
+        )
+        if been[-1]["version"] != thread.version:  # what moved it there was taken back
+            been.append({"version": thread.version, "since": None, "reason": thread.reason})
+        return [one for one in been if one["version"] is not None]
 
 
 class Pins:
