@@ -88,6 +88,7 @@ from changeover.store.records import (
     VersionId,
     timestamp,
 )
+from changeover.store.thread_lists import ThreadLists
 from changeover.usage.report import NOTHING_USED, by_version, over_graphs, series, window
 from changeover.usage.watching import watching_runs
 
@@ -170,6 +171,7 @@ class GraphVersionManager:
             stack.push_async_callback(hooks.close)
             self.pins = Pins(self.store.database, time.time)
             self.holding = Holders(self.store.database, time.time)
+            self.lists = ThreadLists(self.store.database, time.time)
             saver = await stack.enter_async_context(saver_for(self._given_saver, self.store.database, where))
             self.saver = saver
             own = await asyncio.to_thread(OwnFolder, self.settings.state_folder(self.project))
@@ -812,6 +814,7 @@ class GraphVersionManager:
         flights = self.in_flight.count()
         in_use = await self.store.versions.in_use()
         used = by_version(await self.store.usage.all_time([version.id for version in in_use]))
+        threads, runs = await self.lists.by_version(), await self.store.runs.active_by_version()
         return {
             **self.status(),
             "routing": routing.to_json() if routing else None,
@@ -819,6 +822,8 @@ class GraphVersionManager:
                 {
                     **version.to_json(loaded=version.id in self.loader.loaded),
                     "in_flight": flights.get(version.id, 0),
+                    "threads": threads.get(version.id, 0),
+                    "runs": runs.get(version.id, 0),
                     "usage": used.get(version.id) or NOTHING_USED,
                 }
                 for version in in_use

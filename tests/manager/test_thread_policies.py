@@ -16,6 +16,7 @@ from manager_desks import Gate, WiderDesk, desk, do, rows
 from changeover import GraphVersionManager
 from changeover.errors import Conflict, InvalidRequest, NotFound
 from changeover.store.pins import ThreadChange
+from changeover.store.thread_lists import ThreadsWanted
 
 
 @pytest.fixture
@@ -108,8 +109,8 @@ async def test_an_expired_pin_counts_as_none_before_anybody_tidies_up(manager: G
     assert report.view.to_json()["holds"] is None
     assert report.new_input is not None
     assert report.new_input.to_json()["version"] == "two"
-    assert [view.thread.id for view in await manager.pins.list(policy="pinned")] == []
-    assert [view.thread.id for view in await manager.pins.list(policy="auto")] == ["t"]
+    assert [view.thread.id for view in await manager.lists.page(ThreadsWanted(policy="pinned"))] == []
+    assert [view.thread.id for view in await manager.lists.page(ThreadsWanted(policy="auto"))] == ["t"]
 
 
 async def test_a_pin_that_expires_leaves_what_the_switch_says(
@@ -310,16 +311,22 @@ async def test_threads_are_listed_in_pages_that_miss_nobody(manager: GraphVersio
     await manager.pin("t0")
     seen: list[str] = []
     after = None
-    while found := await manager.pins.list(limit=3, after=after):
+    while found := await manager.lists.page(ThreadsWanted(), limit=3, after=after):
         seen += [view.thread.id for view in found]
         after = (found[-1].thread.updated_at, found[-1].thread.id)
     assert sorted(seen) == [f"t{number}" for number in range(7)]
     assert seen[0] == "t0"
-    assert {view.thread.id for view in await manager.pins.list(waiting="interrupt")} == {"t1", "t3", "t5"}
-    both = await manager.pins.list(waiting="true", status="interrupted")
+    assert {view.thread.id for view in await manager.lists.page(ThreadsWanted(waiting="interrupt"))} == {
+        "t1",
+        "t3",
+        "t5",
+    }
+    both = await manager.lists.page(ThreadsWanted(waiting="true", status="interrupted"))
     assert {view.thread.id for view in both} == {"t1", "t3", "t5"}
-    assert [view.thread.id for view in await manager.pins.list(policy="pinned", version="one")] == ["t0"]
-    assert await manager.pins.list(version="two") == []
+    assert [view.thread.id for view in await manager.lists.page(ThreadsWanted(policy="pinned", version="one"))] == [
+        "t0"
+    ]
+    assert await manager.lists.page(ThreadsWanted(version="two")) == []
 
 
 async def test_holders_come_in_pages_with_exact_counts(manager: GraphVersionManager) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -63,6 +64,28 @@ async def test_a_version_alone_moves_and_pins(client: httpx.AsyncClient) -> None
     holders = (await client.get("/admin/versions/v2/holders")).json()
     assert (holders["count"], holders["by_kind"]) == (1, {"thread": 1})
     assert (await talk(client, "t")).headers["changeover-version"] == "v2"
+
+
+async def test_a_thread_tells_its_versions_and_its_checkpoints_who_wrote_them(client: httpx.AsyncClient) -> None:
+    await talk(client, "t")
+    assert [(one["version"], one["reason"]) for one in (await about(client, "t"))["versions"]] == [
+        ("v1", "current for new threads")
+    ]
+    await client.post("/admin/versions", json=EDIT)
+    await client.post("/admin/switch", json={"to": "v2"})
+    await talk(client, "t")
+    await client.patch("/admin/threads/t", json={"version": "v1", "reason": "it was better"})
+    await client.post("/threads/t/state", json={"values": {"messages": []}})
+    told = await about(client, "t")
+    assert [one["version"] for one in told["versions"]] == ["v1", "v2", "v1"]
+    assert told["versions"][-1]["reason"] == "it was better"
+    since = [one["since"] for one in told["versions"]]
+    assert (since[0], sorted(since)) == (told["created_at"], since)
+    steps = (await client.post("/threads/t/history", json={"limit": 100})).json()
+    wrote = [step["metadata"]["changeover_version"] for step in reversed(steps)]
+    assert [version for version, _ in itertools.groupby(wrote)] == ["v1", "v2", "v1"]
+    state = (await client.get("/threads/t/state")).json()
+    assert state["metadata"]["changeover_version"] == "v1"
 
 
 async def test_refusals_change_nothing(client: httpx.AsyncClient) -> None:

@@ -13,6 +13,7 @@ from changeover.store.holders import Holders
 from changeover.store.opening import Store
 from changeover.store.pins import Pins, ThreadChange
 from changeover.store.records import GraphEntry, NewRun, NewVersion, Outcome, RoutingChange, RunId, ThreadId, VersionId
+from changeover.store.thread_lists import ThreadLists, ThreadsWanted
 
 
 async def serve(store: Store) -> Pins:
@@ -97,11 +98,13 @@ async def test_a_refusal_writes_nothing(store: Store, change: ThreadChange, code
 async def test_threads_are_listed_by_what_applies_to_them(store: Store) -> None:
     pins = await serve(store)
     await pins.change("t", ThreadChange(policy="eager", sets_policy=True))
-    (view,) = await pins.list(policy="eager", version="v1", status="idle", waiting="false", limit=5)
+    lists = ThreadLists(store.database, time.time)
+    wanted = ThreadsWanted(policy="eager", version="v1", status="idle", waiting="false")
+    (view,) = await lists.page(wanted, limit=5)
     assert view.thread.id == "t"
-    assert await pins.list(policy="pinned") == []
-    assert await pins.list(waiting="interrupt") == []
-    assert await pins.list(after=(view.thread.updated_at, "t")) == []
+    assert await lists.page(ThreadsWanted(policy="pinned")) == []
+    assert await lists.page(ThreadsWanted(waiting="interrupt")) == []
+    assert await lists.page(ThreadsWanted(), after=(view.thread.updated_at, "t")) == []
 
 
 async def test_holds_expire_and_are_let_go_one_by_one(store: Store) -> None:

@@ -51,14 +51,30 @@ def threads(
         Policy | None, typer.Option("--policy", help="Only those to which it applies.", show_default=False)
     ] = None,
     waiting: Annotated[bool, typer.Option("--waiting", help="Only those on which something waits.")] = False,
+    graph: Annotated[
+        str | None, typer.Option("--graph", metavar="G", help="Only those of this graph.", show_default=False)
+    ] = None,
+    node: Annotated[
+        str | None,
+        typer.Option(
+            "--node",
+            metavar="N",
+            help="Only those that wait at this node, or in a graph that runs in it (OUTER/INNER: at that node there).",
+            show_default=False,
+        ),
+    ] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", metavar="TEXT", help="Only those whose id begins so.", show_default=False)
+    ] = None,
     limit: Page = 100,
     after: After = None,
 ) -> None:
     """Where each thread is, and why; the one that changed last first."""
 
     async def work(client: Client) -> Any:
-        asked = {"version": version, "status": _word(status), "policy": _word(policy), "limit": limit, "after": after}
-        return await client.get("/admin/threads", **asked, waiting="true" if waiting else None)
+        asked = {"version": version, "status": _word(status), "policy": _word(policy), "graph": graph, "node": node}
+        wanted = {**asked, "id": id_, "waiting": "true" if waiting else None}
+        return await client.get("/admin/threads", **wanted, limit=limit, after=after)
 
     found = ask(options, work)
     if options.json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,18 @@ from changeover.usage.watching import Watch
 
 @dataclass(slots=True)
 class Flight:
-    """A run in flight. `node` is the last node that finished; `control` stops it at its next boundary."""
+    """A run in flight. `node` is the last node that finished; `control` stops it at its next boundary.
+
+    `at_work` are the nodes of its own graph that run now, by task; None where its stream does not tell: that of
+    LangChain's events, and that of content blocks where nobody asked for tasks.
+    """
 
     run: Run
     control: Boundary | None = None
     stops: str | None = None  # why it is to stop at its next boundary
     task: asyncio.Task[Any] | None = None
     node: str | None = None
+    at_work: dict[str, str] | None = None
     cancelled_because: str | None = None
     undo: bool = False  # when it is cancelled, what it did is taken back
     released: bool = False  # the process stops, and another one goes on with it
@@ -36,6 +41,21 @@ class Flight:
     writer: VersionId | None = None  # the version that saved its thread, where that is to be migrated first
     watch: Watch | None = None  # what is counted of it
     since: float = field(default_factory=time.monotonic)
+
+    @property
+    def nodes_at_work(self) -> list[str] | None:
+        return None if self.at_work is None else sorted(set(self.at_work.values()))
+
+    def note_task(self, namespace: tuple[str, ...], task: Any) -> None:
+        """What LangGraph says of a task: that it begins, or, with its result, that it has ended."""
+        if namespace or not isinstance(task, Mapping):
+            return
+        if self.at_work is None:
+            self.at_work = {}
+        if "result" in task:
+            self.at_work.pop(task["id"], None)
+        else:
+            self.at_work[task["id"]] = task["name"]
 
     def take_used(self) -> tuple[Used, ...]:
         """What it used here and nobody took yet."""
@@ -55,7 +75,7 @@ class Flight:
 
     def to_json(self) -> dict[str, Any]:
         age = round(time.monotonic() - self.since, 3)
-        return {**self.run.to_json(), "age_s": age, "node": self.node}
+        return {**self.run.to_json(), "age_s": age, "node": self.node, "at_work": self.nodes_at_work}
 
 
 class InFlight:

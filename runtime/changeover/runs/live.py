@@ -166,6 +166,8 @@ class LiveRun:
             async for part in parts:
                 if part.mode == "updates":
                     self._note(part)
+                elif part.mode == "tasks":
+                    self.flight.note_task(part.namespace, part.data)
                 elif part.mode == "values" and not part.namespace:
                     self.values = part.data
                 for observer in self._observers:
@@ -226,7 +228,9 @@ class LiveRun:
     async def _chunks(self, modes: Collection[str]) -> AsyncGenerator[Part, None]:
         asked = self.request.subgraphs
         subgraphs = asked or bool(self._observers)
-        stream = self.graph.astream(self.request.input, self._watched(), **self.options(modes, subgraphs=subgraphs))
+        options = self.options({*modes, "tasks"}, subgraphs=subgraphs)  # they tell which nodes are at work
+        self.flight.at_work = {}
+        stream = self.graph.astream(self.request.input, self._watched(), **options)
         async with aclosing(cast("AsyncGenerator[Any, None]", stream)) as chunks:
             async for chunk in chunks:
                 part = Part(*chunk) if subgraphs else Part((), *chunk)

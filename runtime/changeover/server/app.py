@@ -23,6 +23,7 @@ from changeover.server.admin import (
     events,
     folder,
     graphs,
+    interrupts,
     migrations,
     resources,
     routing,
@@ -75,7 +76,21 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     app.include_router(langgraph_threads.router(manager))
     app.include_router(assistants.router(manager))
     app.include_router(langgraph_store.router(manager))
-    for part in (backup, versions, folder, graphs, routing, migrations, runs, threads, usage, resources, events):
+    parts = (
+        backup,
+        versions,
+        folder,
+        graphs,
+        routing,
+        migrations,
+        runs,
+        threads,
+        interrupts,
+        usage,
+        resources,
+        events,
+    )
+    for part in parts:
         app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
     app.include_router(health.router(manager, app.state.stopping))
     sessions = Sessions(manager.settings.token)

@@ -7,7 +7,7 @@ instant on, in every read; `expire` only tidies up after it, so that its version
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,7 +35,6 @@ from changeover.store.versions import find
 
 Decide = Callable[[Facts], Decision]
 Policy = Literal["auto", "pinned", "eager"]
-WaitingFilter = Literal["true", "false", "interrupt", "breakpoint", "failure", "cancelled"]
 
 # What applies to a thread, as `thread_policy` has it. Binds :now and :policy, that of the routing.
 EFFECTIVE = (
@@ -52,6 +51,7 @@ MOVES = (
     "pin_expired",
     "run_handed_over",
 )
+BINDING = ("thread_moved", "migration_refused")  # after these a thread is on another version
 MOVES_LISTED = 100
 EXPIRED_AT_ONCE = 500
 SETTABLE = ("auto", "pinned", "eager")
@@ -119,8 +119,25 @@ class ThreadReport:
                 "new_input": self.new_input.to_json() if self.new_input else None,
                 "continuation": self.continuation.to_json() if self.continuation else None,
             },
+            "versions": self._versions(),
             "history": [event.to_json() for event in self.moves],
         }
+
+    def _versions(self) -> list[dict[str, Any]]:
+        """The versions that the thread was on, in their order: since when, and why it came there."""
+        thread = self.view.thread
+        moves = [event for event in self.moves if event.type in BINDING and event.data["from"] != event.data["to"]]
+        first = moves[0].data["from"] if moves else thread.version
+        is_whole = len(self.moves) < MOVES_LISTED
+        why = None if moves else thread.reason
+        been = [{"version": first, "since": timestamp(thread.created_at) if is_whole else None, "reason": why}]
+        been += (
+            {"version": event.data["to"], "since": timestamp(event.at), "reason": event.data.get("reason")}
+            for event in moves
+        )
+        if been[-1]["version"] != thread.version:  # what moved it there was taken back
+            been.append({"version": thread.version, "since": None, "reason": thread.reason})
+        return [one for one in been if one["version"] is not None]
 
 
 class Pins:
@@ -136,24 +153,6 @@ class Pins:
     async def report(self, id_: str, decide: Decide) -> ThreadReport:
         now = self._clock()
         return await self._database.read(lambda connection: _report(connection, id_, decide, now))
-
-    async def list(
-        self,
-        *,
-        version: str | None = None,
-        status: str | None = None,
-        policy: str | None = None,
-        waiting: WaitingFilter | None = None,
-        limit: int = 100,
-        after: tuple[float, str] | None = None,
-    ) -> Sequence[ThreadView]:
-        """Threads, the one that changed last first; `after` is time and id of the one to go on behind.
-
-        `policy` is the one that applies; `waiting` is what waits on the thread, or whether anything does.
-        """
-        now = self._clock()
-        told = {"version": version, "status": status, "after": after, "limit": limit}
-        return await self._database.read(lambda connection: _list(connection, told, policy, waiting, now))
 
     async def expire(self) -> int:
         """Let go of pins and holds whose time is over, so that their versions can be drained; how many it were."""
@@ -317,28 +316,6 @@ def _prospect(connection: Connection, thread: Thread, continues: bool, decide: D
         return Prospect(decide(facts_of(connection, Unchanging(), revision, new, thread, now)))
     except ChangeoverError as error:
         return Prospect(None, error)
-
-
-def _list(
-    connection: Connection, told: dict[str, Any], policy: str | None, waiting: WaitingFilter | None, now: float
-) -> Sequence[ThreadView]:
-    routing = rows.head_of_routing(connection)
-    bound = {"now": now, "policy": routing.threads if routing else None, "wanted": policy, "waiting": waiting}
-    conditions = [f"{name} = :{name}" for name in ("version", "status") if told[name] is not None]
-    if waiting in ("true", "false"):
-        conditions.append(f"waiting IS {'NOT ' if waiting == 'true' else ''}NULL")
-    elif waiting is not None:
-        conditions.append("waiting = :waiting")
-    if policy is not None:
-        conditions.append(f"{EFFECTIVE} = :wanted")
-    if told["after"] is not None:
-        conditions.append("(updated_at, id) < (:at, :id)")
-        bound |= {"at": told["after"][0], "id": told["after"][1]}
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    found = connection.execute(
-        f"SELECT * FROM threads{where} ORDER BY updated_at DESC, id DESC LIMIT :limit", {**told, **bound}
-    ).fetchall()
-    return [view_of(connection, rows.thread(row), routing, now) for row in found]
 
 
 def _is_any_over(connection: Connection, now: float) -> bool:

@@ -34,6 +34,9 @@ from changeover.store.records import (
     Wish,
 )
 
+# As the schema says them, word for word: an index is used for these alone.
+ACTIVE = "status IN ('pending', 'running')"
+FAILED = "status IN ('error', 'timeout', 'interrupted')"
 # Of a thread that was made for one run: that it has ended. One that waits for its turn or its time has not.
 OVER = (
     "temporary = 1 AND status <> 'busy' AND NOT EXISTS"
@@ -218,30 +221,50 @@ class Runs:
         *,
         thread_id: str | None = None,
         version: str | None = None,
+        graph: str | None = None,
         status: RunStatus | None = None,
         active: bool = False,
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[Run]:
         """Runs, newest first; `active` leaves out those that ended."""
+        asked = {"thread_id": thread_id, "version": version, "graph": graph, "status": status}
+        values: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        where = [f"{name} = :{name}" for name in values]
+        if active or status not in (None, "success"):  # these are few: no index of all runs is to be taken
+            few = ACTIVE if active or status in ("pending", "running") else FAILED
+            where = [few, *(f"{_unindexed(name)} = :{name}" for name in values)]
+        chosen = f" WHERE {' AND '.join(where)}" if where else ""
 
         def job(connection: Connection) -> Sequence[Run]:
             found = connection.execute(
-                "SELECT * FROM runs WHERE (:thread IS NULL OR thread_id = :thread)"
-                " AND (:version IS NULL OR version = :version) AND (:status IS NULL OR status = :status)"
-                " AND (:active = 0 OR status IN ('pending', 'running')) ORDER BY seq DESC LIMIT :limit OFFSET :offset",
-                {
-                    "thread": thread_id,
-                    "version": version,
-                    "status": status,
-                    "active": int(active),
-                    "limit": limit,
-                    "offset": offset,
-                },
+                f"SELECT * FROM runs{chosen} ORDER BY seq DESC LIMIT :limit OFFSET :offset",
+                {**values, "limit": limit, "offset": offset},
             )
             return [rows.run(row) for row in found]
 
         return await self._database.read(job)
+
+    async def active_by_version(self) -> Mapping[str, int]:
+        """How many runs have not ended, by the version they are on, in whatever process."""
+
+        def job(connection: Connection) -> Mapping[str, int]:
+            found = connection.execute(f"SELECT version, count(*) FROM runs WHERE {ACTIVE} GROUP BY version")
+            return {row[0]: row[1] for row in found}
+
+        return await self._database.read(job, small=True)
+
+    async def active_on(self, version: str, graph: str) -> Mapping[str, int]:
+        """How many runs of a graph are running on a version, and how many are pending, in whatever process."""
+
+        def job(connection: Connection) -> Mapping[str, int]:
+            found = connection.execute(
+                f"SELECT status, count(*) FROM runs WHERE version = ? AND graph = ? AND {ACTIVE} GROUP BY status",
+                (version, graph),
+            )
+            return {row[0]: row[1] for row in found}
+
+        return await self._database.read(job, small=True)
 
     async def traces(self, after: Mapping[str, int | None]) -> Sequence[Trace]:
         """Runs of threads after a number, oldest first; with None from the first that is active, else the last."""
@@ -367,6 +390,11 @@ class Runs:
         """
         now = self._clock()
         return await self._database.read(lambda connection: fate_of_threads(connection, versions, listed, now))
+
+
+def _unindexed(column: str) -> str:
+    """A column by which a few runs are chosen among others."""
+    return f"coalesce({column}, '')" if column in ("version", "graph") else column
 
 
 def _insert_thread(

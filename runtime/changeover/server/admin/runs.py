@@ -11,7 +11,7 @@ from pydantic import Field
 
 from changeover.errors import Conflict
 from changeover.manager import GraphVersionManager
-from changeover.server.admin.common import Actor, Limit, Offset, Strict, actor
+from changeover.server.admin.common import Actor, Limit, Name, Offset, Strict, actor
 from changeover.server.encoding import JSON
 from changeover.store.records import RunStatus
 
@@ -26,23 +26,23 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     @routes.get("/runs")
     async def runs(
         version: str | None = None,
+        graph: Name | None = None,
         thread_id: str | None = None,
         status: RunStatus | None = None,
         active: bool = False,
         limit: Limit = 100,
         offset: Offset = 0,
     ) -> JSON:
-        """Newest first; those in flight with their age and the node that finished last. `active`: these alone."""
-        found = await manager.store.runs.list(
-            version=version, thread_id=thread_id, status=status, active=active, limit=limit, offset=offset
-        )
+        """Newest first; those in flight here with their age, the node that finished last and those that are at work.
+        `active`: those that have not ended."""
+        asked: dict[str, Any] = {"version": version, "graph": graph, "thread_id": thread_id, "status": status}
+        found = await manager.store.runs.list(**asked, active=active, limit=limit, offset=offset)
         flights = {flight.run.id: flight for flight in manager.in_flight.on(version)}
         page: dict[str, Any] = {
             "runs": [flights[run.id].to_json() if run.id in flights else run.to_json() for run in found]
         }
         if len(found) == limit:
-            given = {"version": version, "thread_id": thread_id, "status": status, "active": active or None}
-            kept = {name: value for name, value in given.items() if value is not None}
+            kept = {name: value for name, value in {**asked, "active": active or None}.items() if value is not None}
             page["next"] = f"?{urlencode({**kept, 'offset': offset + limit, 'limit': limit})}"
         return JSON(page)
 

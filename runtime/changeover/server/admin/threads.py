@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, Field
 
-from changeover.errors import ChangeoverError, InvalidRequest
+from changeover.errors import InvalidRequest
 from changeover.manager import GraphVersionManager
 from changeover.server.admin.common import Actor, After, Limit, Name, Strict, actor, cursor, cursor_of
-from changeover.server.encoding import JSON, interrupt_json
-from changeover.store.pins import Policy, ThreadChange, WaitingFilter
-from changeover.store.records import Thread
+from changeover.server.admin.waiting import waits_for
+from changeover.server.encoding import JSON
+from changeover.store.pins import Policy, ThreadChange
+from changeover.store.records import ThreadStatus
+from changeover.store.thread_lists import ThreadsWanted, WaitingFilter
 
 ThreadPath = Annotated[str, Path(max_length=255)]
 
@@ -47,20 +50,31 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     @routes.get("/threads")
     async def threads(
         version: Name | None = None,
-        status: Literal["idle", "busy", "interrupted", "error"] | None = None,
+        status: ThreadStatus | None = None,
         policy: Policy | None = None,
         waiting: WaitingFilter | None = None,
+        graph: Name | None = None,
+        node: Annotated[str | None, Query(min_length=1, max_length=1000)] = None,
+        id_: Annotated[str | None, Query(alias="id", min_length=1, max_length=255)] = None,
         limit: Limit = 100,
         after: After = None,
     ) -> JSON:
-        asked = {"version": version, "status": status, "policy": policy, "waiting": waiting}
-        found = await manager.pins.list(**asked, limit=limit + 1, after=cursor(after, float, str))  # type: ignore[arg-type]
+        """The one that changed last first. `node` is where they wait (`outer/inner` in a graph that runs in a node),
+        `id` what their ids begin with."""
+        wanted = ThreadsWanted(version, status, policy, waiting, graph, node, id_)
+        found = await manager.lists.page(wanted, limit=limit + 1, after=cursor(after, float, str))
         page: dict[str, Any] = {"threads": [view.to_json() for view in found[:limit]]}
         if len(found) > limit:
             last = found[limit - 1].thread
-            told = {name: value for name, value in asked.items() if value is not None}
+            told = {name: value for name, value in asdict(wanted).items() if value is not None}
             page["next"] = "?" + urlencode({**told, "after": cursor_of(last.updated_at, last.id), "limit": limit})
         return JSON(page)
+
+    @routes.get("/threads/counts")
+    async def counts(version: Name | None = None) -> JSON:
+        """How many there are by version, graph, status and what waits on them; and how many stand at which node."""
+        places, nodes = await asyncio.gather(manager.lists.places(version), manager.lists.nodes(version))
+        return JSON({"threads": [asdict(place) for place in places], "nodes": [asdict(standing) for standing in nodes]})
 
     @routes.get("/threads/{id_}")
     async def thread(id_: ThreadPath) -> JSON:
@@ -76,20 +90,5 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
 
 async def _report(manager: GraphVersionManager, id_: str) -> dict[str, Any]:
     report = await manager.thread(id_)
-    return {**report.to_json(), "waits_for": await _waits_for(manager, report.view.thread)}
-
-
-async def _waits_for(manager: GraphVersionManager, thread: Thread) -> dict[str, Any] | None:
-    """What waits on a thread, as its version reads it. One that cannot be read is told of all the same."""
-    if thread.waiting is None:
-        return None
-    try:
-        state = await manager.state(thread.id)
-    except ChangeoverError as error:
-        return {"kind": thread.waiting, "problem": error.message}
-    return {
-        "kind": thread.waiting,
-        "next": list(state.next),
-        "interrupts": [interrupt_json(interrupt) for interrupt in state.interrupts],
-        "errors": [{"node": task.name, "error": str(task.error)} for task in state.tasks if task.error is not None],
-    }
+    thread = report.view.thread
+    return {**report.to_json(), "waits_for": await waits_for(manager, thread) if thread.waiting else None}
