@@ -23,6 +23,7 @@ from changeover.server.admin import (
     events,
     graphs,
     migrations,
+    operations,
     resources,
     routing,
     runs,
@@ -74,7 +75,7 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     app.include_router(langgraph_threads.router(manager))
     app.include_router(assistants.router(manager))
     app.include_router(langgraph_store.router(manager))
-    for part in (backup, versions, graphs, routing, migrations, runs, threads, usage, resources, events):
+    for part in (backup, versions, graphs, routing, operations, migrations, runs, threads, usage, resources, events):
         app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
     app.include_router(health.router(manager, app.state.stopping))
     sessions = Sessions(manager.settings.token)
