@@ -38,3 +38,4 @@ CREATE INDEX events_of_types ON events (type, id);
 CREATE INDEX events_of_versions ON events (version, id) WHERE version IS NOT NULL;
 CREATE INDEX events_of_left_versions ON events (left_version, id) WHERE left_version IS NOT NULL;
 CREATE INDEX events_of_operations ON events (operation, id) WHERE operation IS NOT NULL;
+ANALYZE events;  -- else the planner knows nothing of the new columns until it comes to that by itself
