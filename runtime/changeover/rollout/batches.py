@@ -200,7 +200,8 @@ class Batches:
         sources = {
             graph: [known[VersionId(one)] for one in each if one in known] for graph, each in progress.sources.items()
         }
-        return await self._patiently(partial(move_items, self._items, target, sources, dry_run=work.dry_run))
+        wanted = partial(self._demand_wanted, work.operation)
+        return await self._patiently(partial(move_items, self._items, target, sources, wanted, dry_run=work.dry_run))
 
     async def _about(self, operation: Operation, target: Version, found: Sequence[PlannedThreads]) -> _Work:
         request = operation.request

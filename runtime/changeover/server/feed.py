@@ -135,7 +135,12 @@ class Feed:
         while self._goes_on and follower in self._followers:
             if follower.is_behind:
                 follower.is_behind = False  # first, so that what is offered meanwhile is kept, or it is behind again
-                page = await self._manager.store.event_log.after(position, wanted, BATCH)
+                try:
+                    page = await self._manager.store.event_log.after(position, wanted, BATCH)
+                except Unavailable:  # it comes back
+                    follower.is_behind = True
+                    await asyncio.sleep(ASK_EVERY_S)
+                    continue
                 told = [Told.of(event) for event in page.events]
                 if page.end is not None:
                     follower.is_behind, position = True, page.end
