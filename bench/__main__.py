@@ -26,6 +26,7 @@ NAMES = (
     "resources",
     "page",
     "memory",
+    "followers",
 )
 SOAK = "soak"  # has options of its own, and is run by name alone
 

@@ -59,6 +59,7 @@ from changeover.rollout.operations import Drain, Receipt, Rollout, Wishes
 from changeover.rollout.registration import registration
 from changeover.rollout.rehearsing import Rehearsal
 from changeover.rollout.resting import Resting
+from changeover.rollout.steering import Steering
 from changeover.runs.arrivals import Arrivals
 from changeover.runs.assistants import Assistants
 from changeover.runs.background import BackgroundRun, BackgroundRuns
@@ -266,6 +267,7 @@ class GraphVersionManager:
                 hooks,
             )
             stack.push_async_callback(self.rollout.close)
+            self.operations = Steering(self.store.operations, self.in_flight)
             observing = Observing(builder, self.resources, self.store.observations)
             self.folder = ProjectFolder(
                 self.project, self.settings, self.store, self.loader, builder, observing, hooks.build_failed

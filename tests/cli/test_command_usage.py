@@ -23,7 +23,7 @@ VERBS = {name: GROUP.get_command(None, name) for name in GROUP.list_commands(Non
 RELEASE = [
     *("init", "check", "schema", "doctor", "serve"),
     *("build", "plan", "switch", "ramp", "rollback", "drain", "retire", "gc"),
-    *("status", "versions", "show", "diff", "history", "events", "holders"),
+    *("status", "versions", "show", "diff", "history", "events", "holders", "operations"),
     *("threads", "thread", "pin", "migrate"),
     *("run", "chat", "approve"),
     *("adopt", "backup", "resources", "restore"),

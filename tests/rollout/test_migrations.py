@@ -12,6 +12,7 @@ from plan_desks import RENAME, desk, opened
 
 from changeover import GraphVersionManager
 from changeover.errors import Conflict, InvalidRequest, NotFound
+from changeover.store.operations import OperationFilter
 from changeover.store.records import Operation, VersionId
 
 
@@ -215,7 +216,7 @@ async def test_what_is_asked_wrongly_begins_nothing(manager: GraphVersionManager
     ]:
         with pytest.raises(kind):
             await wrong
-    kinds = [operation.kind for operation in await manager.store.journal.operations()]
+    kinds = [seen.operation.kind for seen in await manager.operations.page(OperationFilter())]
     assert "migration" not in kinds
 
 

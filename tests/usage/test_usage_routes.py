@@ -56,6 +56,7 @@ async def test_usage_is_told_over_time_by_version_and_graph(
         assert {len(column) for column in each["points"].values()} == {len(told["times"])}
         for name in ("runs", "errors", "tokens_in", "tokens_out", "model_calls", "tool_calls"):
             assert sum(each["points"][name]) == each["totals"][name]
+    assert {"p50_s", "p95_s", "interrupts", "tokens_in", "tokens_out"} <= steady_one["points"].keys()
     assert steady_one["points"]["p95_s"][0] is None  # nothing ran that early
     assert steady_one["points"]["runs"][0] == 0
     (model,) = steady_one["models"]

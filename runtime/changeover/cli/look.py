@@ -16,7 +16,7 @@ from changeover.cli.options import Options
 from changeover.cli.resources import show_planned
 from changeover.cli.rollout import VersionArgument
 from changeover.cli.threads import After, Page, tell_next
-from changeover.errors import NotFound
+from changeover.errors import InvalidRequest, NotFound
 
 REFRESH_S = 1.0
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, the newest.")]
@@ -130,12 +130,35 @@ def events(
     options: Options,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and show each as it happens.")] = False,
     limit: Limit = 50,
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="Only these; say it again for more.", show_default=False),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option("--version", metavar="VERSION", help="Only those that name or leave it.", show_default=False),
+    ] = None,
+    thread: Annotated[
+        str | None, typer.Option("--thread", metavar="ID", help="Only those of this thread.", show_default=False)
+    ] = None,
+    operation: Annotated[
+        str | None, typer.Option("--operation", metavar="ID", help="Only those of this one.", show_default=False)
+    ] = None,
+    before: Annotated[
+        int | None,
+        typer.Option("--before", metavar="EVENT", min=0, help="Only older ones, newest first.", show_default=False),
+    ] = None,
 ) -> None:
     """Everything that happened: builds, refusals, switches, drains."""
+    named = {"type": types, "version": version, "thread_id": thread, "operation": operation}
+    wanted = {name: value for name, value in named.items() if value}
     if follow:
-        asyncio.run(_follow_events(options))
+        if before is not None:
+            raise InvalidRequest("--follow goes on, --before goes back", hint="choose one")
+        asyncio.run(_follow_events(options, wanted))
         return
-    found = ask(options, lambda client: client.get("/admin/events", limit=limit))
+    place = {} if before is None else {"before": before}
+    found = ask(options, lambda client: client.get("/admin/events", limit=limit, **place, **wanted))
     if options.json:
         output.document(found)
         return
@@ -342,8 +365,8 @@ def _show_text(text: str) -> None:
             output.line(line)
 
 
-async def _follow_events(options: Options) -> None:
-    async with connect(options) as client, client.stream("GET", "/admin/events") as (_, parts):
+async def _follow_events(options: Options, wanted: Mapping[str, Any]) -> None:
+    async with connect(options) as client, client.stream("GET", "/admin/events", params=wanted) as (_, parts):
         async for part in parts:
             if not isinstance(part.data, dict):
                 continue

@@ -6,7 +6,7 @@ threads have moved by then.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from changeover.errors import ChangeoverError, Unavailable
 from changeover.migrations.items import Items, ItemsMoved
@@ -14,9 +14,17 @@ from changeover.store.records import Version, VersionId
 
 
 async def move_items(
-    items: Items, target: Version, sources: Mapping[str, Collection[Version]], *, dry_run: bool
+    items: Items,
+    target: Version,
+    sources: Mapping[str, Collection[Version]],
+    demand_wanted: Callable[[], Awaitable[None]],
+    *,
+    dry_run: bool,
 ) -> ItemsMoved:
-    """Move the items that the steps of these graphs speak of, from each of the versions. Raises `Unavailable` alone."""
+    """Move the items that the steps of these graphs speak of, from each of the versions.
+
+    Raises `Unavailable`, and between two ways what `demand_wanted` raises.
+    """
     told = ItemsMoved()
     for graph in sorted(sources):
         for source in _in_order(sources[graph], target):
@@ -24,6 +32,7 @@ async def move_items(
                 continue
             if source.graphs[graph].chain == target.graphs[graph].chain:
                 continue
+            await demand_wanted()
             try:
                 told.add(await items.move(graph, source.id, target.id, dry_run=dry_run))
             except Unavailable:

@@ -17,7 +17,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from changeover.rollout.batch_items import move_items
 from changeover.rollout.batch_progress import BatchProgress
 from changeover.store.landings import Sight
 from changeover.store.opening import Store
+from changeover.store.operations import STOPPED, given_up
 from changeover.store.plans import PlannedThreads
 from changeover.store.records import Operation, Routing, Thread, Version, VersionId, thread_policy
 
@@ -38,6 +40,7 @@ T = TypeVar("T")
 
 KIND = "migration"
 PAGE = 200
+LOOK_EVERY_S = 0.2  # while it waits for its turn
 RETRY_S = 0.5  # after the database was away
 
 
@@ -126,7 +129,7 @@ class Batches:
     async def _whole(self, operation: Operation) -> None:
         progress = BatchProgress.of(operation.progress)
         try:
-            async with self._turn:
+            async with self._in_turn(operation.id):
                 items = await self._work(operation, progress)
             told = {"operation": operation.id, "to": operation.request["to"], **progress.counts}
             await self._store.journal.add_event("threads_migrated", dry_run=operation.request["dry_run"], **told)
@@ -135,11 +138,36 @@ class Batches:
         except Unavailable:
             log.info("operation_left", extra={"operation": operation.id, "reason": "the server stops"})
         except ChangeoverError as error:
-            await self._failed(operation, progress, error.message, error.message)
+            if error.code == STOPPED:
+                result = {**_result(operation, progress), "error": error.message}
+                await self._store.journal.end(operation.id, "cancelled", result)
+            else:
+                await self._failed(operation, progress, error.message, error.message)
         except Exception as error:  # root of a task
             log.exception("migration_failed", extra={"operation": operation.id})
             name = type(error).__name__
             await self._failed(operation, progress, f"{name}: {error}"[:2000], name)
+
+    @asynccontextmanager
+    async def _in_turn(self, operation: str) -> AsyncIterator[None]:
+        """Its turn among the batches. One that waits for it can be cancelled too."""
+        turn = asyncio.ensure_future(self._turn.acquire())
+        try:
+            while not turn.done():
+                await asyncio.wait([turn], timeout=LOOK_EVERY_S)
+                await self._demand_wanted(operation)
+            yield
+        finally:
+            if not turn.cancel():
+                self._turn.release()
+
+    async def _demand_wanted(self, operation: str) -> None:
+        """Raises `Conflict` once somebody has cancelled it: what has moved stays moved."""
+        if self.stops:
+            raise Unavailable("the server stops", code="stopping")
+        asked = await self._patiently(partial(self._store.operations.asked, operation))
+        if asked is not None and asked.what == "stop":
+            raise given_up(operation, asked, "what had moved stays moved")
 
     async def _failed(self, operation: Operation, progress: BatchProgress, error: str, reason: str) -> None:
         told = {"operation": operation.id, "to": operation.request["to"], "reason": reason}
@@ -172,7 +200,8 @@ class Batches:
         sources = {
             graph: [known[VersionId(one)] for one in each if one in known] for graph, each in progress.sources.items()
         }
-        return await self._patiently(partial(move_items, self._items, target, sources, dry_run=work.dry_run))
+        wanted = partial(self._demand_wanted, work.operation)
+        return await self._patiently(partial(move_items, self._items, target, sources, wanted, dry_run=work.dry_run))
 
     async def _about(self, operation: Operation, target: Version, found: Sequence[PlannedThreads]) -> _Work:
         request = operation.request
@@ -240,6 +269,7 @@ class Batches:
         if self.stops:
             raise Unavailable("the server stops", code="stopping")
         await self._patiently(partial(self._store.journal.progress, work.operation, progress.to_json()))
+        await self._demand_wanted(work.operation)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """The answer of the database, however long it is away."""

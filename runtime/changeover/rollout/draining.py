@@ -5,7 +5,8 @@ finish  ->  handover  ->  cancel
 15 min      60 s          never, if the settings do not say otherwise
 ```
 A step asks the owners of the runs, in whatever process, through their rows; each step is an event. A version that
-serves again is drained no more.
+serves again is drained no more, nor is one whose operation somebody has cancelled; where somebody escalated it, the
+step that he asked for comes at once.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import Fate, VersionId, timestamp
+from changeover.store.records import Asked, Fate, VersionId, timestamp
 from changeover.store.servers import Wished
 
 InFlightChoice = Literal["finish", "handover", "cancel"]
+Drained = Literal["ended", "late", "cancelled"]
 
 LOOK_EVERY_S = 0.2
 CANCELLED = "cancelled while its version was drained"
@@ -63,32 +65,58 @@ def steps(begin: InFlightChoice, settings: Settings, now: float, timeout_s: floa
     return (*kept, *(Step(step.does, end) for step in rest if step not in kept))
 
 
+def escalated(to: InFlightChoice, settings: Settings, asked_at: float, now: float) -> tuple[Step, ...]:
+    """The steps from one that somebody asked for on; from now where nobody was there to take them in their time."""
+    planned = steps(to, settings, asked_at)
+    return planned if planned[-1].until > now else steps(to, settings, now)
+
+
 class Draining:
     """Takes a version through its steps."""
 
-    def __init__(self, store: Store, in_flight: InFlight, engine: Engine) -> None:
+    def __init__(self, store: Store, in_flight: InFlight, engine: Engine, settings: Settings) -> None:
         self._store = store
         self._in_flight = in_flight
         self._engine = engine
+        self._settings = settings
         self.stops = False  # the process does, and waits for nothing more
 
-    async def drain(self, version: VersionId, operation: str, plan: Sequence[Step], asked: str | None = None) -> bool:
-        """Take the steps until nothing runs on the version; False if something still does after the last.
+    async def drain(
+        self, version: VersionId, operation: str, plan: Sequence[Step], begun: InFlightChoice | None = None
+    ) -> Drained:
+        """Take the steps until nothing runs on the version, or something still does after the last.
 
-        `asked` is what the runs were asked for already.
+        `begun` is what the runs were asked for already. Somebody may ask for more meanwhile: the steps are then those
+        from there on, and are written down.
         """
-        for step in plan:
-            if time.time() >= step.until and step is not plan[-1]:
+        asked = None
+        left = list(plan)
+        wish = await self._store.operations.asked(operation)
+        while True:
+            if wish is not None and wish != asked:
+                if wish.what == "stop":
+                    return "cancelled"
+                asked, left = wish, list(escalated(wish.what, self._settings, wish.at, time.time()))
+                await self._store.journal.steps(operation, [step.to_json() for step in left])
+            step, *left = left
+            if left and time.time() >= step.until:
                 continue
-            await self._take(step, version, operation, is_asked=step.does == asked)
-            if await self.emptied(version, step.until):
-                return True
-        return False
+            await self._take(step, version, operation, is_asked=step.does == begun)
+            ended = await self.emptied(version, step.until, operation, asked)
+            if isinstance(ended, Asked):
+                wish = ended
+            elif ended:
+                return "ended"
+            elif not left:
+                return "late"
 
-    async def emptied(self, version: VersionId, until: float) -> bool:
+    async def emptied(
+        self, version: VersionId, until: float, operation: str, known: Asked | None = None
+    ) -> bool | Asked:
         """Wait until nothing runs on a version whose graph is routed elsewhere; False at the deadline.
 
-        Raises `Unavailable` when the server stops: whoever finds the operation goes on with it.
+        Returns what somebody wants of the operation, once that is other than is known. Raises `Unavailable` when the
+        server stops: whoever finds the operation goes on with it.
         """
         while True:
             if self.stops:
@@ -97,6 +125,9 @@ class Draining:
                 )
             if not await self._store.runs.left_on(version):
                 return True
+            asked = await self._store.operations.asked(operation)
+            if asked is not None and asked != known:
+                return asked
             left_s = until - time.time()
             if left_s <= 0:
                 return False

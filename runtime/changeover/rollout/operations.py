@@ -25,7 +25,7 @@ from changeover.migrations.items import Items
 from changeover.migrations.moving import Moving
 from changeover.rollout.batches import KIND as MIGRATION
 from changeover.rollout.batches import Batches
-from changeover.rollout.draining import CANCELLED, Draining, InFlightChoice, Step, steps
+from changeover.rollout.draining import CANCELLED, Drained, Draining, InFlightChoice, Step, steps
 from changeover.rollout.hooking import Hooks
 from changeover.rollout.plan import plan_ramp, plan_rollback, plan_switch
 from changeover.rollout.planning import Planning
@@ -35,7 +35,16 @@ from changeover.runs.inflight import InFlight
 from changeover.runs.routing import decide
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import Operation, Routing, RoutingChange, VersionId, timestamp
+from changeover.store.operations import STOPPED, given_up
+from changeover.store.records import (
+    Asked,
+    Operation,
+    OperationStatus,
+    Routing,
+    RoutingChange,
+    VersionId,
+    timestamp,
+)
 from changeover.store.routing import Moved
 
 log = logging.getLogger(__name__)
@@ -121,7 +130,7 @@ class _Entry:
     id: str
     result: dict[str, Any] = field(default_factory=dict)
     follows: bool = False
-    status: Literal["done", "timed_out"] = "done"
+    status: Literal["done", "timed_out", "cancelled"] = "done"
 
     def done(self, receipt: Receipt) -> Receipt:
         self.result = receipt.to_json()
@@ -152,7 +161,7 @@ class Rollout:
         self._moved = moved
         self._give_turns = give_turns
         self._hooks = hooks
-        self._draining = Draining(store, in_flight, engine)
+        self._draining = Draining(store, in_flight, engine, settings)
         self._one_at_a_time = asyncio.Lock()
         self._following: set[asyncio.Task[None]] = set()
 
@@ -309,9 +318,11 @@ class Rollout:
             )
             ended = await self._draining.drain(target.id, entry.id, plan)
             entry.result = await self._drain_report(version, entry.id)
-            if ended:
+            if ended == "ended":
                 return entry.result
-            await self._stalled(target.id, entry.result)
+            if ended == "cancelled":
+                raise await self._given_up(entry.id, f"the runs on {version} go on")
+            await self._stalled(target.id, entry.id, entry.result)
             raise TimedOut(
                 f"{version} still has {await self._store.runs.running_on(version)} runs",
                 code="drain-timed-out",
@@ -343,12 +354,17 @@ class Rollout:
         stalled: list[VersionId] = []
         if wishes.in_flight == "cancel":
             left_behind = {fate.run.version for fate in moved.runs}
-            stalled = [id_ for id_ in left_behind if not await self._draining.emptied(id_, plan[-1].until)]
+            for id_ in left_behind:
+                ended = await self._draining.emptied(id_, plan[-1].until, entry.id)
+                if isinstance(ended, Asked):
+                    entry.status = "cancelled"
+                elif not ended:
+                    stalled.append(id_)
         receipt = await self._receipt(routing, moved, wishes)
         entry.done(receipt)
         for id_ in stalled:
             entry.status = "timed_out"
-            await self._stalled(id_, await self._drain_report(id_, entry.id))
+            await self._stalled(id_, entry.id, await self._drain_report(id_, entry.id))
         versions = sorted({fate.run.version for fate in moved.runs})
         if versions and wishes.in_flight != "cancel":
             entry.follows = True
@@ -383,13 +399,21 @@ class Rollout:
         await self._give_turns()
 
     async def _emptied(self, operation: str, timeout_s: float) -> None:
-        """Wait until nothing runs anywhere. Raises `TimedOut`, and `Conflict` when a rollback cannot wait."""
+        """Wait until nothing runs anywhere. Raises `TimedOut`, and `Conflict` when it is given up meanwhile."""
         until = time.monotonic() + timeout_s
+        known: Asked | None = None
         while await self._store.runs.running_on():
             if self._draining.stops:
                 raise Unavailable("the server stops; nothing was switched", code="stopping")
-            if not await self._store.gate.is_closed(operation):
+            is_closed = await self._store.gate.is_closed(operation)  # first: who gives it up opens the gate with that
+            asked = await self._store.operations.asked(operation)
+            if asked is not None and asked.what == "stop":
+                raise given_up(operation, asked, "nothing was switched")
+            if not is_closed:
                 raise Conflict("a rollback overtook this switch; nothing was switched", code="overtaken")
+            if asked != known:
+                known = asked
+                await self._cancel_all()
             if time.monotonic() >= until:
                 running = [run.to_json() for run in await self._store.runs.list(status="running")]
                 raise TimedOut(
@@ -429,12 +453,14 @@ class Rollout:
             ended = await asyncio.gather(
                 *(self._draining.drain(version, operation, plan, asked) for version in versions)
             )
-            for version, has_ended in zip(versions, ended, strict=True):
-                if not has_ended:
-                    await self._stalled(version, await self._drain_report(version, operation))
+            for version, how in zip(versions, ended, strict=True):
+                if how == "late":
+                    await self._stalled(version, operation, await self._drain_report(version, operation))
             row = await self._store.journal.operation(operation)
             result = row.result or (await self._drain_report(versions[0], operation) if versions else {})
-            await self._store.journal.end(operation, "done" if all(ended) else "timed_out", result)
+            if "cancelled" in ended and row.asked is not None:
+                result = {**result, "drain": f"cancelled by {row.asked.by}"}
+            await self._store.journal.end(operation, _status(ended), result)
         except Unavailable:
             log.info("operation_left", extra={"operation": operation, "reason": "the server stops, or cannot reach it"})
         except ChangeoverError as error:
@@ -442,10 +468,14 @@ class Rollout:
         except Exception:  # root of a task
             log.exception("operation_not_followed", extra={"operation": operation})
 
-    async def _stalled(self, version: VersionId, report: dict[str, Any]) -> None:
-        await self._store.journal.add_event(
-            "drain_stalled", version=version, waiting_for=report["holders"], count=report["holders_count"]
-        )
+    async def _stalled(self, version: VersionId, operation: str, report: dict[str, Any]) -> None:
+        told = {"waiting_for": report["holders"], "count": report["holders_count"]}
+        await self._store.journal.add_event("drain_stalled", version=version, operation=operation, **told)
+
+    async def _given_up(self, operation: str, what: str) -> Conflict:
+        asked = await self._store.operations.asked(operation)
+        assert asked is not None
+        return given_up(operation, asked, what)
 
     async def _write_plan(self, operation: str, left: Sequence[VersionId], plan: Sequence[Step]) -> None:
         """What is to follow, before it is begun: whoever finds this row goes on from it."""
@@ -548,11 +578,20 @@ class Rollout:
         except BaseException as error:
             if kind == "drain" and self._draining.stops:
                 raise  # it is gone on with by who finds its row
-            status = "timed_out" if isinstance(error, TimedOut) else "failed"
+            status: OperationStatus = "timed_out" if isinstance(error, TimedOut) else "failed"
+            if isinstance(error, Conflict) and error.code == STOPPED:
+                status = "cancelled"
             await asyncio.shield(self._store.journal.end(entry.id, status, {"error": f"{error}"[:2000]}))
             raise
         if not entry.follows:
             await self._store.journal.end(entry.id, entry.status, entry.result)
+
+
+def _status(ended: Collection[Drained]) -> OperationStatus:
+    """Of an operation whose drains ended like this."""
+    if "cancelled" in ended:
+        return "cancelled"
+    return "timed_out" if "late" in ended else "done"
 
 
 def _id(kind: str, wishes: Wishes, request: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from changeover.server.admin import (
     graphs,
     interrupts,
     migrations,
+    operations,
     resources,
     routing,
     runs,
@@ -32,6 +33,7 @@ from changeover.server.admin import (
     usage,
     versions,
 )
+from changeover.server.feed import Feed
 from changeover.server.idempotency import Idempotency
 from changeover.server.langgraph import assistants, crons, execution, feedback, following, joining
 from changeover.server.langgraph import runs as langgraph_runs
@@ -58,6 +60,7 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         app.state.stopping.set()
+        await feed.close()
         await opening.close()
 
     app = FastAPI(
@@ -65,6 +68,7 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     )
     app.state.manager = manager
     app.state.stopping = asyncio.Event()
+    feed = Feed(manager, app.state.stopping)
     problems.install(app)
     execution.install(app, manager)  # first, since routes are tried in their order
     joining.install(app, manager)
@@ -82,16 +86,17 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
         folder,
         graphs,
         routing,
+        operations,
         migrations,
         runs,
         threads,
         interrupts,
         usage,
         resources,
-        events,
     )
     for part in parts:
         app.include_router(part.router(manager, app.state.stopping), prefix="/admin", tags=["administration"])
+    app.include_router(events.router(manager, feed), prefix="/admin", tags=["administration"])
     app.include_router(health.router(manager, app.state.stopping))
     sessions = Sessions(manager.settings.token)
     ui.install(app, manager.settings.token, sessions, app.state.stopping)

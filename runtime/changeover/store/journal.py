@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from changeover.errors import Conflict, NotFound
 from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import Event, Operation
+from changeover.store.records import Event, Operation, OperationStatus
 from changeover.store.servers import ABANDONED, LIVING
 
 IDEMPOTENCY_KEPT_S = 24 * 3600
 GO_ON = ("drain", "migration")  # what moves no routing, and is gone on with from wherever it was
+NAMING = ("to", "from", "version")  # in a request or a result, the versions that it is about
 CUT_OFF = {"note": "the process ended before this had moved anything"}
 
 
@@ -57,22 +58,25 @@ class Journal:
             begun = connection.execute(
                 "INSERT INTO operations (id, kind, status, request, owner, created_at, updated_at)"
                 " VALUES (:id, :kind, 'running', :request, :owner, :now, :now) ON CONFLICT (id) DO UPDATE SET"
-                " status = 'running', owner = excluded.owner, result = NULL, created_at = :now, updated_at = :now"
-                " WHERE operations.status IN ('failed', 'timed_out') RETURNING id",
+                " status = 'running', owner = excluded.owner, result = NULL, created_at = :now, updated_at = :now,"
+                " wish = NULL, wish_by = NULL, wish_reason = NULL, wish_at = NULL"
+                " WHERE operations.status IN ('failed', 'timed_out', 'cancelled') RETURNING id",
                 {"id": id_, "kind": kind, "request": rows.dumps(dict(request)), "owner": self._server, "now": now},
             ).fetchone()
             if begun is None:
                 raise Conflict(f"operation {id_} is under way", code="operation-under-way", hint="look at it, and wait")
+            _note_versions(connection, id_, [request.get(name) for name in NAMING])
 
         await self._database.write(job, durable=False)
 
-    async def end(self, id_: str, status: str, result: Mapping[str, Any]) -> None:
-        """Write how an operation ended. One that moved the routing has not failed, whatever came after."""
+    async def end(self, id_: str, status: OperationStatus, result: Mapping[str, Any]) -> None:
+        """Write how an operation ended. One that moved the routing was made, whatever came after."""
         now = self._clock()
 
         def job(connection: Connection) -> None:
+            _note_versions(connection, id_, [result.get(name) for name in NAMING])
             connection.execute(
-                "UPDATE operations SET status = CASE WHEN :status = 'failed' AND EXISTS"
+                "UPDATE operations SET status = CASE WHEN :status IN ('failed', 'cancelled') AND EXISTS"
                 " (SELECT 1 FROM routing WHERE routing.operation = :id) THEN 'done' ELSE :status END,"
                 " result = :result, updated_at = :now WHERE id = :id",
                 {"status": status, "result": rows.dumps(dict(result)), "now": now, "id": id_},
@@ -82,22 +86,38 @@ class Journal:
 
     async def result(self, id_: str, result: Mapping[str, Any]) -> None:
         """What an operation that goes on has come to so far."""
-        await self._database.write(
-            lambda connection: (
-                connection.execute("UPDATE operations SET result = ? WHERE id = ?", (rows.dumps(dict(result)), id_))
-                and None
-            ),
-            durable=False,
-        )
+
+        def job(connection: Connection) -> None:
+            _note_versions(connection, id_, [result.get(name) for name in NAMING])
+            connection.execute("UPDATE operations SET result = ? WHERE id = ?", (rows.dumps(dict(result)), id_))
+
+        await self._database.write(job, durable=False)
 
     async def progress(self, id_: str, progress: Mapping[str, Any]) -> None:
         now = self._clock()
 
         def job(connection: Connection) -> None:
+            _note_versions(connection, id_, progress.get("left", []))
             connection.execute(
                 "UPDATE operations SET progress = ?, updated_at = ? WHERE id = ? AND status = 'running'",
                 (rows.dumps(dict(progress)), now, id_),
             )
+
+        await self._database.write(job, durable=False)
+
+    async def steps(self, id_: str, steps: Sequence[Mapping[str, Any]]) -> None:
+        """What is to be done from here on, in place of what was planned."""
+        now = self._clock()
+
+        def job(connection: Connection) -> None:
+            row = connection.execute(
+                "SELECT progress FROM operations WHERE id = ? AND status = 'running'", (id_,)
+            ).fetchone()
+            if row is not None:
+                progress = {**json.loads(row["progress"]), "steps": list(steps)}
+                connection.execute(
+                    "UPDATE operations SET progress = ?, updated_at = ? WHERE id = ?", (rows.dumps(progress), now, id_)
+                )
 
         await self._database.write(job, durable=False)
 
@@ -110,13 +130,6 @@ class Journal:
         if operation is None:
             raise NotFound(f"there is no operation '{id_}'", code="unknown-operation")
         return operation
-
-    async def operations(self, *, limit: int = 100) -> list[Operation]:
-        def job(connection: Connection) -> list[Operation]:
-            found = connection.execute("SELECT * FROM operations ORDER BY created_at DESC LIMIT ?", (limit,))
-            return [rows.operation(row) for row in found]
-
-        return await self._database.read(job)
 
     async def adopt(self) -> list[Operation]:
         """Take over the operations whose server is dead, oldest first; nothing if this one's own lease has run out.
@@ -191,8 +204,18 @@ def _has_failed(connection: Connection, operation: Operation, now: float) -> boo
     if moved is not None or operation.kind in GO_ON:
         return False
     connection.execute("DELETE FROM gate WHERE operation = ?", (operation.id,))
+    status = "cancelled" if operation.asked is not None and operation.asked.what == "stop" else "failed"
     connection.execute(
-        "UPDATE operations SET status = 'failed', result = ?, updated_at = ? WHERE id = ?",
-        (rows.dumps(CUT_OFF), now, operation.id),
+        "UPDATE operations SET status = ?, result = ?, updated_at = ? WHERE id = ?",
+        (status, rows.dumps(CUT_OFF), now, operation.id),
     )
     return True
+
+
+def _note_versions(connection: Connection, id_: str, versions: Iterable[Any]) -> None:
+    """What an operation is found by; one that is known already is known once."""
+    connection.executemany(
+        "INSERT INTO operation_versions (version, operation) SELECT id, ? FROM versions WHERE id = ?"
+        " ON CONFLICT DO NOTHING",
+        [(id_, version) for version in versions if isinstance(version, str)],
+    )

@@ -18,11 +18,13 @@ from changeover.store.assistants import Assistants
 from changeover.store.connection import Connection
 from changeover.store.crons import Crons
 from changeover.store.database import Database
+from changeover.store.event_log import EventLog
 from changeover.store.feedback import FeedbackRows
 from changeover.store.gate import Gate
 from changeover.store.journal import Journal
 from changeover.store.landings import Landings
 from changeover.store.observations import Observations
+from changeover.store.operations import Operations
 from changeover.store.outbox import Outbox
 from changeover.store.plans import Plans
 from changeover.store.routing import RoutingLog
@@ -58,6 +60,8 @@ class Store:
     plans: Plans
     observations: Observations
     usage: Usage
+    operations: Operations
+    event_log: EventLog
     lock: FileLock | None
 
     @classmethod
@@ -103,6 +107,8 @@ class Store:
             Plans(database, clock),
             Observations(database, clock),
             Usage(database, clock),
+            Operations(database, clock),
+            EventLog(database),
             lock,
         )
 

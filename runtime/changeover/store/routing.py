@@ -16,6 +16,7 @@ from changeover.store.acceptance import Decide, Unchanging, rebind
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.endings import fates_of_runs
+from changeover.store.operations import demand_wanted
 from changeover.store.records import Fate, Routing, RoutingChange, Version, VersionId
 from changeover.store.versions import find
 
@@ -42,6 +43,20 @@ class RoutingLog:
 
         return await self._database.read(job)
 
+    async def change(self, revision: int) -> Routing:
+        """The change of routing that made a revision."""
+
+        def job(connection: Connection) -> Routing | None:
+            row = connection.execute("SELECT * FROM routing WHERE revision = ?", (revision,)).fetchone()
+            return rows.routing(row) if row else None
+
+        found = await self._database.read(job, small=True)
+        if found is None:
+            raise NotFound(
+                f"the routing has had no revision {revision}", code="unknown-revision", hint="see `changeover history`"
+            )
+        return found
+
     async def of_operation(self, operation: str) -> Routing | None:
         """The change of routing that an operation made; None if it made none."""
 
@@ -54,8 +69,9 @@ class RoutingLog:
     async def apply(self, change: RoutingChange, decide: Decide | None = None) -> Moved:
         """Write the change, or raise `Conflict` (`routing-changed`) if the routing moved on since it was planned.
 
-        In the same transaction the gate of its operation opens, runs that wait on what it leaves are decided anew, and
-        those that run there are asked for what the change wishes.
+        One that somebody has cancelled is not made (`operation-cancelled`). In the same transaction the gate of its
+        operation opens, runs that wait on what it leaves are decided anew, and those that run there are asked for what
+        the change wishes.
         """
         now = self._clock()
         return await self._database.write(lambda connection: _apply_all(connection, change, decide, now))
@@ -70,6 +86,7 @@ class Moved:
 
 
 def _apply_all(connection: Connection, change: RoutingChange, decide: Decide | None, now: float) -> Moved:
+    demand_wanted(connection, change.operation)
     before = rows.head_of_routing(connection)
     after = _apply(connection, change, now)
     left = before.versions if before else []

@@ -8,6 +8,7 @@ from typing import Any
 
 from changeover.store.connection import Connection, Row
 from changeover.store.records import (
+    Asked,
     Event,
     GraphEntry,
     Operation,
@@ -24,6 +25,9 @@ from changeover.versions.lifecycle import Status
 CONTINUES, RESUMES = 1, 2  # runs.continues: without new input; with the answer to what waits
 SAVED_BY = 17  # the place of threads.saved_by, with threads.waits behind it
 
+ADD_EVENT = (
+    "INSERT INTO events (at, type, data, thread_id, version, left_version, operation) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
 GRAPHS_SQL = """
     SELECT g.graph, g.graph_digest, c.digest AS contract_digest, g.threads, g.description, g.chain
       FROM version_graphs g JOIN contracts c ON c.graph_digest = g.graph_digest
@@ -153,7 +157,15 @@ def operation(row: Row) -> Operation:
         result=None if row["result"] is None else json.loads(row["result"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        asked=asked(row),
     )
+
+
+def asked(row: Row) -> Asked | None:
+    """What somebody wants of the operation of a row."""
+    if row["wish"] is None:
+        return None
+    return Asked(row["wish"], row["wish_by"], row["wish_reason"], row["wish_at"])
 
 
 def event(row: Row) -> Event:
@@ -161,18 +173,31 @@ def event(row: Row) -> Event:
 
 
 def add_event(connection: Connection, at: float, type_: str, **data: Any) -> None:
-    connection.execute(
-        "INSERT INTO events (at, type, data, thread_id) VALUES (?, ?, ?, ?)",
-        (at, type_, dumps(data), data.get("thread_id")),
-    )
+    connection.execute(ADD_EVENT, _event_row(at, type_, data))
 
 
 def add_events(connection: Connection, at: float, type_: str, told: Sequence[Mapping[str, Any]]) -> None:
     """Many of one type at once."""
-    connection.executemany(
-        "INSERT INTO events (at, type, data, thread_id) VALUES (?, ?, ?, ?)",
-        [(at, type_, dumps(dict(data)), data.get("thread_id")) for data in told],
+    connection.executemany(ADD_EVENT, [_event_row(at, type_, data) for data in told])
+
+
+def _event_row(at: float, type_: str, data: Mapping[str, Any]) -> tuple[Any, ...]:
+    version = _id(data, "version") or _id(data, "to")
+    left = _id(data, "from")
+    return (
+        at,
+        type_,
+        dumps(dict(data)),
+        data.get("thread_id"),
+        version,
+        None if left == version else left,
+        _id(data, "operation"),
     )
+
+
+def _id(data: Mapping[str, Any], name: str) -> str | None:
+    value = data.get(name)
+    return value if isinstance(value, str) else None
 
 
 def wake(connection: Connection, version_id: str, at: float) -> None:

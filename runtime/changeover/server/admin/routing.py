@@ -1,11 +1,11 @@
-"""Routing and the operations that move it: switch, rollback, drain; and its history."""
+"""Routing and what moves it: switch, ramp, rollback, drain; and its history."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Path
 from pydantic import Field
 
 from changeover.errors import Unavailable
@@ -136,14 +136,6 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     async def drain(v: str, wanted: Annotated[DrainBody, Body(default_factory=DrainBody)]) -> JSON:
         return JSON(await manager.drain(v, timeout_s=wanted.timeout_s, in_flight=wanted.in_flight))
 
-    @routes.get("/operations")
-    async def operations(limit: Limit = 100) -> JSON:
-        return JSON({"operations": [found.to_json() for found in await manager.store.journal.operations(limit=limit)]})
-
-    @routes.get("/operations/{id_}")
-    async def operation(id_: str) -> JSON:
-        return JSON((await manager.store.journal.operation(id_)).to_json())
-
     @routes.get("/history")
     async def history(limit: Limit = 100, before: Number | None = None) -> JSON:
         found = await manager.store.routing.history(limit=limit, before=before)
@@ -151,6 +143,11 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         if len(found) == limit and found[-1].revision > 1:
             page["next"] = f"?before={found[-1].revision}&limit={limit}"
         return JSON(page)
+
+    @routes.get("/history/{revision}")
+    async def change(revision: Annotated[int, Path(ge=0, le=10**15)]) -> JSON:
+        """The change of routing that made a revision."""
+        return JSON((await manager.store.routing.change(revision)).history_json())
 
     return routes
 
