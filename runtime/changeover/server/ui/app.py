@@ -28,14 +28,15 @@ def install(app: FastAPI, token: str | None, sessions: Sessions, stopping: async
         ui.include_router(part.router(pages))
     _add_signing_in(ui, pages, sessions)
     _add_problems(ui, pages)
-    ui.add_route("/static/{name:path}", lambda request: pages.static.answer(request, request.path_params["name"]))
+    ui.add_route("/static/{name:path}", pages.static.answer)
     app.mount(PAGE, ui)
+    app.add_route("/", _lead_browsers)
 
-    @app.get("/", include_in_schema=False)
-    async def root(request: Request) -> Response:
-        if "text/html" not in request.headers.get("accept", ""):
-            raise HTTPException(404, "Not Found")
-        return RedirectResponse(f"{request.scope.get('root_path', '')}{PAGE}/", 303)
+
+async def _lead_browsers(request: Request) -> Response:
+    if "text/html" not in request.headers.get("accept", ""):
+        raise HTTPException(404, "Not Found")
+    return RedirectResponse(f"{request.scope.get('root_path', '')}{PAGE}/", 303)
 
 
 def _add_signing_in(ui: FastAPI, pages: Pages, sessions: Sessions) -> None:

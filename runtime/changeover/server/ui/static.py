@@ -35,8 +35,8 @@ class StaticFiles:
         """Below `/ui`; with a mark of the content."""
         return f"static/{name}?{self._files[name].digest}"
 
-    def answer(self, request: Request, name: str) -> Response:
-        found = self._files.get(name)
+    async def answer(self, request: Request) -> Response:
+        found = self._files.get(request.path_params["name"])
         if found is None:
             return Response("there is no such file", 404, media_type="text/plain")
         headers = {"Cache-Control": FOR_GOOD, "X-Content-Type-Options": "nosniff", "Vary": "Accept-Encoding"}
