@@ -21,6 +21,9 @@ import pytest
 from server_samples import DEADLINE_S, LOCAL
 
 from changeover import GraphVersionManager, create_app
+from changeover.errors import Conflict
+from changeover.versions.edits import FolderEdits
+from changeover.versions.tree import SnapshotLimits
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -211,20 +214,23 @@ async def test_python_only_where_the_operator_allows_it(folder: Path) -> None:
         assert (folder / "graphs/deep/nodes.py").read_text() == code["graphs/deep/nodes.py"]
 
 
-async def test_a_folder_that_cannot_be_written_is_said_so_before_anything_is_built(
-    shared_folder: Path, as_nobody: Callable[[], Any]
-) -> None:
+def test_a_folder_that_cannot_be_written_is_said_so(shared_folder: Path, as_nobody: Callable[[], Any]) -> None:
     folder = written(shared_folder / "project")
     for path in (folder, *folder.rglob("*")):
         os.chown(path, 65534, 65534)
     (folder / "prompts").chmod(0o555)
+    edits = FolderEdits(folder, SnapshotLimits())
+    places = edits.places.demand([ONE])
     with as_nobody():
-        async with asked(folder) as (_, client):
-            refused = await write(client)
-            assert (refused.status_code, refused.json()["code"]) == (409, "folder-not-writable"), refused.text
-            assert "prompts" in refused.json()["detail"]
-            assert len((await client.get("/admin/versions")).json()["versions"]) == 1
-    (folder / "prompts").chmod(0o755)
+        with pytest.raises(Conflict, match="prompts") as early:  # before anything is built
+            edits.demand_writable(sorted(places.values()))
+        with (
+            pytest.raises(Conflict, match=r"support\.md") as late,
+            edits.writing({ONE: b"new"}, {ONE: sha256(BEFORE[ONE])}, "digest") as begun,
+        ):
+            edits.make(begun, undo={ONE: BEFORE[ONE].encode()})
+    assert (early.value.code, late.value.code) == ("folder-not-writable", "folder-not-writable")
+    assert not edits.pending()
     assert contents(folder) == BEFORE
 
 
