@@ -84,6 +84,11 @@ def words(value: str) -> str:
     return value.replace("_", " ")
 
 
+def given(query: dict[str, Any]) -> dict[str, Any]:
+    """What of a query says something."""
+    return {name: value for name, value in query.items() if value}
+
+
 def listed(values: Any) -> str:
     return ", ".join(str(value) for value in values)
 
@@ -91,6 +96,7 @@ def listed(values: Any) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "cut": cut,
     "first_line": first,
+    "given": given,
     "is_long": is_long,
     "listed": listed,
     "moment": moment,
