@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from changeover.server.ui.api import Api, Refused, together
 from changeover.server.ui.pages import Pages
-from changeover.server.ui.readable import brief, link, mapping, rows
+from changeover.server.ui.readable import brief, link, mapping, rows, text
 
 PAGE_ROWS = 50
 NAMED = ("version", "from", "to", "left_version", "thread_id", "operation", "run_id")  # what an event is about
@@ -61,7 +61,8 @@ def router(pages: Pages) -> APIRouter:
         named = [(name, link(name, found[name], found)) for name in NAMED if found.get(name) not in (None, "")]
         about = [(name, cell) for name, cell in named if cell.kind != "data"]
         shown = ("id", "at", "type", *(name for name, _ in about))
-        return pages.plain(request, "event.html", event=found, about=about, told=rows(found, shown))
+        told = {"id": id_, "at": text(found.get("at")), "type": str(found.get("type"))}
+        return pages.plain(request, "event.html", event=told, about=about, told=rows(found, shown))
 
     return routes
 
@@ -108,7 +109,7 @@ def _line(event: Any) -> dict[str, Any]:
     about = {name: cell for name, cell in cells.items() if cell.kind != "data"}
     return {
         "id": found["id"],
-        "at": found["at"],
+        "at": text(found["at"]),
         "type": str(found["type"]),
         "versions": [about[name] for name in ("from", "left_version", "version", "to") if name in about],
         "thread": about.get("thread_id"),

@@ -10,13 +10,14 @@ from starlette.responses import Response
 
 from changeover.server.ui.api import Api, Refused, together
 from changeover.server.ui.pages import Pages
-from changeover.server.ui.readable import brief, count, is_time, mapping, rows, sequence, text
+from changeover.server.ui.readable import ID_CHARS, brief, count, is_time, mapping, rows, sequence, text
 from changeover.server.ui.shown import segment
 
 PAGE_ROWS = 50
 RUNS_SHOWN = 50
 IDS_SHOWN = 12
-FATES_SHOWN = 30
+FATES_SHOWN = 15
+FATE_CHARS = 300
 EVENTS_SHOWN = 12
 KINDS = ("switch", "ramp", "rollback", "drain", "migration")
 STATUSES = ("running", "done", "failed", "timed_out", "cancelled")
@@ -24,6 +25,8 @@ HARDER = ("finish", "handover", "cancel")
 TOLD = ("to", "from", "version", "graphs", "percent", "threads", "dry_run", "drain", "in_flight", "reason", "actor")
 BADGES = {"moves": "migrates", "moved": "done", "current": "safe"}  # of the first word of a fate
 WORDS = ("stays", "busy", "failed", "refused", "cancelled", "ramping")
+
+WAITS_FOR_NOTHING = {"what": "", "runs": [], "count": 0, "step": None, "until": None}
 
 Reason = Annotated[str, Form(max_length=1000)]
 
@@ -90,11 +93,16 @@ async def _operation(api: Api, id_: str) -> dict[str, Any]:
         "title": title(operation),
         "by": text(request.get("actor")) or text(mapping(change).get("actor")),
         "why": request.get("reason") or mapping(change).get("reason") or "",
-        "request": request,
+        "request": {
+            **{name: text(request.get(name)) for name in ("from", "to", "version", "drain")},
+            **{name: _named(request.get(name)) for name in ("graphs", "threads", "in_flight")},
+            "percent": request.get("percent") if isinstance(request.get("percent"), int | float) else None,
+            "dry_run": request.get("dry_run") is True,
+        },
         "further": rows(request, TOLD),
         "steps": steps(operation),
         "progress": progress(operation),
-        "waits": mapping(operation["waits_for"]),
+        "waits": {**WAITS_FOR_NOTHING, **mapping(operation["waits_for"])},
         "may": may(operation),
         "result": result,
         "receipt": receipt(operation),
@@ -125,6 +133,8 @@ def title(operation: Mapping[str, Any]) -> str:
 
 def steps(operation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The steps of a drain: what each does, from when until when, and which it has come to."""
+    if operation.get("status") != "running" and operation.get("kind") != "drain":
+        return []
     found = [mapping(one) for one in sequence(mapping(operation.get("progress")).get("steps"))]
     now = text(mapping(operation.get("waits_for")).get("step"))
     begins = operation.get("created_at")
@@ -200,7 +210,7 @@ def receipt(operation: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(found: Any) -> dict[str, str]:
     run = mapping(found)
-    return {name: text(run.get(name)) for name in ("run_id", "thread_id", "version", "fate")}
+    return {name: text(run.get(name))[:FATE_CHARS] for name in ("run_id", "thread_id", "version", "fate")}
 
 
 def _holder(found: Any) -> dict[str, Any]:
@@ -223,7 +233,7 @@ def _fates(threads: Mapping[str, Any]) -> list[dict[str, Any]]:
         number = count(group.get("count")) or len(ids)
         told.append(
             {
-                "fate": said[:1000],
+                "fate": said[:FATE_CHARS],
                 "badge": _badge(said),
                 "count": number,
                 "reasons": reasons,
@@ -232,6 +242,16 @@ def _fates(threads: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return told
+
+
+def _named(value: Any) -> str:
+    """One name or several, in words."""
+    if isinstance(value, str) or not value:
+        return text(value)
+    if not isinstance(value, list):
+        return brief({"": value})
+    names = ", ".join(str(one)[:ID_CHARS] for one in value[:IDS_SHOWN])
+    return names if len(value) <= IDS_SHOWN else f"{names} and {len(value) - IDS_SHOWN:,} more"
 
 
 def _badge(fate: str) -> str:
