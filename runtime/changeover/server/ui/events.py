@@ -20,8 +20,8 @@ TYPES = (  # that are suggested; any other may be asked for
     *("resource_degraded", "resource_drifted", "resource_recovered", "resource_started", "resource_stopped"),
     *("routing_changed", "run_dead", "run_handed_over", "run_rebound", "switch_vetoed", "thread_migrated"),
     *("thread_moved", "thread_pinned", "thread_policy_changed", "thread_taken", "threads_adopted"),
-    *("threads_migrated", "version_built", "version_drained", "version_held", "version_purged", "version_rejected"),
-    *("version_retired", "webhook_failed"),
+    *("threads_migrated", "version_drained", "version_held", "version_purged", "version_ready"),
+    *("version_rejected", "version_retired", "webhook_failed"),
 )
 
 Id = Annotated[int, Path(ge=0, le=10**15)]

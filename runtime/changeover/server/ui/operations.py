@@ -12,6 +12,7 @@ from changeover.server.ui.api import Api, Refused, together
 from changeover.server.ui.pages import Pages
 from changeover.server.ui.readable import ID_CHARS, brief, count, is_time, mapping, rows, sequence, text
 from changeover.server.ui.shown import segment
+from changeover.server.ui.shown import text as as_text
 
 PAGE_ROWS = 50
 RUNS_SHOWN = 50
@@ -24,6 +25,7 @@ STATUSES = ("running", "done", "failed", "timed_out", "cancelled")
 HARDER = ("finish", "handover", "cancel")
 TOLD = ("to", "from", "version", "graphs", "percent", "threads", "dry_run", "drain", "in_flight", "reason", "actor")
 BADGES = {"moves": "migrates", "moved": "done", "current": "safe"}  # of the first word of a fate
+SAID = {"current": "are where new work goes"}
 WORDS = ("stays", "busy", "failed", "refused", "cancelled", "ramping")
 
 WAITS_FOR_NOTHING = {"what": "", "runs": [], "count": 0, "step": None, "until": None}
@@ -202,7 +204,9 @@ def receipt(operation: Mapping[str, Any]) -> dict[str, Any]:
         "holders_count": count(result.get("holders_count")),
         "items": mapping(result.get("items")),
         "drain": result.get("drain"),
-        "counts": [(name, count(result[name])) for name in ("moved", "current", "stays", "busy", "failed") if name in result],
+        "counts": [
+            (name, count(result[name])) for name in ("moved", "current", "stays", "busy", "failed") if name in result
+        ],
         "dry_run": result.get("dry_run") is True,
         "rest": rows(result, told | counted | drained),
     }
@@ -226,14 +230,18 @@ def _fates(threads: Mapping[str, Any]) -> list[dict[str, Any]]:
     for fate, found in list(threads.items())[:FATES_SHOWN]:
         group, said = mapping(found), str(fate)
         reasons = [
-            {"count": count(mapping(one).get("count")), "reason": mapping(one).get("reason"), "hint": mapping(one).get("hint")}
+            {
+                "count": count(mapping(one).get("count")),
+                "reason": mapping(one).get("reason"),
+                "hint": mapping(one).get("hint"),
+            }
             for one in sequence(group.get("reasons"))[:FATES_SHOWN]
         ]
         ids = [one for one in sequence(group.get("ids")) if isinstance(one, str)]
         number = count(group.get("count")) or len(ids)
         told.append(
             {
-                "fate": said[:FATE_CHARS],
+                "fate": SAID.get(said, said[:FATE_CHARS]),
                 "badge": _badge(said),
                 "count": number,
                 "reasons": reasons,
@@ -246,10 +254,8 @@ def _fates(threads: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _named(value: Any) -> str:
     """One name or several, in words."""
-    if isinstance(value, str) or not value:
-        return text(value)
     if not isinstance(value, list):
-        return brief({"": value})
+        return "" if value is None else as_text(value)
     names = ", ".join(str(one)[:ID_CHARS] for one in value[:IDS_SHOWN])
     return names if len(value) <= IDS_SHOWN else f"{names} and {len(value) - IDS_SHOWN:,} more"
 

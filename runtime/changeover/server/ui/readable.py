@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from changeover.server.ui.shown import moment
+
 ROWS = 60  # of a mapping, and of a table
 COLUMNS = 7
 NAME_CHARS = 80
@@ -80,9 +82,9 @@ def brief(data: Any, without: Collection[str] = ()) -> str:
     """The members of a mapping that are short, in one line."""
     parts: list[str] = []
     for name, value in list(mapping(data).items())[:ROWS]:
-        if name in without or value in (None, "", [], {}):
+        if name in without or not value:
             continue
-        parts.append(f"{_short(name)}: {_in_brief(value)}")
+        parts.append(f"{_short(name)}: {_in_brief(value)}".replace("_", " "))
         if sum(map(len, parts)) > BRIEF_CHARS:
             break
     told = " · ".join(parts)
@@ -158,4 +160,7 @@ def _short(name: str) -> str:
 def _in_brief(value: Any) -> str:
     if isinstance(value, Mapping | list):
         return f"{len(value):,}"
-    return " ".join(str(value)[:BRIEF_CHARS].split())
+    if isinstance(value, bool):
+        return "yes"
+    told = moment(value) + " UTC" if is_time(value) else " ".join(str(value)[: BRIEF_CHARS + 1].split())
+    return told if len(told) <= BRIEF_CHARS // 2 else told[: BRIEF_CHARS // 4] + "…"
