@@ -449,6 +449,8 @@ class GraphVersionManager:
         threads: Sequence[str] | None = None,
         dry_run: bool = False,
         wait: bool = True,
+        reason: str = "",
+        actor: str = "library",
     ) -> Operation:
         """Move threads to a version in batches: those of `from_`, or of all others; of these `graphs`; or `threads`.
 
@@ -460,7 +462,9 @@ class GraphVersionManager:
         target = await self.store.versions.get(_id(to))
         source = await self.store.versions.get(_id(from_)) if from_ is not None else None
         batches = self.rollout.batches
-        begun = await batches.begin(target, source, graphs=graphs, threads=threads, dry_run=dry_run)
+        begun = await batches.begin(
+            target, source, graphs=graphs, threads=threads, dry_run=dry_run, reason=reason, actor=actor
+        )
         return await batches.ended(begun.id) if wait else begun
 
     async def adopt(
@@ -626,10 +630,21 @@ class GraphVersionManager:
         return found.with_resources(await self.resource_plan(found.from_, target, partly=bool(graphs)))
 
     async def drain(
-        self, version: Version | str, *, timeout_s: float | None = None, in_flight: InFlightChoice | None = None
+        self,
+        version: Version | str,
+        *,
+        timeout_s: float | None = None,
+        in_flight: InFlightChoice | None = None,
+        wait: bool = True,
+        reason: str = "",
+        actor: str = "library",
     ) -> dict[str, Any]:
-        """Wait until nothing runs on a version that serves no more; says what still holds it."""
-        return await self.rollout.drain(_id(version), self._wishes(None, in_flight, timeout_s, "", "library", None))
+        """Wait until nothing runs on a version that serves no more; says what still holds it.
+
+        Without `wait` the operation goes on by itself: `operations.get(id)` says how far it is.
+        """
+        wishes = self._wishes(None, in_flight, timeout_s, reason, actor, None)
+        return await self.rollout.drain(_id(version), wishes, wait=wait)
 
     async def backup(self, path: str | Path, *, force: bool = False) -> Backup:
         """Copy all state into a new file, as it is at one moment, while everything goes on: docs/operations.md."""

@@ -63,6 +63,8 @@ class Batches:
         graphs: Sequence[str] | None = None,
         threads: Sequence[str] | None = None,
         dry_run: bool = False,
+        reason: str = "",
+        actor: str = "library",
     ) -> Operation:
         """Write the operation down and start it. Raises what is wrong with the request; then nothing was begun."""
         if self.stops:
@@ -74,6 +76,8 @@ class Batches:
             "graphs": list(graphs) if graphs else None,
             "threads": list(dict.fromkeys(threads)) if threads else None,
             "dry_run": dry_run,
+            "reason": reason,
+            "actor": actor,
         }
         id_ = uuid.uuid4().hex
         await self._store.journal.begin(id_, KIND, request)

@@ -301,12 +301,13 @@ class Rollout:
         )
         return routing, change if wishes.threads is None else replace(change, threads=wishes.threads)
 
-    async def drain(self, version: str, wishes: Wishes) -> dict[str, Any]:
+    async def drain(self, version: str, wishes: Wishes, *, wait: bool = True) -> dict[str, Any]:
         """Bring what runs on a version that serves no more to its end. Says what still holds it.
 
-        Raises `TimedOut` with what it waited for; the runs go on.
+        Raises `TimedOut` with what it waited for; the runs go on. Without `wait` it only begins.
         """
-        async with self._journalled("drain", {"version": version, "in_flight": wishes.in_flight}) as entry:
+        request = {"version": version, "in_flight": wishes.in_flight, "reason": wishes.reason, "actor": wishes.actor}
+        async with self._journalled("drain", request) as entry:
             target = await self._store.versions.get(version)
             routing = await self._store.routing.head()
             if routing and version in routing.versions:
@@ -316,6 +317,10 @@ class Rollout:
             await self._store.journal.add_event(
                 "drain_started", version=version, operation=entry.id, steps=[step.to_json() for step in plan]
             )
+            if not wait:
+                entry.follows = True
+                self._follow(entry.id, [target.id], plan, None, None)
+                return await self._drain_report(version, entry.id)
             ended = await self._draining.drain(target.id, entry.id, plan)
             entry.result = await self._drain_report(version, entry.id)
             if ended == "ended":
@@ -556,7 +561,8 @@ class Rollout:
     @asynccontextmanager
     async def _operation(self, kind: str, wishes: Wishes, request: dict[str, Any]) -> AsyncIterator[_Entry]:
         """One change of routing at a time, each with its row in the journal."""
-        described = {**request, "drain": wishes.drain, "in_flight": wishes.in_flight, "reason": wishes.reason}
+        how = {"drain": wishes.drain, "in_flight": wishes.in_flight}
+        described = {**request, **how, "reason": wishes.reason, "actor": wishes.actor}
         async with self._one_at_a_time, self._journalled(kind, described, _id(kind, wishes, request)) as entry:
             yield entry
 

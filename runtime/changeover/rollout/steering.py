@@ -99,6 +99,7 @@ class Steering:
             "thread_id": run.thread_id,
             "graph": run.graph,
             "version": run.version,
+            "started_at": timestamp(run.started_at or run.created_at),
             "age_s": round(max(0.0, now - (run.started_at or run.created_at)), 3),
             "node": flight.node if flight else None,  # the last that finished, where this process executes it
         }

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from changeover.errors import InvalidRequest
 from changeover.manager import GraphVersionManager
-from changeover.server.admin.common import Name, Strict
+from changeover.server.admin.common import Actor, Name, Strict, actor
 from changeover.server.encoding import JSON
 
 Names = Annotated[list[Name], Field(min_length=1, max_length=1000)]
@@ -30,6 +30,7 @@ class Migration(Strict):
     dry_run: bool = False
     graphs: Names | None = None
     threads: Names | None = None
+    reason: Annotated[str, Field(max_length=1000)] = ""
 
 
 class Drafted(Strict):
@@ -47,7 +48,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         return JSON(found.to_json())
 
     @routes.post("/migrations", status_code=202)
-    async def migrate(wanted: Migration) -> JSON:
+    async def migrate(wanted: Migration, who: Actor = None) -> JSON:
         if wanted.threads and (wanted.from_ or wanted.graphs):
             raise InvalidRequest("threads are named, or those of a version and its graphs are meant: give one of both")
         begun = await manager.migrate(
@@ -57,6 +58,8 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
             threads=wanted.threads,
             dry_run=wanted.dry_run,
             wait=False,
+            reason=wanted.reason,
+            actor=actor(who),
         )
         return JSON(begun.to_json(), 202, headers={"Location": f"/admin/operations/{begun.id}"})
 

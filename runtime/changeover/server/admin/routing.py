@@ -60,6 +60,8 @@ class Rollback(Strict):
 class DrainBody(Strict):
     timeout_s: Seconds | None = None
     in_flight: InFlight | None = None
+    wait: bool = True
+    reason: Reason = ""
 
 
 def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
@@ -133,8 +135,19 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         return _receipt(receipt)
 
     @routes.post("/versions/{v}/drain")
-    async def drain(v: str, wanted: Annotated[DrainBody, Body(default_factory=DrainBody)]) -> JSON:
-        return JSON(await manager.drain(v, timeout_s=wanted.timeout_s, in_flight=wanted.in_flight))
+    async def drain(v: str, wanted: Annotated[DrainBody, Body(default_factory=DrainBody)], who: Actor = None) -> JSON:
+        """Wait until nothing runs on it; without `wait` the operation goes on by itself, and 202 says which it is."""
+        told = await manager.drain(
+            v,
+            timeout_s=wanted.timeout_s,
+            in_flight=wanted.in_flight,
+            wait=wanted.wait,
+            reason=wanted.reason,
+            actor=actor(who),
+        )
+        if wanted.wait:
+            return JSON(told)
+        return JSON(told, 202, headers={"Location": f"/admin/operations/{told['operation']}"})
 
     @routes.get("/history")
     async def history(limit: Limit = 100, before: Number | None = None) -> JSON:

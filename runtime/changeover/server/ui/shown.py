@@ -14,8 +14,13 @@ SHOWN_CHARS = 20_000  # of one value on a page; the whole is in the API
 
 
 def moment(told: str | None) -> str:
-    """`2027-01-31 12:00:05` in UTC, of a time in ISO 8601."""
-    return datetime.fromisoformat(told).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if told else ""
+    """`2027-01-31 12:00:05` in UTC, of a time in ISO 8601; anything else as it is."""
+    if not told:
+        return ""
+    try:
+        return datetime.fromisoformat(told).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (TypeError, ValueError, OverflowError):
+        return str(told)[:40]
 
 
 def seconds(value: float | None) -> str:
@@ -51,8 +56,15 @@ def size(value: int | None) -> str:
 
 
 def text(value: Any) -> str:
-    """A value as people read it: text as it is, all else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1, default=str)
+    """A value as people read it: text as it is, all else as JSON. What cannot be sent is replaced."""
+    if isinstance(value, str):
+        told = value
+    else:
+        try:
+            told = json.dumps(value, ensure_ascii=False, indent=1, default=str)
+        except RecursionError:
+            told = "It is nested too deeply to be shown."
+    return told.encode(errors="replace").decode()
 
 
 def cut(value: str) -> str:
@@ -84,6 +96,11 @@ def words(value: str) -> str:
     return value.replace("_", " ")
 
 
+def given(query: dict[str, Any]) -> dict[str, Any]:
+    """What of a query says something."""
+    return {name: value for name, value in query.items() if value}
+
+
 def listed(values: Any) -> str:
     return ", ".join(str(value) for value in values)
 
@@ -91,6 +108,7 @@ def listed(values: Any) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "cut": cut,
     "first_line": first,
+    "given": given,
     "is_long": is_long,
     "listed": listed,
     "moment": moment,

@@ -49,9 +49,9 @@ def router(pages: Pages) -> APIRouter:
 
     @routes.post("/versions/{id_}/drain")
     async def drain(request: Request, id_: str, in_flight: Annotated[str, Form()] = "") -> Response:
-        body: dict[str, Any] = {"timeout_s": 0, **({"in_flight": in_flight} if in_flight else {})}
-        await pages.api(request).post(f"/admin/versions/{segment(id_)}/drain", body)
-        return pages.to(request, f"versions/{segment(id_)}")
+        body: dict[str, Any] = {"wait": False, **({"in_flight": in_flight} if in_flight else {})}
+        begun = await pages.api(request).post(f"/admin/versions/{segment(id_)}/drain", body)
+        return pages.to(request, f"operations/{begun['operation']}")
 
     return routes
 
