@@ -67,18 +67,17 @@ def question(interrupt: Mapping[str, Any], allowance: Allowance) -> Question:
     """An interrupt as the API tells it, to be shown and answered."""
     value, schema = interrupt.get("value"), interrupt.get("response_schema")
     kind = _kind(value)
-    actions = tuple(
-        _action(request, allowed, allowance) for request, allowed in _requests(value, schema, kind)
-    )
+    actions = tuple(_action(request, allowed, allowance) for request, allowed in _requests(value, schema, kind))
     text = None if actions else _text(value)
-    is_all = isinstance(value, str) or text is None
+    choices = tuple(_choices(value, schema, text)) if kind == "open" else ()
+    told = actions or (text and not _has_more(value, bool(choices)))
     return Question(
         str(interrupt.get("id", "")),
         kind,
         allowance.take(text) if text else None,
-        None if actions or (text and is_all) else allowance.take(value),
+        None if told else allowance.take(value),
         actions,
-        tuple(_choices(value, schema, text)) if kind == "open" else (),
+        choices,
         allowance.take(schema) if kind == "open" and schema else None,
         isinstance(schema, Mapping) and schema.get("type") not in (None, "string"),
     )
@@ -152,7 +151,18 @@ def _text(value: Any) -> str | None:
         return value
     if not isinstance(value, Mapping):
         return None
-    return next((value[key] for key in ASKS if isinstance(value.get(key), str) and value[key]), None)
+    key = _asks(value)
+    return value[key] if key else None
+
+
+def _has_more(value: Any, offers: bool) -> bool:
+    """Whether a question says anything beside its text and, where they are offered, its choices."""
+    return isinstance(value, Mapping) and bool(set(value) - {_asks(value)} - (set(OPTIONS) if offers else set()))
+
+
+def _asks(value: Mapping[str, Any]) -> str | None:
+    """The key that has the text of a question."""
+    return next((key for key in ASKS if isinstance(value.get(key), str) and value[key]), None)
 
 
 def _choices(value: Any, schema: Any, text: str | None) -> list[Choice]:
@@ -193,7 +203,7 @@ def _decision(number: int, request: Mapping[str, Any], allowed: Sequence[str], f
     if chosen == "edit":
         args = _parsed(fields.get(f"args_{number}", ""), f"the arguments of {name}")
         if not isinstance(args, dict):
-            raise Unclear(f"the arguments of {name} are no JSON object: {{\"name\": value}}")
+            raise Unclear(f'the arguments of {name} are no JSON object: {{"name": value}}')
         return {"type": "edit", "edited_action": {"name": name, "args": args}}
     message = fields.get(f"message_{number}", "").strip()
     if chosen == "respond":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +52,12 @@ class Part:
 class Said:
     """One message. `who` is person, agent, tool, system or other; `role` the word of the message itself."""
 
-    number: int
     who: str
     role: str
     name: str
     text: Excerpt | None
     parts: tuple[Part, ...]
     calls: tuple[Call, ...]
-    answers: str  # the id of the call that a tool's message answers
     failed: bool
 
 
@@ -76,10 +75,9 @@ def messages_in(values: Any) -> tuple[str | None, Sequence[Any]]:
     return None, ()
 
 
-def said(messages: Sequence[Any], first: int, allowance: Allowance) -> list[Said]:
-    """Messages as they are shown, numbered from `first`. The newest are the last to be cut."""
-    shown = [_said(message, first + at, allowance) for at, message in reversed(list(enumerate(messages)))]
-    return shown[::-1]
+def said(messages: Sequence[Any], allowance: Allowance) -> list[Said]:
+    """Messages as they are shown. The newest are the last to be cut."""
+    return [_said(message, allowance) for message in reversed(messages)][::-1]
 
 
 def is_conversation(value: Any) -> bool:
@@ -112,22 +110,20 @@ def _unpacked(value: Any) -> Message | None:
     return value if has_role and ("content" in value or value.get("tool_calls")) else None
 
 
-def _said(message: Any, number: int, allowance: Allowance) -> Said:
+def _said(message: Any, allowance: Allowance) -> Said:
     found = _unpacked(message)
     if found is None:
-        return Said(number, "other", "", "", None, (Part("value", allowance.take(message)),), (), "", False)
+        return Said("other", "", "", None, (Part("value", allowance.take(message)),), (), False)
     role = found.get("role") or found.get("type") or ""
     text, parts, inline = _content(found.get("content"))
     calls = list(_calls(found)) or inline
     return Said(
-        number,
         _who(role),
         str(role),
         _word(found.get("name")),
         allowance.take(text) if text else None,
         tuple(Part(kind, allowance.take(value)) for kind, value in parts),
         tuple(Call(name, id_, allowance.take(args), fault) for name, id_, args, fault in calls),
-        _word(found.get("tool_call_id")),
         found.get("status") == "error",
     )
 
@@ -187,10 +183,8 @@ def _calls(message: Message) -> Iterator[Asked]:
 
 def _asked(call: Message) -> Asked:
     function = call["function"] if isinstance(call.get("function"), Mapping) else call
-    args = next((function[key] for key in ("args", "input", "arguments") if key in function), {})
+    args: Any = next((function[key] for key in ("args", "input", "arguments") if key in function), {})
     if isinstance(args, str):
-        try:
+        with suppress(ValueError):
             args = json.loads(args)
-        except ValueError:
-            pass
     return _word(function.get("name")), _word(call.get("id") or call.get("call_id")), args, ""

@@ -75,14 +75,19 @@ def _changes(before: Any, after: Any, allowance: Allowance) -> Iterator[Changed]
         old = before.get(key)
         if key in before and old == value:
             continue
-        is_longer = isinstance(value, list) and isinstance(old, list) and value[: len(old)] == old
-        how, fresh = ("added" if old else "set", value[len(old) :]) if is_longer else ("set", value)
+        how, fresh = _fresh(old, value)
         if is_conversation(fresh):
-            yield Changed(str(key), how, None, tuple(said(fresh[-SAID:], 0, allowance)))
+            yield Changed(str(key), how, None, tuple(said(fresh[-SAID:], allowance)))
         else:
             yield Changed(str(key), how, allowance.take(fresh[0] if how == "added" and len(fresh) == 1 else fresh))
-    for key in before.keys() - after.keys():
-        yield Changed(str(key), "gone")
+    yield from (Changed(str(key), "gone") for key in before if key not in after)
+
+
+def _fresh(before: Any, after: Any) -> tuple[str, Any]:
+    """What is new of a value: of a list that grew, what was added to it."""
+    if isinstance(before, list) and before and isinstance(after, list) and after[: len(before)] == before:
+        return "added", after[len(before) :]
+    return "set", after
 
 
 def _nodes(names: Iterable[Any]) -> Iterable[str]:

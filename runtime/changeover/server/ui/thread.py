@@ -14,7 +14,7 @@ from changeover.server.ui.api import Api, Json, Refused
 from changeover.server.ui.asking import Question, question
 from changeover.server.ui.conversation import Said, identity, messages_in, said
 from changeover.server.ui.excerpt import Allowance, Excerpt
-from changeover.server.ui.shown import segment
+from changeover.server.ui.shown import segment, thread_page
 from changeover.server.ui.steps import steps
 
 MESSAGES = 30
@@ -59,8 +59,7 @@ async def look_at_thread(api: Api, id_: str, told: str, until: int, runs_from: i
     values = state.get("values") if isinstance(state, dict) else None
     talk = _talk(values, until, allowance)
     return {
-        "id": id_,
-        "thread": report,
+        **_head(id_, report),
         "asks": asks,
         "state": _or_none(state),
         "unread": state.problem if isinstance(state, Refused) else None,
@@ -86,14 +85,18 @@ async def look_at_steps(api: Api, id_: str, before: str) -> dict[str, Any]:
     found = history if isinstance(history, list) else []
     shown = steps(found, STEPS, Allowance(each=2_000))
     return {
-        "id": id_,
-        "thread": report,
+        **_head(id_, report),
         "steps": shown,
         "unread": history.problem if isinstance(history, Refused) else None,
         "before": before,
         "older": shown[-1].checkpoint if len(found) > STEPS else None,
         "moves": report["history"][::-1],
     }
+
+
+def _head(id_: str, report: Json) -> dict[str, Any]:
+    page = thread_page(id_)
+    return {"id": id_, "thread": report, "page": page, "join": "&" if "?" in page else "?"}
 
 
 def questions(waits: Mapping[str, Any] | None, allowance: Allowance) -> list[Question]:
@@ -115,7 +118,7 @@ def _talk(values: Any, until: int, allowance: Allowance) -> Talk:
     key, messages = messages_in(values)
     end = min(until, len(messages)) if until else len(messages)
     start = max(0, end - MESSAGES)
-    return Talk(key, said(messages[start:end], start, allowance), start, end, len(messages))
+    return Talk(key, said(messages[start:end], allowance), start, end, len(messages))
 
 
 def _others(values: Any, talk: Talk, allowance: Allowance) -> list[tuple[str, Excerpt]]:
@@ -145,7 +148,7 @@ def _look_inside(
         values, node = inner.get("values"), f"{path}/{task['name']}".lstrip("/")
         key, messages = messages_in(values)
         fresh = [message for message in messages if identity(message) not in known][-MESSAGES:]
-        talk = Talk(key, said(fresh, len(messages) - len(fresh), allowance), 0, len(fresh), len(fresh))
+        talk = Talk(key, said(fresh, allowance), 0, len(fresh), len(fresh))
         same = outer if isinstance(outer, Mapping) else {}
         others = {k: v for k, v in values.items() if k not in same or same[k] != v} if isinstance(values, dict) else {}
         shown = _others(others, talk, allowance)

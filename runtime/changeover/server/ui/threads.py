@@ -160,7 +160,7 @@ def _add_steering(routes: APIRouter, pages: Pages) -> None:
             begun = await api.post("/admin/migrations", {"to": to.strip(), "threads": [thread]})
         except Refused as refused:
             return _refused(pages, request, thread, refused)
-        return pages.to(request, f"operations/{segment(begun['id'])}")
+        return pages.to(request, f"operations/{segment(begun['operation'])}")
 
     @routes.post("/threads/cancel")
     async def cancel(request: Request, thread: Field, run: Field, reason: Field = "") -> Response:
