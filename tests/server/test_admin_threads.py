@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -122,6 +123,18 @@ async def test_a_thread_says_what_it_waits_for(client: httpx.AsyncClient, manage
     assert told["next"]["new_input"]["reason"] == "stays: v1 has no graph 'asking'"
     listed = (await client.get("/admin/threads?waiting=true")).json()["threads"]
     assert [thread["thread_id"] for thread in listed] == ["t"]
+
+
+async def test_a_thread_of_any_id_is_told_and_pinned(client: httpx.AsyncClient, manager: GraphVersionManager) -> None:
+    await serve_desks(manager, Gate())
+    for id_ in ("a/b", "/", "ü ?#%41"):
+        await manager.invoke("asking", {}, thread_id=id_)
+        path = f"/admin/threads/{quote(id_, safe='')}"
+        told = (await client.get(path)).json()
+        assert (told["thread_id"], told["state_updated_at"], told["waiting"]) == (id_, told["updated_at"], "interrupt")
+        pinned = await client.patch(path, json={"policy": "pinned"})
+        assert (pinned.json()["thread_id"], pinned.json()["policy"]) == (id_, "pinned")
+        assert pinned.json()["state_updated_at"] == told["state_updated_at"]
 
 
 async def test_threads_are_listed_in_pages(client: httpx.AsyncClient) -> None:

@@ -25,7 +25,7 @@ from starlette.routing import Mount, WebSocketRoute
 
 from changeover import GraphVersionManager, create_app
 
-PAGES = ("/openapi.json", "/docs", "/docs/oauth2-redirect")
+PAGES = ("/", "/openapi.json", "/docs", "/docs/oauth2-redirect")
 EXAMPLES = 6
 REQUEST_TIMEOUT_S = 10.0
 THREAD = "a-thread"

@@ -16,7 +16,7 @@ from changeover.server.admin.common import Actor, After, Limit, Name, Strict, ac
 from changeover.server.admin.waiting import waits_for
 from changeover.server.encoding import JSON
 from changeover.store.pins import Policy, ThreadChange
-from changeover.store.records import ThreadStatus
+from changeover.store.records import ThreadStatus, timestamp
 from changeover.store.thread_lists import ThreadsWanted, WaitingFilter
 
 ThreadPath = Annotated[str, Path(max_length=255)]
@@ -76,11 +76,11 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         places, nodes = await asyncio.gather(manager.lists.places(version), manager.lists.nodes(version))
         return JSON({"threads": [asdict(place) for place in places], "nodes": [asdict(standing) for standing in nodes]})
 
-    @routes.get("/threads/{id_}")
+    @routes.get("/threads/{id_:path}")
     async def thread(id_: ThreadPath) -> JSON:
         return JSON(await _report(manager, id_))
 
-    @routes.patch("/threads/{id_}")
+    @routes.patch("/threads/{id_:path}")
     async def patch(id_: ThreadPath, wanted: ThreadPatch, who: Actor = None) -> JSON:
         await manager.change_thread(id_, wanted.change(actor(who)))
         return JSON(await _report(manager, id_))
@@ -91,4 +91,9 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
 async def _report(manager: GraphVersionManager, id_: str) -> dict[str, Any]:
     report = await manager.thread(id_)
     thread = report.view.thread
-    return {**report.to_json(), "waits_for": await waits_for(manager, thread) if thread.waiting else None}
+    row = await manager.threads.rows.get(thread.id)
+    return {
+        **report.to_json(),
+        "state_updated_at": timestamp(row.state_updated_at),
+        "waits_for": await waits_for(manager, thread) if thread.waiting else None,
+    }

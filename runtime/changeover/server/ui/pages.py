@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
@@ -119,7 +119,7 @@ class Pages:
     def _place(self, request: Request) -> dict[str, Any]:
         """What every template may use: where it is."""
         base = self._base(request)
-        path = request.url.path.removeprefix(base).strip("/")
+        path = quote(request.scope["path"].removeprefix(base).removeprefix("/"))
         query = request.url.query
         return {
             "base": base,

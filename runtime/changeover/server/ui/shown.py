@@ -82,8 +82,13 @@ def first(value: str) -> str:
 
 
 def segment(value: str) -> str:
-    """A text as one segment of a path."""
-    return quote(value, safe="")
+    """A text as one segment of a path; one that is `.` or `..` leads nowhere else."""
+    return quote(value, safe="") if value not in (".", "..") else value.replace(".", "%2E")
+
+
+def thread_page(id_: str) -> str:
+    """The address of a thread's page below `/ui`. Browsers take `.` and `..` away from paths, however written."""
+    return f"thread?id={segment(id_)}" if set(id_.split("/")) & {"", ".", ".."} else f"threads/{segment(id_)}"
 
 
 def path(value: str) -> str:
@@ -118,5 +123,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "segment": segment,
     "size": size,
     "as_text": text,
+    "thread_page": thread_page,
     "words": words,
 }

@@ -1,0 +1,94 @@
+"""Going on with a thread that waits: an answer to a question, or a step on from where it stands.
+
+What was on the page may be over: somebody else answered, and the thread works or asks something new, which may even
+have the same id and the same words. So a form says when the state that it shows was saved, and nothing is done where
+the thread has another by now. Of two answers that come at once to this process the second one sees what the first did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakValueDictionary
+
+from changeover.server.ui.api import Api, Json, Refused
+from changeover.server.ui.asking import Fields, answer
+from changeover.server.ui.shown import segment
+
+BY_ID = re.compile(r"[0-9a-f]{32}")  # ids that LangGraph takes an answer for by name
+CONFIG = ("tags", "recursion_limit", "max_concurrency", "metadata")
+OF_THE_RUN = frozenset({"thread_id", "run_id", "graph_id", "assistant_id"})
+TAKEN = frozenset({"thread-busy", "nothing-waits", "unknown-interrupt"})
+
+
+class Overtaken(Exception):
+    """Somebody else was first: the thread does not wait for this any more."""
+
+
+class Answering:
+    def __init__(self) -> None:
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def answer(self, api: Api, thread: str, interrupt: str, since: str, fields: Fields) -> Json:
+        """Answer a question by a run. Raises `Overtaken`, `Unclear` for fields that are no answer, and `Refused`."""
+        async with self._turns.setdefault(thread, asyncio.Lock()):
+            report = await self._as_shown(api, thread, since)
+            asked = (report["waits_for"] or {}).get("interrupts") or []
+            found = next((one for one in asked if one.get("id") == interrupt), None)
+            if found is None:
+                raise Overtaken
+            said = answer(found, fields)
+            resume = {interrupt: said} if BY_ID.fullmatch(interrupt) else said
+            return await self._run(api, report, {"command": {"resume": resume}, "strict_resume": True})
+
+    async def go_on(self, api: Api, thread: str, since: str) -> Json:
+        """Go on from a breakpoint, or from where a run failed or was cancelled."""
+        async with self._turns.setdefault(thread, asyncio.Lock()):
+            report = await self._as_shown(api, thread, since)
+            if report["waiting"] is None:
+                raise Overtaken
+            return await self._run(api, report, {"input": None})
+
+    async def _as_shown(self, api: Api, thread: str, since: str) -> Json:
+        report: Json = await api.get(f"/admin/threads/{segment(thread)}")
+        if report["status"] == "busy" or (since and since != report["state_updated_at"]):
+            raise Overtaken
+        return report
+
+    async def _run(self, api: Api, report: Json, body: Json) -> Json:
+        runs = f"/threads/{segment(report['thread_id'])}/runs"
+        last = await api.get(runs, limit=1)
+        asked = {
+            "assistant_id": report["graph"],
+            **(_as_before(last[0]) if last else {}),
+            "metadata": {"answered_by": api.actor},
+            "multitask_strategy": "reject",
+            **body,
+        }
+        try:
+            begun: Json = await api.post(runs, asked)
+        except Refused as refused:
+            if refused.code in TAKEN:
+                raise Overtaken from refused
+            raise
+        return begun
+
+
+def _as_before(run: Mapping[str, Any]) -> Json:
+    """What the run was given that came to a stop: whoever goes on is given the same."""
+    given = run.get("kwargs") or {}
+    config = given.get("config") or {}
+    kept = {name: config[name] for name in CONFIG if config.get(name) is not None}
+    configurable = {
+        name: value
+        for name, value in (config.get("configurable") or {}).items()
+        if name not in OF_THE_RUN and not name.startswith(("__", "checkpoint_"))
+    }
+    if configurable:
+        kept["configurable"] = configurable
+    told = {"config": kept} if kept else {}
+    if given.get("context") is not None:
+        told["context"] = given["context"]
+    return {"assistant_id": run.get("assistant_id") or run["graph"], **told}

@@ -1,0 +1,157 @@
+"""What the pages of one thread tell: its conversation, its state, what waits, where it is, its runs and its steps.
+
+A part that cannot be read, since the version that wrote it cannot be loaded, says so, and leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from changeover.server.ui.api import Api, Json, Refused
+from changeover.server.ui.asking import Question, question
+from changeover.server.ui.conversation import Said, identity, messages_in, said
+from changeover.server.ui.excerpt import Allowance, Excerpt
+from changeover.server.ui.shown import segment, thread_page
+from changeover.server.ui.steps import steps
+
+MESSAGES = 30
+KEYS = 60
+RUNS = 10
+STEPS = 10
+INSIDE = 10
+DEPTH = 5
+TOLD = frozenset({"answered", "continued", "overtaken", "changed", "cancelling"})
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """Messages `start` to `end` of a conversation under a key of the state; `key` None: of the state itself."""
+
+    key: str | None
+    messages: Sequence[Said]
+    start: int
+    end: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What a graph that runs in a node has, beside what is known outside of it."""
+
+    node: str
+    talk: Talk
+    values: Sequence[tuple[str, Excerpt]]
+
+
+async def look_at_thread(api: Api, id_: str, told: str, until: int, runs_from: int) -> dict[str, Any]:
+    here = segment(id_)
+    report, state, runs, status = await asyncio.gather(
+        api.get(f"/admin/threads/{here}"),
+        _or_refused(api.get(f"/threads/{here}/state", subgraphs=True)),
+        api.get("/admin/runs", thread_id=id_, limit=RUNS, offset=runs_from),
+        api.get("/admin/status"),
+    )
+    allowance = Allowance()
+    asks = questions(report["waits_for"], allowance)
+    values = state.get("values") if isinstance(state, dict) else None
+    talk = _talk(values, until, allowance)
+    return {
+        **_head(id_, report),
+        "asks": asks,
+        "state": _or_none(state),
+        "unread": state.problem if isinstance(state, Refused) else None,
+        "talk": talk,
+        "inside": _inside(state, allowance) if isinstance(state, dict) else [],
+        "values": _others(values, talk, allowance),
+        "runs": runs["runs"],
+        "runs_from": runs_from,
+        "older_runs": runs_from + RUNS if "next" in runs else None,
+        "moves": report["history"][::-1],
+        "versions": [version["id"] for version in status["versions"]],
+        "current": (status["routing"] or {}).get("current"),
+        "told": told if told in TOLD else "",
+    }
+
+
+async def look_at_steps(api: Api, id_: str, before: str) -> dict[str, Any]:
+    here = segment(id_)
+    wanted = {"limit": STEPS + 1, **({"before": before} if before else {})}
+    report, history = await asyncio.gather(
+        api.get(f"/admin/threads/{here}"), _or_refused(api.post(f"/threads/{here}/history", wanted))
+    )
+    found = history if isinstance(history, list) else []
+    shown = steps(found, STEPS, Allowance(each=2_000))
+    return {
+        **_head(id_, report),
+        "steps": shown,
+        "unread": history.problem if isinstance(history, Refused) else None,
+        "before": before,
+        "older": shown[-1].checkpoint if len(found) > STEPS else None,
+        "moves": report["history"][::-1],
+    }
+
+
+def _head(id_: str, report: Json) -> dict[str, Any]:
+    page = thread_page(id_)
+    return {"id": id_, "thread": report, "page": page, "join": "&" if "?" in page else "?"}
+
+
+def questions(waits: Mapping[str, Any] | None, allowance: Allowance) -> list[Question]:
+    return [question(one, allowance) for one in (waits or {}).get("interrupts") or []]
+
+
+async def _or_refused(asked: Awaitable[Any]) -> Any:
+    try:
+        return await asked
+    except Refused as refused:
+        return refused
+
+
+def _or_none(state: Any) -> Json | None:
+    return state if isinstance(state, dict) else None
+
+
+def _talk(values: Any, until: int, allowance: Allowance) -> Talk:
+    key, messages = messages_in(values)
+    end = min(until, len(messages)) if until else len(messages)
+    start = max(0, end - MESSAGES)
+    return Talk(key, said(messages[start:end], allowance), start, end, len(messages))
+
+
+def _others(values: Any, talk: Talk, allowance: Allowance) -> list[tuple[str, Excerpt]]:
+    """The state beside the conversation."""
+    if isinstance(values, Mapping):
+        keys = [key for key in values if key != talk.key][:KEYS]
+        return [(str(key), allowance.take(values[key])) for key in keys]
+    return [] if values is None or talk.total else [("", allowance.take(values))]
+
+
+def _inside(state: Mapping[str, Any], allowance: Allowance) -> list[Inside]:
+    """What is in the graphs that run in the nodes that wait, and has not come out of them."""
+    known = [identity(message) for message in messages_in(state.get("values"))[1]]
+    found: list[Inside] = []
+    _look_inside(state, "", known, allowance, found)
+    return found[:INSIDE]
+
+
+def _look_inside(
+    state: Mapping[str, Any], path: str, known: Sequence[Any], allowance: Allowance, found: list[Inside]
+) -> None:
+    outer = state.get("values")
+    for task in state.get("tasks") or ():
+        inner = task.get("state")
+        if not isinstance(inner, Mapping) or len(found) >= INSIDE or path.count("/") >= DEPTH:
+            continue
+        values, node = inner.get("values"), f"{path}/{task['name']}".lstrip("/")
+        key, messages = messages_in(values)
+        fresh = [message for message in messages if identity(message) not in known][-MESSAGES:]
+        talk = Talk(key, said(fresh, allowance), 0, len(fresh), len(fresh))
+        same = outer if isinstance(outer, Mapping) else {}
+        others = {k: v for k, v in values.items() if k not in same or same[k] != v} if isinstance(values, dict) else {}
+        shown = _others(others, talk, allowance)
+        if fresh or shown:
+            found.append(Inside(node, talk, shown))
+        _look_inside(inner, node, [*known, *map(identity, fresh)], allowance, found)
