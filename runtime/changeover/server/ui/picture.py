@@ -23,8 +23,9 @@ def picture(told: Mapping[str, Any]) -> Json:
     return {
         "nodes": nodes,
         "edges": [_edge(edge) for edge in graph["edges"]],
-        "boxes": [{"id": box, "name": box, "kind": _box_kind(contract, box)} for box in boxes],
+        "boxes": [{"id": box, "name": box, "kind": _box_kind(contract, box), "change": ""} for box in boxes],
         "too_large": len(nodes) > DRAWN_NODES,
+        "compares": False,
     }
 
 
@@ -43,7 +44,7 @@ def compared(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) 
     for edge in edges:
         edge.pop("id")
     boxes = _united(old["boxes"], new["boxes"], "id")
-    return {"nodes": nodes, "edges": edges, "boxes": boxes, "too_large": len(nodes) > DRAWN_NODES}
+    return {"nodes": nodes, "edges": edges, "boxes": boxes, "too_large": len(nodes) > DRAWN_NODES, "compares": True}
 
 
 def differs(drawn: Mapping[str, Any]) -> bool:
@@ -73,6 +74,7 @@ def _node(node: Mapping[str, Any], contract: Mapping[str, Any]) -> Json:
         "word": "" if kind in ("start", "end") else WORDS.get(kind, kind),
         "tools": sorted(said.get("tools") or {}),
         "asks": [str(each) for each in said.get("interrupts") or []],
+        "change": "",
     }
 
 
@@ -96,6 +98,7 @@ def _edge(edge: Mapping[str, Any]) -> Json:
         "to": edge["target"],
         "conditional": bool(edge.get("conditional")),
         "label": str(edge.get("data") or ""),
+        "change": "",
     }
 
 

@@ -23,6 +23,8 @@ WAIT_S = 60.0  # that a browser is let wait for a drain before the switch, unles
 ELSEWHERE = ("nothing-current", "unknown-version", "unknown-graph", "invalid-version", "version-rejected")
 """Refusals after which there is no plan to come back to."""
 
+BLANK = dict.fromkeys(("in_flight", "drain", "timeout_s", "reason", "percent"), "")
+
 Policy = Literal["", "auto", "pinned", "eager"]
 Graphs = Annotated[list[str], Field(max_length=1000)]
 
@@ -132,7 +134,7 @@ async def _plan(api: Api, wanted: Wanted, refusal: Json | None = None, given: Js
         "offered": offered,
         "routing": status["routing"],
         "refusal": refusal,
-        "given": given or {},
+        "given": {**BLANK, **(given or {})},
         "advice": _advice(refusal),
         "wait_s": WAIT_S,
         "would": None,

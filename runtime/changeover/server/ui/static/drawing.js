@@ -182,7 +182,7 @@
       const place = places.get(id) ?? places.get(id.split(":")[0]);
       if (!place) continue;
       let x = place.x + place.width / 2 + 6;
-      for (const [number, word, kind] of [[dataset.waiting, "waiting", "is-waiting"], [dataset.runs, "running", "is-running"]]) {
+      for (const [number, word, kind] of [[dataset.waiting, "waiting", "is-waiting"], [dataset.runs, "running", "is-running"], [dataset.failed, "failed", "is-failed"]]) {
         if (!Number(number)) continue;
         const made = badge(`${number} ${word}`, kind, x, place.y - place.height / 2);
         counts.append(made);
