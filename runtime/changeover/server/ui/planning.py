@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Query, Request
@@ -65,7 +66,7 @@ class SwitchForm(BaseModel):
             if getattr(self, name):
                 body[name] = getattr(self, name)
         if self.timeout_s.strip():
-            body["timeout_s"] = _number(self.timeout_s, "timeout_s")
+            body["timeout_s"] = _number(self.timeout_s)
         elif self.drain == "before":
             body["timeout_s"] = WAIT_S
         return body | ({"force": True} if self.force else {})
@@ -80,7 +81,7 @@ class RampForm(BaseModel):
     force: bool = False
 
     def body(self) -> Json:
-        body: Json = {"to": self.to, "percent": _number(self.percent, "percent"), "reason": self.reason}
+        body: Json = {"to": self.to, "percent": _number(self.percent), "reason": self.reason}
         return body | ({"force": True} if self.force else {})
 
 
@@ -147,13 +148,14 @@ async def _plan(api: Api, wanted: Wanted, refusal: Json | None = None, given: Js
     planned, version = await together(
         api.post("/admin/plan", wanted.body()), api.get(f"/admin/versions/{segment(wanted.to)}")
     )
-    breaks = planned["breaks"] or (refusal or {}).get("code") == "would-break-threads"
+    if refusal and "plan" in refusal:  # with the policy that was refused: a ramp goes by that of the last switch
+        planned |= {name: refusal["plan"][name] for name in ("graphs", "threads", "steps", "breaks")}
     return {
         **told,
         "would": {"plan": planned},
         "version": version,
         "graphs": sorted(version["graphs"]),
-        "offers_force": breaks,
+        "offers_force": planned["breaks"],
         "keys": [uuid.uuid4().hex, uuid.uuid4().hex],
     }
 
@@ -174,9 +176,11 @@ def _headers(form: SwitchForm | RampForm) -> dict[str, str]:
     return {"If-Match": f'"{form.revision}"', "Idempotency-Key": form.key}
 
 
-def _number(told: str, name: str) -> float | str:
+def _number(told: str) -> float | str:
     """A number of a form; what is none is sent as it is, for the API to say what is wrong with it."""
+    told = told.strip().replace(",", ".")
     try:
-        return float(told.strip().replace(",", "."))
+        found = float(told)
     except ValueError:
-        return told.strip()
+        return told
+    return found if isfinite(found) else told

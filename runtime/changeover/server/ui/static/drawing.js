@@ -90,9 +90,10 @@
   function drawBox(box, { x, y, width: w, height: h }) {
     const kinds = ["box", box.change && `was-${box.change}`].filter(Boolean).join(" ");
     const name = `${SIGNS[box.change] ? SIGNS[box.change] + " " : ""}${cut(box.name)} · ${box.kind}`;
-    return make("g", { class: kinds },
-      make("rect", { x: x - w / 2, y: y - h / 2, width: w, height: h, rx: 10 }),
-      text(name, x - w / 2 + 10, y - h / 2 + 12, "named", "start"));
+    return [
+      make("g", { class: kinds }, make("rect", { x: x - w / 2, y: y - h / 2, width: w, height: h, rx: 10 })),
+      text(name, x - w / 2 + 10, y - h / 2 + 13, "named", "start"),
+    ];
   }
 
   function drawNode(node, { x, y, width: w, height: h }, link) {
@@ -119,11 +120,15 @@
     const { width: w, height: h } = laid.graph();
     const svg = make("svg", { viewBox: `0 0 ${Math.ceil(w)} ${Math.ceil(h)}`, role: "group", "aria-label": drawing.dataset.name });
     const places = new Map();
+    const names = [];  // above the edges
     for (const box of graph.boxes) {
       places.set(box.id, laid.node(`box ${box.id}`));
-      svg.append(drawBox(box, places.get(box.id)));
+      const [frame, name] = drawBox(box, places.get(box.id));
+      svg.append(frame);
+      names.push(name);
     }
     for (const edge of laid.edges()) svg.append(drawEdge(laid.edge(edge)));
+    svg.append(...names);
     for (const node of graph.nodes) {
       places.set(node.id, laid.node(`node ${node.id}`));
       svg.append(drawNode(node, places.get(node.id), drawing.dataset.link));
@@ -184,7 +189,7 @@
       let x = place.x + place.width / 2 + 6;
       for (const [number, word, kind] of [[dataset.waiting, "waiting", "is-waiting"], [dataset.runs, "running", "is-running"], [dataset.failed, "failed", "is-failed"]]) {
         if (!Number(number)) continue;
-        const made = badge(`${number} ${word}`, kind, x, place.y - place.height / 2);
+        const made = badge(`${number} ${word}`, kind, x, place.y - place.height / 2 - 7);
         counts.append(made);
         x -= Number(made.firstChild.getAttribute("width")) + 4;
       }
