@@ -141,12 +141,13 @@
     sheet.setAttribute("role", "region");
     sheet.setAttribute("aria-label", drawing.dataset.name);
     sheet.append(svg);
-    drawing.replaceChildren(scales(sheet, svg, w, h), sheet);
+    drawing.replaceChildren(scales(sheet, svg, w, h, places.get("__start__")?.x ?? w / 2), sheet);
     drawn.set(drawing, { places, counts });
     count(drawing);
   }
 
-  function scales(sheet, svg, w, h) {
+  // `begins`: where the reader begins, from the left.
+  function scales(sheet, svg, w, h, begins) {
     const fit = () => Math.min(1, (sheet.clientWidth - 2) / w, Math.max(300, innerHeight * 0.75) / h);
     let scale = 1;
     const show = (wanted) => {
@@ -166,7 +167,7 @@
     }
     requestAnimationFrame(() => {
       show(Math.max(READABLE, fit()));
-      sheet.scrollLeft = (sheet.scrollWidth - sheet.clientWidth) / 2;
+      sheet.scrollLeft = (svg.getBoundingClientRect().left - sheet.getBoundingClientRect().left) + begins * scale - sheet.clientWidth / 2;
     });
     return bar;
   }
