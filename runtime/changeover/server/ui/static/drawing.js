@@ -106,11 +106,11 @@
       node.tools.length && `tools: ${node.tools.slice(0, 12).join(", ")}`, ...node.asks.slice(0, 3)].filter(Boolean);
     const group = make("g", { class: kinds }, make("title", {}, told.join("\n").slice(0, 600)), shape);
     if (isPoint && !node.box) group.append(text(titled(node), x, y, "name"));
-    if (!isPoint) group.append(text(titled(node), x, y - 8, "name"), text(node.word, x, y + 11, "word"));
+    if (!isPoint) group.append(text(titled(node), x, y - 8, "name"), " ", text(node.word, x, y + 11, "word"));
     if (isPoint || !link) return group;
     const address = new URL(link, location.href);
     address.searchParams.set("node", node.id.replaceAll(":", "/"));
-    return make("a", { href: address.href, "aria-label": `Threads that wait at ${told.slice(0, 2).join(", ")}` }, group);
+    return make("a", { href: address.href, "aria-label": `${titled(node)} ${node.word}${node.box && ` in ${node.box}`}: threads that wait there` }, group);
   }
 
   function draw(drawing) {
