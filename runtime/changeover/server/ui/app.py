@@ -12,12 +12,23 @@ from starlette.responses import RedirectResponse, Response
 
 from changeover.server.security import PAGE
 from changeover.server.sessions import LASTS_S, Sessions
-from changeover.server.ui import approvals, events, operations, overview, resources, threads, versions
+from changeover.server.ui import (
+    approvals,
+    comparing,
+    events,
+    graphs,
+    operations,
+    overview,
+    planning,
+    resources,
+    threads,
+    versions,
+)
 from changeover.server.ui.api import Api, Refused
 from changeover.server.ui.live import Live
 from changeover.server.ui.pages import Pages
 
-PARTS = (approvals, events, operations, overview, resources, threads, versions)
+PARTS = (approvals, comparing, events, graphs, operations, overview, planning, resources, threads, versions)
 
 
 def install(app: FastAPI, token: str | None, sessions: Sessions, stopping: asyncio.Event) -> None:

@@ -79,10 +79,15 @@ class Pages:
         session = self._sessions.of(request.headers.get("cookie", ""))
         return session.name if session else ""
 
-    async def show(self, request: Request, template: str, look: Look, status: int = 200) -> Response:
-        """A page; or, for who follows it, its region each time it changes. `look` finds out what it tells."""
+    async def show(
+        self, request: Request, template: str, look: Look, status: int = 200, follow: Look | None = None
+    ) -> Response:
+        """A page; or, for who follows it, its region each time it changes. `look` finds out what it tells.
+
+        `follow` finds out what the region alone tells, where that is less.
+        """
         if "text/event-stream" in request.headers.get("accept", ""):
-            make = partial(self._region, template, look, self._place(request))
+            make = partial(self._region, template, follow or look, self._place(request))
             stream = self._live.follow(request.url.path + "?" + request.url.query, make)
             return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
         tells = {**self._place(request), **await look(), "actor": self.name(request)}
