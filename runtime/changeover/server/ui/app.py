@@ -12,12 +12,12 @@ from starlette.responses import RedirectResponse, Response
 
 from changeover.server.security import PAGE
 from changeover.server.sessions import LASTS_S, Sessions
-from changeover.server.ui import overview, versions
+from changeover.server.ui import editing, overview, playground, versions
 from changeover.server.ui.api import Api, Refused
 from changeover.server.ui.live import Live
 from changeover.server.ui.pages import Pages
 
-PARTS = (overview, versions)
+PARTS = (overview, versions, playground, editing)
 
 
 def install(app: FastAPI, token: str | None, sessions: Sessions, stopping: asyncio.Event) -> None:

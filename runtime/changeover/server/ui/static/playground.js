@@ -1,0 +1,419 @@
+// The playground in a browser: each side runs and streams by itself. Everything that is said is put in as text.
+"use strict";
+
+const play = document.getElementById("play");
+const say = document.getElementById("say");
+const TRY_AGAIN_MS = 1000;
+const TRIES = 120;
+const SHOWN_CHARS = 20000;
+
+function seconds(ms) {
+  return ms < 999.5 ? `${Math.round(ms)} ms` : `${(ms / 1000).toPrecision(3)} s`;
+}
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function pause(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+// The answer to a request as a problem that can be shown.
+async function problemOf(answer) {
+  if (answer.status === 401) return { detail: "The session is over.", hint: "Sign in again: reload this page." };
+  const told = await answer.json().catch(() => null);
+  return told?.detail ? told : { detail: `The server answered ${answer.status}.` };
+}
+
+function textOf(content) {
+  if (typeof content === "string") return content;
+  if (!Array.isArray(content)) return "";
+  return content.map((block) => (typeof block === "string" ? block : block?.text ?? "")).join("");
+}
+
+// Server-sent events of a body as they come: {id, event, data}.
+async function* eventsOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let kept = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    kept += value;
+    for (let end; (end = kept.indexOf("\n\n")) >= 0; kept = kept.slice(end + 2)) {
+      const found = { id: "", event: "", data: "" };
+      for (const line of kept.slice(0, end).split("\n")) {
+        const colon = line.indexOf(": ");
+        if (colon > 0) found[line.slice(0, colon)] = line.slice(colon + 2);
+      }
+      if (found.event) yield found;
+    }
+  }
+}
+
+// Messages as they are made, token by token.
+class Talk {
+  constructor(root) {
+    this.list = root.appendChild(element("ol", "talk"));
+    this.messages = new Map();
+    this.state = null;
+  }
+
+  startAgain() {
+    for (const [id, { item }] of this.messages) {
+      if (id === "asked") continue;
+      item.remove();
+      this.messages.delete(id);
+    }
+  }
+
+  asked(body) {
+    const messages = body.input?.messages;
+    const said = Array.isArray(messages) ? messages.map((one) => textOf(one.content)).join("\n") : null;
+    const text = said ?? JSON.stringify(body.input ?? body.command?.resume, null, 1);
+    this.one("asked", "human", body.command ? "Your answer" : "You").words.data = text.slice(0, SHOWN_CHARS);
+  }
+
+  one(id, type, by) {
+    let found = this.messages.get(id);
+    if (!found) {
+      const item = this.list.appendChild(element("li", `said-${type}`));
+      item.append(element("p", "by", by));
+      const words = item.appendChild(element(type === "tool" ? "pre" : "p", "words")).appendChild(new Text(""));
+      found = { item, words, calls: new Map(), size: 0 };
+      this.messages.set(id, found);
+    }
+    return found;
+  }
+
+  // Whether the message says anything yet.
+  take(message) {
+    const isTool = message.type === "tool";
+    const isPiece = message.type === "AIMessageChunk";
+    if (message.type === "human" || message.type === "system") return false;
+    const found = this.one(message.id, isTool ? "tool" : "ai", `${isTool ? "Tool" : "Agent"} ${message.name ?? ""}`);
+    const text = textOf(message.content);
+    if (isPiece) this.append(found, text);
+    else found.words.data = text.slice(0, SHOWN_CHARS);
+    const calls = isPiece ? message.tool_call_chunks : message.tool_calls;
+    for (const [place, call] of (calls ?? []).entries()) this.call(found, call.index ?? place, call, isPiece);
+    return Boolean(text || calls?.length);
+  }
+
+  append(found, text) {
+    const room = SHOWN_CHARS - found.size;
+    if (room > 0) found.words.appendData(text.slice(0, room));
+    found.size += text.length;
+  }
+
+  call(found, place, call, isPiece) {
+    let made = found.calls.get(place);
+    if (!made) {
+      const details = found.item.appendChild(element("details", "call"));
+      details.open = true;
+      const summary = details.appendChild(element("summary", "", "calls "));
+      const name = summary.appendChild(element("strong"));
+      const args = details.appendChild(element("pre")).appendChild(new Text(""));
+      found.calls.set(place, made = { name, args });
+    }
+    if (call.name) made.name.textContent = call.name;
+    if (isPiece) made.args.appendData(call.args ?? "");
+    else made.args.data = JSON.stringify(call.args, null, 1).slice(0, SHOWN_CHARS);
+  }
+
+  // The values beside the messages: all there is to see of a graph that says nothing.
+  values(told) {
+    const { messages, __interrupt__, ...others } = told ?? {};
+    if (!Object.keys(others).length) return;
+    this.state ??= this.list.parentNode.appendChild(element("pre", "values"));
+    this.state.textContent = JSON.stringify(others, null, 1).slice(0, SHOWN_CHARS);
+  }
+}
+
+class Side {
+  constructor(root) {
+    this.root = root;
+    this.name = root.dataset.side;
+    this.version = root.dataset.version;
+    this.threadPath = `${play.dataset.api}/threads/${encodeURIComponent(root.dataset.thread)}`;
+    this.isBusy = false;
+    this.isUnusable = root.hasAttribute("data-unusable");
+    this.stopped = false;
+    this.find("stop").addEventListener("click", () => this.stop());
+    if (root.hasAttribute("data-busy")) this.joinLast();
+  }
+
+  find(name) {
+    return this.root.querySelector(`.${name}`);
+  }
+
+  tell(text) {
+    this.find("facts-now").textContent = text;
+  }
+
+  wrong(problem) {
+    const notice = element("div", "notice bad");
+    notice.setAttribute("role", "alert");
+    notice.append(element("p", "", problem.detail));
+    if (problem.hint) notice.append(element("p", "hint", problem.hint));
+    this.find("wrong").replaceChildren(notice);
+  }
+
+  begin() {
+    this.isBusy = true;
+    this.stopped = false;
+    this.runPath = "";
+    this.lastId = "-1";
+    this.failed = "";
+    this.began = performance.now();
+    this.firstAt = 0;
+    this.attempt = Infinity;
+    this.isJoined = false;
+    this.answered = "";
+    this.find("wrong").replaceChildren();
+    this.find("now").replaceChildren();
+    this.talk = new Talk(this.find("now"));
+    showBusy();
+  }
+
+  // Run with an input or a command, to the end.
+  async run(body) {
+    this.begin();
+    this.talk.asked(body);
+    this.tell(`${this.version} is asked…`);
+    for (const form of this.root.querySelectorAll("form.answer")) form.hidden = true;
+    const wanted = {
+      ...body,
+      assistant_id: play.dataset.graph,
+      stream_mode: ["messages-tuple", "values"],
+      stream_subgraphs: true,
+      stream_resumable: true,  // so that it can be joined from its beginning when the server comes back
+      if_not_exists: "create",
+      multitask_strategy: "reject",
+      on_disconnect: "continue",
+    };
+    let has_begun = false;
+    try {
+      const answer = await fetch(`${this.threadPath}/runs/stream`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", Accept: "text/event-stream", "Changeover-Version": this.version },
+        body: JSON.stringify(wanted),
+      });
+      if (answer.ok) {
+        has_begun = true;
+        await this.follow(answer);
+      } else this.wrong(await problemOf(answer));
+    } catch (error) {
+      if (has_begun) await this.goOn();
+      else this.wrong({ detail: "The server does not answer.", hint: "Whether this run began is not known: look at the thread before you send it again." });
+    }
+    await this.end(has_begun);
+  }
+
+  // Read the stream to its end. Throws where it is cut.
+  async follow(answer) {
+    this.runPath = answer.headers.get("Content-Location") || this.runPath;
+    this.answered = answer.headers.get("Changeover-Version") || this.answered;
+    this.find("stop").hidden = false;
+    this.tell(`${this.answered || this.version} is at work…`);
+    for await (const { id, event, data } of eventsOf(answer.body)) {
+      if (id) this.lastId = id;
+      this.take(event, JSON.parse(data));
+    }
+  }
+
+  take(event, data) {
+    const kind = event.split("|")[0];
+    if (kind === "messages" && this.talk.take(data[0])) this.firstAt ||= performance.now();
+    else if (event === "values") this.talk.values(data);
+    else if (kind === "metadata") this.takeAttempt(data);
+    else if (kind === "error") this.failed = data.message ? `${data.error}: ${data.message}` : String(data.error ?? "it failed");
+  }
+
+  // A server that died took its attempt with it: the next one says everything anew.
+  takeAttempt({ attempt, changeover_version }) {
+    if (attempt > this.attempt) this.talk.startAgain();
+    this.attempt = attempt;
+    this.answered = changeover_version || this.answered;
+  }
+
+  // The connection is cut: the run goes on, or waits for its server, and is joined where it was left.
+  async goOn() {
+    for (let tried = 1; tried <= TRIES; tried += 1) {
+      if (this.stopped) return;
+      if (tried > 1 || !this.isJoined) {
+        this.tell(`The connection is cut. The run goes on without it; joining it again (${tried})…`);
+        await pause(TRY_AGAIN_MS);
+      }
+      try {
+        const answer = await fetch(`${this.runPath}/stream`, { headers: { "Last-Event-ID": this.lastId } });
+        if (answer.status >= 500) continue;
+        if (!answer.ok) return this.wrong(await problemOf(answer));
+        return await this.follow(answer);
+      } catch (error) { /* not yet */ }
+    }
+    this.wrong({ detail: "The server does not answer.", hint: "Reload this page once it does: the thread keeps what was said." });
+  }
+
+  // A run that was at work when the page was opened.
+  async joinLast() {
+    this.begin();
+    this.isJoined = true;
+    this.tell(`${this.version} is at work…`);
+    try {
+      const answer = await fetch(`${this.threadPath}/runs?limit=1`);
+      const [run] = answer.ok ? await answer.json() : [];
+      if (run) {
+        this.runPath = `${this.threadPath}/runs/${run.run_id}`;
+        this.answered = run.version;
+        this.find("stop").hidden = false;
+        await this.goOn();
+      }
+    } catch (error) { /* the end tells */ }
+    await this.end(true);
+  }
+
+  async stop() {
+    const button = this.find("stop");
+    button.disabled = true;
+    this.stopped = true;
+    this.tell("Stopping…");
+    try {
+      const answer = await fetch(`${this.runPath}/cancel?action=interrupt&reason=stopped+in+the+playground`, { method: "POST" });
+      if (!answer.ok) this.wrong(await problemOf(answer));
+    } catch (error) {
+      this.wrong({ detail: "The server does not answer: the run was not stopped." });
+    }
+    button.disabled = false;
+  }
+
+  async end(has_begun) {
+    const passed = performance.now() - this.began;
+    this.find("stop").hidden = true;
+    if (this.failed && !this.stopped) this.wrong({ detail: this.failed });
+    if (has_begun) await this.showThread();
+    this.isBusy = false;
+    for (const form of this.root.querySelectorAll("form.answer")) form.hidden = false;
+    const first = this.firstAt ? `, first words after ${seconds(this.firstAt - this.began)}` : "";
+    const other = this.answered && this.answered !== this.version ? ` It was asked of ${this.version}.` : "";
+    if (!has_begun) this.tell("");
+    else if (this.isJoined) this.tell(`${this.answered || this.version} ${this.stopped ? "was stopped" : "is done"}.`);
+    else this.tell(`${this.answered || this.version} ${this.stopped ? "was stopped" : "took"} ${this.stopped ? "after " : ""}${seconds(passed)} in all${first}.${other}`);
+    showBusy();
+    compare();
+  }
+
+  // What the thread says, as the server shows it, in place of what was streamed.
+  async showThread() {
+    const query = new URLSearchParams(placeOfPage());
+    query.set("side", this.name);
+    for (let tried = 1; tried <= TRIES; tried += 1) {
+      try {
+        const answer = await fetch(`${play.dataset.base}/playground/column?${query}`, { headers: { Accept: "text/html" } });
+        if (answer.ok) {
+          const made = new DOMParser().parseFromString(await answer.text(), "text/html");
+          this.find("told").replaceChildren(...made.body.childNodes);
+          this.find("now").replaceChildren();
+          return;
+        }
+      } catch (error) { /* not yet */ }
+      this.tell(`The server does not answer. Asking again (${tried})…`);
+      await pause(TRY_AGAIN_MS);
+    }
+  }
+}
+
+function placeOfPage() {
+  return [...say.querySelectorAll("input[type=hidden]")].map((input) => [input.name, input.value]);
+}
+
+function showBusy() {
+  const isBusy = sides.some((side) => side.isBusy);
+  say.querySelector("button.main").disabled = isBusy;
+}
+
+// Which words of the last answers differ, where both sides have answered.
+function compare() {
+  if (sides.length < 2 || sides.some((side) => side.isBusy)) return;
+  const last = sides.map((side) => [...side.root.querySelectorAll(".told .said-ai > .words")].at(-1));
+  if (last.some((words) => !words)) return;
+  const [a, b] = last.map((words) => words.textContent.split(/(\s+)/));
+  if (a.length * b.length > 1e6) return;
+  const kept = common(a, b);
+  mark(last[0], a, kept.map(([i]) => i));
+  mark(last[1], b, kept.map(([, j]) => j));
+}
+
+// Places of a longest common subsequence.
+function common(a, b) {
+  const wide = b.length + 1;
+  const length = new Uint16Array((a.length + 1) * wide);
+  for (let i = a.length - 1; i >= 0; i -= 1) {
+    for (let j = b.length - 1; j >= 0; j -= 1) {
+      length[i * wide + j] = a[i] === b[j] ? length[(i + 1) * wide + j + 1] + 1 : Math.max(length[(i + 1) * wide + j], length[i * wide + j + 1]);
+    }
+  }
+  const places = [];
+  for (let i = 0, j = 0; i < a.length && j < b.length;) {
+    if (a[i] === b[j]) places.push([i++, j++]);
+    else if (length[(i + 1) * wide + j] >= length[i * wide + j + 1]) i += 1;
+    else j += 1;
+  }
+  return places;
+}
+
+function mark(root, words, kept) {
+  const same = new Set(kept);
+  root.replaceChildren(...words.map((word, place) => (same.has(place) || !word.trim() ? new Text(word) : element("mark", "", word))));
+}
+
+// What a form gives, as it is to be sent; null where it cannot be read, which is then said.
+async function bodyOf(form, tell) {
+  let answer;
+  try {
+    answer = await fetch(form.action, { method: "POST", headers: { Accept: "application/json" }, body: new URLSearchParams(new FormData(form)) });
+  } catch (error) {
+    tell("The server does not answer. Nothing was sent.");
+    return null;
+  }
+  if (answer.ok) return answer.json();
+  const problem = await problemOf(answer);
+  tell([problem.detail, problem.hint].filter(Boolean).join(" "));
+  return null;
+}
+
+const sides = [];
+
+if (play && say) {
+  sides.push(...[...play.querySelectorAll(".side")].map((root) => new Side(root)));
+  const wrong = say.querySelector(".wrong-input");
+  say.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (sides.some((side) => side.isBusy)) return;
+    wrong.hidden = true;
+    const body = await bodyOf(say, (text) => { wrong.textContent = text; wrong.hidden = false; });
+    if (!body) return;
+    history.replaceState(null, "", `?${new URLSearchParams(placeOfPage())}`);  // a reload shows these threads
+    const message = say.querySelector("[data-message]");
+    if (message) {
+      message.value = "";
+      message.focus();
+    }
+    await Promise.all(sides.filter((side) => !side.isUnusable).map((side) => side.run(body)));
+  });
+  play.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const side = sides.find((one) => one.root.contains(event.target));
+    if (side.isBusy) return;
+    const body = await bodyOf(event.target, (text) => side.wrong({ detail: text }));
+    if (body) await side.run(body);
+  });
+  say.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) say.requestSubmit();
+  });
+  document.getElementById("say-hint").append(" Ctrl+Enter sends.");
+  compare();
+}
