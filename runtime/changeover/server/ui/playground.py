@@ -35,6 +35,12 @@ class Side:
     version: str
     thread: str
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Has a run served by its version. What no version can be called is a name that no version has."""
+        is_plain = self.version.isascii() and self.version.isprintable()
+        return {"Changeover-Version": self.version if is_plain else segment(self.version)}
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -93,7 +99,7 @@ async def _answered(pages: Pages, request: Request, body_of: Any) -> Response:
     except talk.Unreadable as error:
         problem = {"detail": str(error), "code": "unreadable"}
         if is_script:
-            return JSONResponse(problem, 422)
+            return JSONResponse({"problem": problem})
         return await _with_problems(pages, request, form, {"": problem}, 422)
     if is_script:
         return JSONResponse(body)
@@ -115,7 +121,7 @@ async def _with_problems(
 
 
 async def _run(api: Api, graph: str, sides: Sequence[Side], body: Json) -> dict[str, Json]:
-    """Run on each side, and wait; what went wrong, by side. A run that takes longer goes on."""
+    """Run on each side, and wait; what was refused, by side. A run that takes longer goes on."""
     found = await asyncio.gather(*(_run_one(api, graph, side, body) for side in sides))
     return {side.name: problem for side, problem in zip(sides, found, strict=True) if problem is not None}
 
@@ -125,7 +131,7 @@ async def _run_one(api: Api, graph: str, side: Side, body: Json) -> Json | None:
     path = f"/threads/{segment(side.thread)}/runs/wait"
     try:
         async with asyncio.timeout(WAIT_S):
-            await api.post(path, wanted, {"Changeover-Version": side.version})
+            await api.post(path, wanted, side.headers)
     except TimeoutError:
         return None  # the page shows that it is at work
     except Refused as error:
@@ -189,9 +195,9 @@ async def _graphs(api: Api, version: str) -> set[str]:
 async def _fields(api: Api, asked: Asked) -> list[talk.Field]:
     """The fields of the input, of the first version that can tell; a message and JSON where none can."""
     for side in asked.sides:
-        path, headers = f"/assistants/{segment(asked.graph)}/schemas", {"Changeover-Version": side.version}
+        path = f"/assistants/{segment(asked.graph)}/schemas"
         try:
-            schemas = (await api.send("GET", path, headers=headers)).json()
+            schemas = (await api.send("GET", path, headers=side.headers)).json()
         except Refused:
             continue
         return talk.fields(schemas.get("input_schema") or {})

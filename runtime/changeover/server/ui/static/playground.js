@@ -379,8 +379,9 @@ async function bodyOf(form, tell) {
     tell("The server does not answer. Nothing was sent.");
     return null;
   }
-  if (answer.ok) return answer.json();
-  const problem = await problemOf(answer);
+  const told = answer.ok ? await answer.json() : { problem: await problemOf(answer) };
+  if (!told.problem) return told;
+  const { problem } = told;
   tell([problem.detail, problem.hint].filter(Boolean).join(" "));
   return null;
 }
