@@ -150,10 +150,10 @@ async def test_in_a_browser_both_sides_stream_and_the_words_that_differ_are_mark
 
 SLOW = {
     "agents.yaml": """\
-models: {slow: {model: "demo:rules", params: {latency: 60s}}}
+models: {slow: {model: "demo:rules", params: {latency: 20s}}}
 agents: {slow: {model: slow, prompt: slow}}
 """,
-    "prompts/slow.md": "Many words come one after another.\n",
+    "prompts/slow.md": "Many words come one after another, and then more of them, so that it takes its time.\n",
 }
 
 

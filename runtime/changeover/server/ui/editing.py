@@ -7,8 +7,6 @@ back what was typed, whatever became of it.
 from __future__ import annotations
 
 import asyncio
-import difflib
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -19,33 +17,12 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from changeover.server.ui.api import Api, Json, Refused, together
+from changeover.server.ui.drafts import FILES_LIMIT, NO_FILE, Draft, bases_of, difference, drafts_of, sha256
 from changeover.server.ui.pages import Pages
 from changeover.server.ui.shown import segment
 
-FILES_LIMIT = 20  # of one edit
 LISTED = 500
-DIFF_LINES = 400
-DIFFED_CHARS = 400_000  # comparing takes long for what is larger
 TEXTS = (".md", ".txt", ".yaml", ".yml", ".json", ".py")
-NO_FILE = "-"  # of the hash of a file that is not there
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A file as it is typed. `base` is the SHA-256 of the folder's file that it stands in for; None: there is none.
-
-    A browser ends lines by CR LF whatever it was given; `crlf` says that the file does so itself.
-    """
-
-    path: str
-    text: str
-    base: str | None
-    crlf: bool = False
-
-    @property
-    def written(self) -> str:
-        lines = self.text.replace("\r\n", "\n").replace("\r", "\n")
-        return lines.replace("\n", "\r\n") if self.crlf else lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +56,18 @@ def router(pages: Pages) -> APIRouter:
     async def check(request: Request) -> Response:
         """What is wrong with the drafts as they are typed, as a part of the page."""
         form = await _form(request)
-        return pages.plain(request, "edit_problems.html", **await _checked(pages.api(request), _drafts(form)))
+        return pages.plain(request, "edit_problems.html", **await _checked(pages.api(request), drafts_of(form)))
 
     @routes.post("/edit")
     async def build(request: Request) -> Response:
         """Build the drafts; or, without scripts, check them, or open a further file beside them."""
         api = pages.api(request)
         form = await _form(request)
-        drafts = _drafts(form)
+        drafts = drafts_of(form)
         version, message = str(form.get("version", "")), str(form.get("message", ""))
         write = form.get("write") == "yes"
-        if "add" in form:
-            added = str(form["add"] or form.get("open", "")).strip()
+        added = str(form.get("add") or form.get("open", "")).strip()
+        if "add" in form or ("check" in form and added):
             known = {draft.path for draft in drafts}
             more = [await _open(api, added, version)] if added and added not in known else []
             told = _shown([*map(Opened, drafts), *more][:FILES_LIMIT], version=version, message=message, write=write)
@@ -105,7 +82,7 @@ def router(pages: Pages) -> APIRouter:
             opened = [Opened(draft) for draft in told.pop("drafts")]
             told = _shown(opened, version=version, message=message, write=write) | told
             return pages.plain(request, "edit.html", error.status, **told)
-        made = {"version": built["id"], "path": [draft.path for draft in drafts], "base": _bases(drafts)}
+        made = {"version": built["id"], "path": [draft.path for draft in drafts], "base": bases_of(drafts)}
         return pages.to(request, "edit/built", **made)
 
     @routes.get("/edit/built")
@@ -129,10 +106,10 @@ def router(pages: Pages) -> APIRouter:
         """Save texts of a version in the folder. The same bytes are the same version."""
         api = pages.api(request)
         texts = await asyncio.gather(*(_version_text(api, version, one) for one in path))
-        known = {one: None if sha256 == NO_FILE else sha256 for one, sha256 in zip(path, base, strict=False)}
+        known = {one: None if told == NO_FILE else told for one, told in zip(path, base, strict=False)}
         wanted = {"files": dict(zip(path, texts, strict=True)), "write": True, "base": known}
         made = await api.post("/admin/versions", wanted)
-        bases = [_sha256(text) for text in texts]
+        bases = [sha256(text) for text in texts]
         return pages.to(request, "edit/built", version=made["id"], path=path, base=bases)
 
     return routes
@@ -144,18 +121,6 @@ def router(pages: Pages) -> APIRouter:
 async def _form(request: Request) -> FormData:
     """The whole form, however long its fields are: what a request may bring is limited for the server."""
     return await request.form(max_fields=10 * FILES_LIMIT, max_part_size=1 << 40)
-
-
-def _drafts(form: FormData) -> list[Draft]:
-    fields = [[str(value) for value in form.getlist(name)] for name in ("path", "text", "base", "ends")]
-    return [
-        Draft(path, text.replace("\r\n", "\n"), None if base == NO_FILE else base, ends == "crlf")
-        for path, text, base, ends in list(zip(*fields, strict=False))[:FILES_LIMIT]
-    ]
-
-
-def _bases(drafts: Sequence[Draft]) -> list[str]:
-    return [draft.base or NO_FILE for draft in drafts]
 
 
 def _shown(
@@ -199,7 +164,7 @@ async def _open(api: Api, path: str, version: str) -> Opened:
         _file(api, f"/admin/versions/{segment(version)}/files/{segment(path)}") if version else _nothing(),
     )
     data = of_version if of_version is not None else folder
-    base = None if folder is None else _sha256(folder)
+    base = None if folder is None else sha256(folder)
     if data is None:
         return Opened(Draft(path, "", base), is_new=True)
     try:
@@ -260,13 +225,13 @@ async def _refused(api: Api, error: Refused, drafts: Sequence[Draft]) -> dict[st
         return found
     now = await asyncio.gather(*(_file(api, f"/admin/folder/files/{segment(draft.path)}") for draft in drafts))
     found["drafts"] = [
-        Draft(draft.path, draft.text, None if data is None else _sha256(data), draft.crlf)
+        Draft(draft.path, draft.text, None if data is None else sha256(data), draft.crlf)
         for draft, data in zip(drafts, now, strict=True)
     ]
     found["changed"] = [
-        {"path": draft.path, "is_gone": data is None, "lines": await asyncio.to_thread(_difference, data, draft.text)}
+        {"path": draft.path, "is_gone": data is None, "lines": await asyncio.to_thread(difference, data, draft.text)}
         for draft, data in zip(drafts, now, strict=True)
-        if (None if data is None else _sha256(data)) != draft.base
+        if (None if data is None else sha256(data)) != draft.base
     ]
     return found
 
@@ -309,16 +274,3 @@ def _concerned(paths: Sequence[str], agents: Sequence[Json], graphs: Json) -> st
         if (name := PurePosixPath(path).stem) in graphs:
             return name
     return ""
-
-
-def _difference(data: bytes | None, typed: str) -> list[tuple[str, str]]:
-    """The lines of the folder's text beside those that were typed: each with `-`, `+` or a space."""
-    before = (data or b"").decode(errors="replace").replace("\r\n", "\n")
-    if len(before) + len(typed) > DIFFED_CHARS:
-        return [(" ", "The texts are too long to be compared here.")]
-    lines = list(difflib.unified_diff(before.splitlines(), typed.splitlines(), lineterm="", n=2))[2:]
-    return [(line[:1], line[1:]) for line in lines[:DIFF_LINES]]
-
-
-def _sha256(data: bytes | str) -> str:
-    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
