@@ -15,11 +15,13 @@ from changeover.server.sessions import LASTS_S, Sessions
 from changeover.server.ui import (
     approvals,
     comparing,
+    editing,
     events,
     graphs,
     operations,
     overview,
     planning,
+    playground,
     resources,
     threads,
     versions,
@@ -28,7 +30,20 @@ from changeover.server.ui.api import Api, Refused
 from changeover.server.ui.live import Live
 from changeover.server.ui.pages import Pages
 
-PARTS = (approvals, comparing, events, graphs, operations, overview, planning, resources, threads, versions)
+PARTS = (
+    approvals,
+    comparing,
+    editing,
+    events,
+    graphs,
+    operations,
+    overview,
+    planning,
+    playground,
+    resources,
+    threads,
+    versions,
+)
 
 
 def install(app: FastAPI, token: str | None, sessions: Sessions, stopping: asyncio.Event) -> None:

@@ -102,10 +102,10 @@ class Pages:
         """A problem as a page: what is wrong, where, and what to do."""
         return self.plain(request, "problem.html", error.status, problem=error.problem)
 
-    def to(self, request: Request, path: str, **query: Any) -> Response:
+    def to(self, request: Request, path: str, /, **query: Any) -> Response:
         """On to another page, by a new GET: a reload repeats nothing."""
         given = {name: value for name, value in query.items() if value not in (None, "")}
-        where = f"{self._base(request)}/{path}" + (f"?{urlencode(given)}" if given else "")
+        where = f"{self._base(request)}/{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
         return RedirectResponse(where, 303, {"Cache-Control": "no-store"})
 
     async def _region(self, template: str, look: Look, place: Tells) -> str:

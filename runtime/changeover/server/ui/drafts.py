@@ -1,0 +1,60 @@
+"""Texts as they are typed in a form, and the bytes that they stand for. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.datastructures import FormData
+
+FILES_LIMIT = 20  # of one edit
+DIFF_LINES = 400
+DIFFED_CHARS = 400_000  # comparing takes long for what is larger
+NO_FILE = "-"  # in a form, for the hash of a file that is not there
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A file as it is typed. `base` is the SHA-256 of the folder's file that it stands in for; None: there is none.
+
+    A browser ends lines by CR LF whatever it was given; `crlf` says that the file does so itself.
+    """
+
+    path: str
+    text: str
+    base: str | None
+    crlf: bool = False
+
+    @property
+    def written(self) -> str:
+        lines = self.text.replace("\r\n", "\n").replace("\r", "\n")
+        return lines.replace("\n", "\r\n") if self.crlf else lines
+
+
+def drafts_of(form: FormData) -> list[Draft]:
+    """The files of a form: `path`, `text`, `base` and `ends` of each, in one order."""
+    fields = [[str(value) for value in form.getlist(name)] for name in ("path", "text", "base", "ends")]
+    return [
+        Draft(path, text.replace("\r\n", "\n"), None if base == NO_FILE else base, ends == "crlf")
+        for path, text, base, ends in list(zip(*fields, strict=False))[:FILES_LIMIT]
+    ]
+
+
+def bases_of(drafts: Sequence[Draft]) -> list[str]:
+    """What the folder's files must be, as a form says it."""
+    return [draft.base or NO_FILE for draft in drafts]
+
+
+def difference(data: bytes | None, typed: str) -> list[tuple[str, str]]:
+    """The lines of the folder's text beside those that were typed: each with `-`, `+` or a space."""
+    before = (data or b"").decode(errors="replace").replace("\r\n", "\n")
+    if len(before) + len(typed) > DIFFED_CHARS:
+        return [(" ", "The texts are too long to be compared here.")]
+    lines = list(difflib.unified_diff(before.splitlines(), typed.splitlines(), lineterm="", n=2))[2:]
+    return [(line[:1], line[1:]) for line in lines[:DIFF_LINES]]
+
+
+def sha256(data: bytes | str) -> str:
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
