@@ -189,7 +189,7 @@ async def test_thread_whose_state_cannot_be_read_is_told_all_the_same(sample: Pa
         for query in ("", "?show=steps"):
             shown = await page(client, f"threads/t{query}")
             assert 'class="notice bad" role="alert"' in shown
-            assert "How it came there" in shown or "Versions it moved through" in shown
+            assert "How it came there" in shown or "Versions it was on" in shown
         listed = await page(client, "approvals")
     assert "What it asks cannot be read" in listed
 

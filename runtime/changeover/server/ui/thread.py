@@ -91,6 +91,7 @@ async def look_at_steps(api: Api, id_: str, before: str) -> dict[str, Any]:
         "before": before,
         "older": shown[-1].checkpoint if len(found) > STEPS else None,
         "moves": report["history"][::-1],
+        "been": report["versions"][::-1],
     }
 
 
