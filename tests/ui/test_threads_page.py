@@ -108,6 +108,7 @@ async def test_thread_of_any_id_is_found_and_steered(client: httpx.AsyncClient, 
         assert "Unpin it" in await followed(client, back)
         (region,) = re.findall(r'hx-sse:connect="/ui/([^"]*)"', shown)
         assert "Unpin it" in await page(client, region)
+        assert ("in Python alone" in shown) == (id_ not in ("..", "threads"))
 
 
 async def test_threads_are_found_by_what_they_wait_for(client: httpx.AsyncClient) -> None:

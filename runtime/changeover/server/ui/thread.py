@@ -6,6 +6,7 @@ A part that cannot be read, since the version that wrote it cannot be loaded, sa
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,11 @@ RUNS = 10
 STEPS = 10
 INSIDE = 10
 DEPTH = 5
+RUN_API_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,255}")
+NOT_READ = {
+    "detail": "The state of a thread of such an id is read and continued in Python alone.",
+    "hint": "over HTTP the id of a thread is of letters, digits and _ . : @ -",
+}
 TOLD = frozenset({"answered", "continued", "overtaken", "changed", "cancelling"})
 
 
@@ -50,7 +56,7 @@ async def look_at_thread(api: Api, id_: str, told: str, until: int, runs_from: i
     here = segment(id_)
     report, state, runs, status = await asyncio.gather(
         api.get(f"/admin/threads/{here}"),
-        _or_refused(api.get(f"/threads/{here}/state", subgraphs=True)),
+        _state_of(api, id_),
         api.get("/admin/runs", thread_id=id_, limit=RUNS, offset=runs_from),
         api.get("/admin/status"),
     )
@@ -77,11 +83,7 @@ async def look_at_thread(api: Api, id_: str, told: str, until: int, runs_from: i
 
 
 async def look_at_steps(api: Api, id_: str, before: str) -> dict[str, Any]:
-    here = segment(id_)
-    wanted = {"limit": STEPS + 1, **({"before": before} if before else {})}
-    report, history = await asyncio.gather(
-        api.get(f"/admin/threads/{here}"), _or_refused(api.post(f"/threads/{here}/history", wanted))
-    )
+    report, history = await asyncio.gather(api.get(f"/admin/threads/{segment(id_)}"), _history_of(api, id_, before))
     found = history if isinstance(history, list) else []
     shown = steps(found, STEPS, Allowance(each=2_000))
     return {
@@ -104,11 +106,20 @@ def questions(waits: Mapping[str, Any] | None, allowance: Allowance) -> list[Que
     return [question(one, allowance) for one in (waits or {}).get("interrupts") or []]
 
 
-async def _or_refused(asked: Awaitable[Any]) -> Any:
+async def _state_of(api: Api, id_: str) -> Any:
+    return await _or_refused(id_, api.get(f"/threads/{segment(id_)}/state", subgraphs=True))
+
+
+async def _history_of(api: Api, id_: str, before: str) -> Any:
+    wanted = {"limit": STEPS + 1, **({"before": before} if before else {})}
+    return await _or_refused(id_, api.post(f"/threads/{segment(id_)}/history", wanted))
+
+
+async def _or_refused(id_: str, asked: Awaitable[Any]) -> Any:
     try:
         return await asked
     except Refused as refused:
-        return refused
+        return Refused(refused.status, NOT_READ) if RUN_API_ID.fullmatch(id_) is None else refused
 
 
 def _or_none(state: Any) -> Json | None:
