@@ -123,3 +123,9 @@ def _add_problems(ui: FastAPI, pages: Pages) -> None:
         fault = error.errors()[0]
         at = ".".join(str(part) for part in fault["loc"][1:])
         return pages.refused(request, Refused(422, {"detail": f"{at}: {fault['msg']}", "code": "invalid-request"}))
+
+    @ui.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        """It is raised again after this answer, to be logged at the last border."""
+        problem = {"detail": "an unexpected error; the server's log has it", "code": "internal", "hint": "report it"}
+        return pages.refused(request, Refused(500, problem))
