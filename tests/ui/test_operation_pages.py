@@ -83,9 +83,12 @@ async def edited(client: httpx.AsyncClient, text: str) -> str:
     return str(built.json()["id"])
 
 
-async def at_work(client: httpx.AsyncClient, **asked: str) -> str:
+async def at_work(client: httpx.AsyncClient, version: str | None = None) -> str:
     thread = (await client.post("/threads", json={})).json()["thread_id"]
-    began = await client.post(f"/threads/{thread}/runs", json={"assistant_id": "gated", "input": {"n": 1}, **asked})
+    named = {"Changeover-Version": version} if version else {}
+    began = await client.post(
+        f"/threads/{thread}/runs", json={"assistant_id": "gated", "input": {"n": 1}}, headers=named
+    )
     assert began.status_code == 200, began.text
     deadline = time.monotonic() + WAIT_S
     while (await client.get("/admin/runs", params={"thread_id": thread})).json()["runs"][0]["status"] != "running":
