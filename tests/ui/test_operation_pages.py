@@ -273,7 +273,7 @@ async def test_event_has_an_address_and_leads_to_what_it_names(
 NOTHING_OF_OURS: list[dict[str, Any]] = [
     {"version": {"a": 1}, "from": ["v1"], "operation": "x" * 300, "run_id": 7, "until": "2026-99-99", "since": 5},
     {"version": HOSTILE, "thread_id": HOSTILE, "reason": HOSTILE, HOSTILE: HOSTILE, "rows": [{HOSTILE: HOSTILE}]},
-    {"text": "x" * 1_000_000, "names": ["n" * 400] * 5_000, "rows": [{"thread_id": "t", "why": "y" * 5_000}] * 3_000},
+    {"text": "x" * 200_000, "names": ["n" * 400] * 5_000, "rows": [{"thread_id": "t", "why": "y" * 2_000}] * 200},
     {f"name {number}": number for number in range(5_000)},
     {"deep": [[[[{"a": {"b": [None, True, 1.5, {"c": []}]}}]]]], "mixed": [1, "a", {"b": 2}], "empty": {}},
     {"total": "many", "steps": "soon", "runs": 7, "threads": ["x"], "holders": {"a": 1}, "revision": "r", "to": 5},
@@ -286,21 +286,21 @@ NOTHING_OF_OURS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("data", NOTHING_OF_OURS)
 async def test_anything_in_events_and_operations_gives_a_readable_page(
-    client: httpx.AsyncClient, manager: GraphVersionManager, data: dict[str, Any]
+    client: httpx.AsyncClient, manager: GraphVersionManager
 ) -> None:
-    clean = {name.replace("\x00", ""): value for name, value in data.items()}
-    await manager.store.journal.add_event("teleported", **clean)
-    (event,) = (await client.get("/admin/events", params={"type": "teleported"})).json()["events"]
-    assert "teleported" in said(await page(client, f"events/{event['id']}"))
-    await page(client, "events")
-    await manager.store.journal.begin("other", "teleport", clean)
-    await manager.store.journal.progress("other", clean)
-    assert "Teleport" in said(await page(client, "operations/other"))
-    await manager.store.journal.end("other", "failed", {**clean, "error": data})
-    assert "It failed" in said(await page(client, "operations/other"))
-    assert "Teleport" in said(await page(client, "operations"))
+    for number, data in enumerate(NOTHING_OF_OURS):
+        clean = {name.replace("\x00", ""): value for name, value in data.items()}
+        await manager.store.journal.add_event("teleported", **clean)
+        (*_, event) = (await client.get("/admin/events", params={"type": "teleported"})).json()["events"]
+        assert "teleported" in said(await page(client, f"events/{event['id']}"))
+        await page(client, "events")
+        await manager.store.journal.begin(f"other{number}", "teleport", clean)
+        await manager.store.journal.progress(f"other{number}", clean)
+        assert "Teleport" in said(await page(client, f"operations/other{number}"))
+        await manager.store.journal.end(f"other{number}", "failed", {**clean, "error": data})
+        assert "It failed" in said(await page(client, f"operations/other{number}"))
+        assert "Teleport" in said(await page(client, "operations"))
 
 
 async def test_resource_is_stopped_and_started_on_its_page(client: httpx.AsyncClient) -> None:
