@@ -181,7 +181,7 @@ def receipt(operation: Mapping[str, Any]) -> dict[str, Any]:
     """The result, in the parts that a person reads, and the rest of it."""
     result = mapping(operation.get("result"))
     runs, threads = sequence(result.get("runs")), mapping(result.get("threads"))
-    holders = sequence(result.get("holders"))
+    holders, items = sequence(result.get("holders")), mapping(result.get("items"))
     told = {"operation", "from", "to", "revision", "at", "runs", "threads", "graphs", "ramp", "error", "items", "drain"}
     counted = {"total", "done", "moved", "current", "stays", "busy", "failed", "dry_run"}
     drained = {"version", "status", "holders", "holders_count"}
@@ -202,7 +202,8 @@ def receipt(operation: Mapping[str, Any]) -> dict[str, Any]:
         "status": text(result.get("status")),
         "holders": [_holder(one) for one in holders[:RUNS_SHOWN]],
         "holders_count": count(result.get("holders_count")),
-        "items": mapping(result.get("items")),
+        "memory": [(name, count(items[name])) for name in ("moved", "skipped", "failed") if name in items],
+        "memory_reasons": rows({"reasons": items.get("reasons")}),
         "drain": result.get("drain"),
         "counts": [
             (name, count(result[name])) for name in ("moved", "current", "stays", "busy", "failed") if name in result

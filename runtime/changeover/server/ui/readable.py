@@ -12,10 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from changeover.server.ui.shown import moment
+from changeover.server.ui.shown import text as as_text
 
-ROWS = 60  # of a mapping, and of a table
+ROWS = 40  # of a mapping, and of a table
 COLUMNS = 7
 NAME_CHARS = 80
+LINE_CHARS = 200
 ID_CHARS = 255
 BRIEF_CHARS = 140
 
@@ -138,7 +140,7 @@ def _row(name: str, value: Any, around: Mapping[str, Any]) -> Row:
             return Row(_short(name), Cell("data", None), table)
     elif isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
         singular = "thread_id" if name in ("threads", "thread_ids") else "version" if name == "versions" else ""
-        items = [link(singular, one, {}) for one in value[:ROWS]]
+        items = [_in_line(link(singular, one, {})) or Cell("text", one) for one in value[:ROWS]]
         return Row(_short(name), Cell("data", None), None, items, len(value) - len(items))
     return Row(_short(name), link(name, value, around))
 
@@ -149,8 +151,17 @@ def _table(found: Sequence[Mapping[str, Any]]) -> Table | None:
     columns = list(dict.fromkeys(str(name) for one in shown for name, value in one.items() if value is not None))
     if not columns or len(columns) > COLUMNS or any(isinstance(v, Mapping) for one in shown for v in one.values()):
         return None
-    lines = [[link(name, one[name], one) if one.get(name) is not None else None for name in columns] for one in shown]
+    lines = [[_in_line(link(name, one.get(name), one)) for name in columns] for one in shown]
     return Table([_short(name) for name in columns], lines, len(found) - len(shown))
+
+
+def _in_line(cell: Cell) -> Cell | None:
+    """A value among many others, without the end of a long one; None of nothing."""
+    value = cell.value
+    if cell.kind == "data" and value is not None:
+        told = value if isinstance(value, str | int | float) else as_text(value)
+        return Cell("text", told[:LINE_CHARS] + "…") if isinstance(told, str) and len(told) > LINE_CHARS else cell
+    return None if value is None else cell
 
 
 def _short(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What versions share that is live in the process that answers: how it is, who uses it; stop and start."""
+"""What versions share that is live in the process that answers: how it is and who uses it; stop it, start it."""
 
 from __future__ import annotations
 
