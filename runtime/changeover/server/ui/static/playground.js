@@ -203,7 +203,7 @@ class Side {
         const answer = await fetch(`${play.dataset.base}/playground/column?${query}`, { headers: { Accept: "text/html" } });
         if (answer.ok) {
           const made = new DOMParser().parseFromString(await answer.text(), "text/html");
-          this.find("told").replaceChildren(...made.body.childNodes);
+          this.find("so-far").replaceChildren(...made.body.childNodes);
           this.find("now").replaceChildren();
           return;
         }
@@ -226,7 +226,7 @@ function showBusy() {
 // Which words of the last answers differ, where both sides have answered.
 function compare() {
   if (sides.length < 2 || sides.some((side) => side.isBusy)) return;
-  const last = sides.map((side) => [...side.root.querySelectorAll(".told .said-ai > .words")].at(-1));
+  const last = sides.map((side) => [...side.root.querySelectorAll(".so-far .said-ai > .words")].at(-1));
   if (last.some((words) => !words)) return;
   const [a, b] = last.map((words) => words.textContent.split(/(\s+)/));
   if (a.length * b.length > 1e6) return;
