@@ -14,7 +14,7 @@ from changeover import GraphVersionManager, create_app
 
 LOCAL = "http://127.0.0.1:2024"
 HOSTILE = "<img src=x onerror=alert(1)>'\"&"
-GRAPH = f'''
+GRAPH = f"""
 from typing import TypedDict
 from langgraph.graph import END, START, StateGraph
 
@@ -29,7 +29,7 @@ def graph(ctx):
     builder.add_edge(START, {HOSTILE!r})
     builder.add_conditional_edges({HOSTILE!r}, lambda state: "a", {{"</script><b>": END, "a": END}})
     return builder
-'''
+"""
 
 
 @pytest.fixture
@@ -201,7 +201,12 @@ async def test_ramp_is_made_and_changed_from_the_plan(pages: httpx.AsyncClient) 
 
 
 async def test_no_page_has_anything_that_the_policy_forbids(pages: httpx.AsyncClient) -> None:
-    for path in ("/ui/versions/v1/graphs/helpdesk", "/ui/diff?from=v1&to=v2", "/ui/plan?to=v2&threads=eager", "/ui/plan"):
+    for path in (
+        "/ui/versions/v1/graphs/helpdesk",
+        "/ui/diff?from=v1&to=v2",
+        "/ui/plan?to=v2&threads=eager",
+        "/ui/plan",
+    ):
         page = await _shown(pages, path)
         assert not re.search(r"<[^>]* (style|on\w+)=", page)
         assert not re.search(r"<script(?![^>]* src=)", page)

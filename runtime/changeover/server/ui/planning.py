@@ -20,7 +20,7 @@ from changeover.server.ui.comparing import versions_offered
 from changeover.server.ui.pages import Pages
 from changeover.server.ui.shown import segment
 
-WAIT_S = 60.0  # that a browser is let wait for a drain before the switch, unless somebody says how long
+WAIT_S = 45.0  # that a browser is let wait for a drain before the switch, unless somebody says how long
 ELSEWHERE = ("nothing-current", "unknown-version", "unknown-graph", "invalid-version", "version-rejected")
 """Refusals after which there is no plan to come back to."""
 
@@ -98,6 +98,12 @@ def router(pages: Pages) -> APIRouter:
         api = pages.api(request)
         wanted = Wanted(to, tuple(filter(None, graph)), threads)
         return pages.plain(request, "plan.html", **await _plan(api, wanted))
+
+    @routes.get("/switch")
+    @routes.get("/ramp")
+    async def planned_first(request: Request) -> Response:
+        """Who signed in anew on the way to a switch, or opened its address, has a look at its plan first."""
+        return pages.to(request, "plan")
 
     @routes.post("/switch")
     async def switch(request: Request, form: Annotated[SwitchForm, Form()]) -> Response:
