@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -38,7 +39,9 @@ def router(pages: Pages) -> APIRouter:
             told = await api.get("/admin/diff", from_=from_, to=to)
         if told is not None and path:
             return pages.plain(request, "diff_file.html", from_=from_, to=to, **await _one_file(api, told, path))
-        return pages.plain(request, "diff.html", from_=from_, to=to, offered=offered, **_all(told))
+        return pages.plain(
+            request, "diff.html", from_=from_, to=to, offered=offered, **await asyncio.to_thread(_all, told)
+        )
 
     @routes.get("/diff/graph")
     async def graph(request: Request, graph: str, from_: From, to: str) -> Response:
@@ -99,7 +102,7 @@ async def _one_file(api: Api, told: Json, path: str) -> Json:
     text = None
     if change["diff"] and change["change"] == "changed":
         text = await api.text(f"/admin/versions/{segment(told['to'])}/files/{segment(path)}")
-    sections, left_out = side_by_side(change["diff"], ONE_FILE_LINES, text)
+    sections, left_out = await asyncio.to_thread(side_by_side, change["diff"], ONE_FILE_LINES, text)
     return {"path": path, "change": change, "sections": sections, "left_out": left_out}
 
 

@@ -1,6 +1,7 @@
-"""A graph as the page draws it: nodes with their kinds, the boxes that they lie in, edges; one alone or two compared. Pure.
+"""A graph as the page draws it: nodes with their kinds, the boxes they lie in, edges; one alone or two compared. Pure.
 
-Made from `GET /admin/versions/{v}/graphs/{g}`. A node of a graph within a node is `outer:inner` there, as LangGraph names it.
+Made from `GET /admin/versions/{v}/graphs/{g}`. A node of a graph within a node is `outer:inner` there, which is
+LangGraph's name for it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from changeover.server.ui.comparing import versions_offered
 from changeover.server.ui.pages import Pages
 from changeover.server.ui.shown import segment
 
-WAIT_S = 60.0  # that a browser is let wait for a drain before the switch, unless somebody says how long
+WAIT_S = 45.0  # that a browser is let wait for a drain before the switch, unless somebody says how long
 ELSEWHERE = ("nothing-current", "unknown-version", "unknown-graph", "invalid-version", "version-rejected")
 """Refusals after which there is no plan to come back to."""
 
@@ -99,6 +99,12 @@ def router(pages: Pages) -> APIRouter:
         wanted = Wanted(to, tuple(filter(None, graph)), threads)
         return pages.plain(request, "plan.html", **await _plan(api, wanted))
 
+    @routes.get("/switch")
+    @routes.get("/ramp")
+    async def planned_first(request: Request) -> Response:
+        """Who signed in anew on the way to a switch, or opened its address, has a look at its plan first."""
+        return pages.to(request, "plan")
+
     @routes.post("/switch")
     async def switch(request: Request, form: Annotated[SwitchForm, Form()]) -> Response:
         api = pages.api(request)
@@ -167,6 +173,8 @@ def _advice(refusal: Json | None) -> str:
         " of migration; or force it below, if these threads may be lost.",
         "routing-changed": "Somebody else changed what is served after this page was made. The plan below is made anew:"
         " look at it and decide again.",
+        "idempotency-under-way": "What you asked for first is under way; Operations shows how it gets on. Nothing more is"
+        " to be done.",
         "vetoed": "Nothing was switched. What the hook says has to be mended first; no force goes around a hook.",
     }
     return told.get(str((refusal or {}).get("code")), "")

@@ -13,7 +13,8 @@ from difflib import SequenceMatcher
 
 LINE_CHARS = 1_000  # of one line that are shown
 ALIKE = 0.35  # from here on two lines are one that was changed
-PAIRED_AT_MOST = 2_500  # lines before times lines after that are compared with each other
+MATCHED_AT_MOST = 2_500  # words before times words after that are compared with each other
+PAIRED_AT_MOST = 1_000  # lines before times lines after that are too
 HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
@@ -66,14 +67,27 @@ def side_by_side(diff: str, limit: int, text: str | None = None) -> tuple[list[S
 
 
 def words(old: str, new: str) -> tuple[Parts, Parts]:
-    """Two lines in pieces, with what differs marked. Lines that share little are marked as a whole."""
+    """Two lines in pieces, with what differs marked; between the first and the last of it all, where that is much."""
     mine, theirs = WORD.findall(old), WORD.findall(new)
-    before: list[tuple[str, bool]] = []
-    after: list[tuple[str, bool]] = []
+    shorter = min(len(mine), len(theirs))
+    head = next((at for at in range(shorter) if mine[at] != theirs[at]), shorter)
+    tail = next((at for at in range(shorter - head) if mine[-1 - at] != theirs[-1 - at]), shorter - head)
+    inner, other = mine[head : len(mine) - tail], theirs[head : len(theirs) - tail]
+    before: list[tuple[str, bool]] = [("".join(mine[:head]), False)]
+    after = list(before)
+    for is_same, i, j, k, m in _matches(inner, other):
+        before.append(("".join(inner[i:j]), not is_same))
+        after.append(("".join(other[k:m]), not is_same))
+    end = ("".join(mine[len(mine) - tail :]), False)
+    return _joined((*before, end)), _joined((*after, end))
+
+
+def _matches(mine: Sequence[str], theirs: Sequence[str]) -> Iterator[tuple[bool, int, int, int, int]]:
+    if len(mine) * len(theirs) > MATCHED_AT_MOST:
+        yield False, 0, len(mine), 0, len(theirs)
+        return
     for tag, i, j, k, m in SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes():
-        before.append(("".join(mine[i:j]), tag != "equal"))
-        after.append(("".join(theirs[k:m]), tag != "equal"))
-    return _joined(before), _joined(after)
+        yield tag == "equal", i, j, k, m
 
 
 def _sections(hunks: Iterable[Hunk], text: Sequence[str] | None, *, is_whole: bool) -> Iterator[Section]:
