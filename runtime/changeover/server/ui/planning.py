@@ -173,8 +173,8 @@ def _advice(refusal: Json | None) -> str:
         " of migration; or force it below, if these threads may be lost.",
         "routing-changed": "Somebody else changed what is served after this page was made. The plan below is made anew:"
         " look at it and decide again.",
-        "idempotency-under-way": "What you asked for first is under way; Operations shows how it gets on. Nothing more is"
-        " to be done.",
+        "idempotency-under-way": "What you asked for first is under way; Operations shows how it gets on. Nothing more"
+        " is to be done.",
         "vetoed": "Nothing was switched. What the hook says has to be mended first; no force goes around a hook.",
     }
     return told.get(str((refusal or {}).get("code")), "")
