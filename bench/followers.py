@@ -66,13 +66,13 @@ class _Side:
     cpu_ms: list[float] = field(default_factory=list)
 
     async def round(self, http: httpx.AsyncClient, pid: int, lasts_s: float) -> None:
-        used, began = _cpu_s(pid), time.monotonic()
+        used, began = cpu_s(pid), time.monotonic()
         done = await _runs(http, lasts_s)
-        self.cpu_ms.append((_cpu_s(pid) - used) / done * 1000)
+        self.cpu_ms.append((cpu_s(pid) - used) / done * 1000)
         self.per_s.append(done / (time.monotonic() - began))
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """Of all threads of a process, since it began."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
