@@ -11,9 +11,10 @@ from changeover.store.acceptance import Unchanging
 from changeover.store.connection import Connection, Row
 from changeover.store.grades import goes, rewrites, told
 from changeover.store.records import Routing
-from changeover.store.thread_groups import OWN_POLICY, ThreadGroup, groups, policy_of
+from changeover.store.thread_groups import ThreadGroup, groups, policy_of
 
 PAGE = 1000
+OWN_POLICY = "CASE WHEN policy = 'pinned' AND pin_expires <= :now THEN NULL ELSE policy END"
 # In the order of an index, so that those that have left the version are not gone through again.
 RESTING = f"""
     SELECT id, graph, saved_by, waits, waiting, {OWN_POLICY} AS own_policy, updated_at FROM threads

@@ -68,13 +68,16 @@ def threads_for_plan(
 ) -> list[PlannedThreads]:
     if not targets:
         return []
-    conditions: list[str] = []
     values: dict[str, str] = {}
+    leads = ""
     for n, (graph, target) in enumerate(targets.items()):
-        conditions.append(f"(graph = :graph{n} AND (version <> :target{n} OR saved_by <> :target{n}))")
+        leads += f" WHEN :graph{n} THEN :target{n}"
         values |= {f"graph{n}": graph, f"target{n}": target}
+    named = ", ".join(f":graph{n}" for n in range(len(targets)))
+    of_graph = f"CASE graph{leads} END"
+    where = f"graph IN ({named}) AND (version <> {of_graph} OR saved_by <> {of_graph})"
     known = Unchanging()
-    found = groups(connection, " OR ".join(conditions), values, now, listed)
+    found = groups(connection, where, values, now, listed)
     return [
         PlannedThreads(
             group,

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from changeover.store.connection import Connection, Row, is_sqlite
+from changeover.store.connection import Connection, is_sqlite
 from changeover.store.records import GraphEntry, Routing, VersionId, Waiting
 
-OWN_POLICY = "CASE WHEN policy = 'pinned' AND pin_expires <= :now THEN NULL ELSE policy END"
+RESTS = "coalesce(waiting, '') = ''"  # as in 0011_resting.sql, word for word: its index is used for that alone
+_Alike = tuple[str, VersionId, VersionId | None, str | None, Waiting | None, str | None, str | None, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +47,25 @@ class ThreadGroup:
 def groups(connection: Connection, where: str, values: Mapping[str, Any], now: float, listed: int) -> list[ThreadGroup]:
     """The threads on a version that meet a condition, the greatest group first; `values` are the condition's."""
     ids = "json_group_array(id)" if is_sqlite(connection) else "CAST(to_json(array_agg(id)) AS text)"
+    on_a_version = f"FROM threads WHERE version IS NOT NULL AND graph IS NOT NULL AND ({where})"
+    alike = "graph, version, saved_by, holds, policy, pin_expires, status"  # as the index has them, in its order
+    nothing = "CAST(NULL AS text)"
+    # most threads rest: these are counted from an index, `threads_that_rest`, without a look at their rows
     found = connection.execute(
-        f"SELECT graph, version, saved_by, waits, waiting, holds, {OWN_POLICY}, status = 'busy', count(*), {ids}"
-        f" FROM threads WHERE version IS NOT NULL AND graph IS NOT NULL AND ({where}) GROUP BY 1, 2, 3, 4, 5, 6, 7, 8",
-        {**values, "now": now},
+        f"SELECT {alike}, {nothing}, {nothing}, count(*), {ids} {on_a_version} AND {RESTS} GROUP BY {alike}"
+        f" UNION ALL SELECT {alike}, waits, waiting, count(*), {ids} {on_a_version} AND waiting IS NOT NULL"
+        f" GROUP BY {alike}, waits, waiting",
+        values,
     )
-    grouped = [_group(row, listed) for row in found.fetchall()]
+    counts: Counter[_Alike] = Counter()
+    first: dict[_Alike, list[str]] = {}
+    for graph, version, saved_by, holds, policy, expires, status, waits, waiting, count, ids_ in found.fetchall():
+        own = None if policy == "pinned" and expires is not None and expires <= now else policy
+        key = (graph, version, saved_by, waits, waiting, holds, own, status == "busy")
+        counts[key] += count
+        first[key] = heapq.nsmallest(listed, [*first.get(key, ()), *json.loads(ids_)])
+    grouped = [ThreadGroup(*key, count, tuple(first[key])) for key, count in counts.items()]
     return sorted(grouped, key=lambda group: (-group.count, group.ids))
-
-
-def _group(row: Row, listed: int) -> ThreadGroup:
-    graph, version, saved_by, waits, waiting, holds, policy, is_busy, count, ids = row
-    first = tuple(heapq.nsmallest(listed, json.loads(ids)))
-    return ThreadGroup(graph, version, saved_by, waits, waiting, holds, policy, bool(is_busy), count, first)
 
 
 def policy_of(routing: Routing | None) -> str | None:
