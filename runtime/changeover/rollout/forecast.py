@@ -6,7 +6,6 @@ over a hundred thousand of them is a page long.
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ class Counted:
 
     def add(self, count: int, ids: Sequence[str]) -> None:
         self.count += count
-        self.ids = heapq.nsmallest(LISTED, {*self.ids, *ids}) if self.ids else list(ids[:LISTED])
+        self.ids = sorted({*self.ids, *ids})[:LISTED]
 
     def to_json(self) -> dict[str, Any]:
         return {"count": self.count, "ids": list(self.ids)}

@@ -200,8 +200,9 @@ def _planned(
 def _pairs(
     graph: str, own: Sequence[VersionId], target: Version, versions: Versions, contracts: Contracts
 ) -> Iterator[tuple[VersionId, _Pair]]:
-    """Each version that has the graph in another form than the target."""
+    """Each version that has the graph in another form than the target; equal forms share their pair."""
     theirs = target.graphs.get(graph)
+    known: dict[tuple[int, int, str], _Pair] = {}
     for id_ in dict.fromkeys(own):
         mine = versions[id_].graphs.get(graph) if id_ in versions else None
         if id_ == target.id or (mine is None and theirs is None):
@@ -212,7 +213,11 @@ def _pairs(
         elif theirs is None:
             yield id_, _removed(graph, target.id)
         elif (mine.digest, mine.chain) != (theirs.digest, theirs.chain):
-            yield id_, _pair(graph, id_, mine, target.id, theirs, contracts)
+            format_, contract = contracts[mine.digest]
+            form = (format_, id(contract), mine.chain)  # equal contracts are one object
+            if format_ < FORMAT or form not in known:
+                known[form] = _pair(graph, id_, mine, target.id, theirs, contracts)
+            yield id_, known[form]
 
 
 def _pair(

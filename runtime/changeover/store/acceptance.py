@@ -363,7 +363,7 @@ def _is_answered(connection: Connection, new: NewRun) -> bool:
 
 
 def graph_of(connection: Connection, version: str, graph: str) -> GraphEntry | None:
-    row = connection.execute(f"{rows.GRAPHS_SQL} AND g.graph = ?", (version, graph)).fetchone()
+    row = connection.execute(f"{rows.GRAPHS_SQL} WHERE g.version = ? AND g.graph = ?", (version, graph)).fetchone()
     return rows.graph_entry(row) if row else None
 
 

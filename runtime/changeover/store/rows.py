@@ -29,18 +29,29 @@ ADD_EVENT = (
     "INSERT INTO events (at, type, data, thread_id, version, left_version, operation) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 GRAPHS_SQL = """
-    SELECT g.graph, g.graph_digest, c.digest AS contract_digest, g.threads, g.description, g.chain
-      FROM version_graphs g JOIN contracts c ON c.graph_digest = g.graph_digest
-     WHERE g.version = ?"""
+    SELECT g.version, g.graph, g.graph_digest, c.digest AS contract_digest, g.threads, g.description, g.chain
+      FROM version_graphs g JOIN contracts c ON c.graph_digest = g.graph_digest"""
+GRAPHS_OF_SQL = f"{GRAPHS_SQL} WHERE g.version IN (SELECT value FROM json_each(?))"
+HOLDERS_OF_SQL = (
+    "SELECT version, count(*) FROM holders WHERE version IN (SELECT value FROM json_each(?)) GROUP BY version"
+)
 
 
 def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
-def version(connection: Connection, row: Row) -> Version:
-    graphs = {entry["graph"]: graph_entry(entry) for entry in connection.execute(GRAPHS_SQL, (row["id"],))}
-    (holders,) = connection.execute("SELECT count(*) FROM holders WHERE version = ?", (row["id"],)).fetchone()
+def versions(connection: Connection, found: Sequence[Row]) -> list[Version]:
+    """The versions of these rows, in their order, with their graphs and how many holders each has."""
+    ids = (dumps([row["id"] for row in found]),)
+    graphs: dict[str, dict[str, GraphEntry]] = {row["id"]: {} for row in found}
+    for entry in connection.execute(GRAPHS_OF_SQL, ids).fetchall():
+        graphs[entry["version"]][entry["graph"]] = graph_entry(entry)
+    holders = dict(connection.execute(HOLDERS_OF_SQL, ids).fetchall())
+    return [_version(row, graphs[row["id"]], holders.get(row["id"], 0)) for row in found]
+
+
+def _version(row: Row, graphs: Mapping[str, GraphEntry], holders: int) -> Version:
     return Version(
         id=VersionId(row["id"]),
         number=row["number"],

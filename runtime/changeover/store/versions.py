@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from changeover.errors import Conflict, NotFound
@@ -41,8 +42,10 @@ class Versions:
         """Those of these versions that there are: one that served a single graph once may be purged."""
 
         def job(connection: Connection) -> dict[VersionId, Version]:
-            found = (find(connection, id_) for id_ in ids)
-            return {version.id: version for version in found if version is not None}
+            found = connection.execute(
+                "SELECT * FROM versions WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(ids)),)
+            ).fetchall()
+            return {version.id: version for version in rows.versions(connection, found)}
 
         return await self._database.read(job)
 
@@ -76,7 +79,7 @@ class Versions:
                 " AND (:before IS NULL OR number < :before) ORDER BY number DESC LIMIT :limit",
                 {"status": status, "before": before, "limit": limit},
             ).fetchall()
-            return [rows.version(connection, row) for row in found]
+            return rows.versions(connection, found)
 
         return await self._database.read(job)
 
@@ -96,7 +99,7 @@ class Versions:
                 "SELECT * FROM versions WHERE status IN ('current', 'ramping', 'draining')"
                 " OR id IN (SELECT version FROM holders) ORDER BY number DESC"
             ).fetchall()
-            return [rows.version(connection, row) for row in found]
+            return rows.versions(connection, found)
 
         return await self._database.read(job)
 
@@ -132,7 +135,7 @@ class Versions:
         return await self._database.read(job)
 
     async def contracts(self, digests: Collection[str]) -> dict[str, tuple[int, dict[str, Any]]]:
-        """Stored contracts by digest of the graph, each with the number of its format."""
+        """Stored contracts by digest of the graph, each with the number of its format; equal ones are one object."""
 
         def job(connection: Connection) -> dict[str, tuple[int, dict[str, Any]]]:
             found = connection.execute(
@@ -140,7 +143,8 @@ class Versions:
                 " WHERE graph_digest IN (SELECT value FROM json_each(?))",
                 (json.dumps(sorted(digests)),),
             )
-            return {row["graph_digest"]: (row["format"], json.loads(row["contract"])) for row in found}
+            read = lru_cache(maxsize=None)(json.loads)  # an edit of a prompt makes another graph of the same contract
+            return {row["graph_digest"]: (row["format"], read(row["contract"])) for row in found}
 
         return await self._database.read(job)
 
@@ -214,12 +218,12 @@ class Versions:
 
 def find(connection: Connection, id_: str) -> Version | None:
     row = connection.execute("SELECT * FROM versions WHERE id = ?", (id_,)).fetchone()
-    return rows.version(connection, row) if row else None
+    return rows.versions(connection, [row])[0] if row else None
 
 
 def _by_digest(connection: Connection, digest: str) -> Version | None:
     row = connection.execute("SELECT * FROM versions WHERE digest = ?", (digest,)).fetchone()
-    return rows.version(connection, row) if row else None
+    return rows.versions(connection, [row])[0] if row else None
 
 
 def _blob(connection: Connection, digest: str) -> bytes:
