@@ -49,6 +49,17 @@ async def test_cookie_is_out_of_reach_of_scripts_and_holds_no_token(guarded: htt
     assert TOKEN not in cookie
 
 
+async def test_name_is_in_any_letters(guarded: httpx.AsyncClient) -> None:
+    await _sign_in(guarded, name="Jürgen Ślązak 李")
+    page = await guarded.get("/ui/", headers=HTML)
+    assert page.status_code == 200
+    assert "Jürgen.Ślązak.李" in page.text
+    built = {"path": "prompts/support.md", "base": "-", "ends": "lf", "text": "New.\n", "message": ""}
+    base = (await guarded.get("/admin/folder/files/prompts/support.md")).headers["etag"].strip('"')
+    await guarded.post("/ui/edit", data={**built, "base": base}, headers={"Origin": LOCAL})
+    assert (await guarded.get("/admin/versions/v2")).json()["author"] == "Jürgen.Ślązak.李"
+
+
 async def test_wrong_token_signs_nobody_in(guarded: httpx.AsyncClient) -> None:
     refused = await _sign_in(guarded, "wrong")
     assert refused.status_code == 401
