@@ -34,6 +34,12 @@ agents:
   billing: {model: demo, prompt: billing}
 """
 ONE, TWO = "prompts/support.md", "prompts/billing.md"
+GRABS = (  # the settings are read in all of these, so that the rules have to be as well
+    "edit: {python: true}\n",
+    "edit:\t{python: true}\n",
+    "edit: {python: true}\nwatch: {quiet: 2001-99-99}\n",
+    "#" * 300_000 + "\nedit: {python: true}\n",
+)
 JSON = {"Content-Type": "application/json"}
 BEFORE = {ONE: "You are support.\n", TWO: "You are billing.\n"}
 AFTER = {ONE: "You are new support.\n", TWO: "You are new billing.\n", "prompts/shared/tone.md": "Be kind.\n"}
@@ -206,8 +212,9 @@ async def test_python_only_where_the_operator_allows_it(folder: Path) -> None:
         refused = await write(client, code)
         assert (refused.status_code, refused.json()["code"]) == (422, "file-not-editable")
         assert "edit.python" in refused.json()["hint"]
-        grab = await write(client, {"changeover.yaml": "edit: {python: true}\n"})
-        assert (grab.status_code, grab.json()["code"]) == (422, "file-not-editable")
+        for text in GRABS:
+            grab = await write(client, {"changeover.yaml": text})
+            assert (grab.status_code, grab.json()["code"]) == (422, "file-not-editable"), text[-100:]
         assert (await write(client, {"changeover.yaml": "watch: {quiet: 200ms}\n"})).status_code == 200
     async with asked(folder, edit_python=True) as (_, client):
         assert (await write(client, code)).status_code == 201
@@ -323,7 +330,7 @@ async def test_the_folder_is_listed_as_a_version_would_take_it(folder: Path) -> 
 
 
 async def test_what_may_be_a_secret_is_shown_to_nobody(folder: Path) -> None:
-    alert = 'alerts: [{url: "https://h.example/s3cret", on: ["*"]}]\nwatch: {quiet: 200ms}\n'
+    alert = 'alerts:\t[{url: "https://h.example/s3cret", on: ["*"]}]\nwatch: {quiet: 200ms}\n'
     (folder / "changeover.yaml").write_text(alert)
     async with asked(folder) as (_, client):
         assert "changeover.yaml" not in (await client.get("/admin/folder/files")).text

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import random
+import time
+
 from changeover.versions.diff import DIFF_LIMIT_LINES, TEXT_LIMIT_BYTES, changed_paths, diff
 from changeover.versions.manifest import Manifest
 
@@ -38,6 +41,25 @@ def test_long_differences_are_bounded() -> None:
     huge = diff({"a": b"x" * (TEXT_LIMIT_BYTES + 1)}, {"a": b"x"})[0]
     assert huge.too_long
     assert not huge.diff
+
+
+def test_lines_that_take_hours_to_compare_are_only_named() -> None:
+    """Pairs of equal lines, and differences, each in number as large as such a file may have."""
+    chance = random.Random(7)
+    repeated = ["".join(f"{chance.randrange(110)}\n" for _ in range(60_000)).encode() for _ in range(2)]
+    other = ["".join(f"{n}\n{n}{word}\n" for n in range(20_000)).encode() for word in "ab"]
+    old = {"small": b"one\n", **{f"{n}": texts[0] for n in range(20) for texts in (repeated, other)}}
+    new = {"small": b"two\n", **{f"{n}": texts[1] for n in range(20) for texts in (repeated, other)}}
+    began = time.process_time()
+    told = {change.path: change for change in diff(old, new)}
+    assert time.process_time() - began < 20
+    assert {path for path, change in told.items() if not change.too_long} == {"small"}
+
+
+def test_one_line_of_a_long_file_of_few_words_is_told() -> None:
+    lines = ["yes\n", "no\n", "\n"] * 15_000
+    told = diff({"a": "".join(lines).encode()}, {"a": "".join([*lines[:9], "maybe\n", *lines[10:]]).encode()})[0]
+    assert told.diff.splitlines()[2:] == ["@@ -7,7 +7,7 @@", " yes", " no", " ", "-yes", "+maybe", " no", " ", " yes"]
 
 
 def test_equal_files_differ_in_nothing() -> None:

@@ -107,7 +107,7 @@ def test_how_the_server_runs_is_no_part_of_the_version(project: Path) -> None:
         "- a list",
         "a: &a [*a]",
         "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b]\n"
-        "d: &d [*c,*c,*c,*c,*c,*c]\ninclude: [*d,*d,*d,*d,*d,*d,*d]",
+        "d: &d [*c,*c,*c,*c,*c,*c]\ninclude: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]",
         "[" * 100_000,
         "- " * 100_000,
         b"\xff\xfe",

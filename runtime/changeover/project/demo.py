@@ -24,8 +24,10 @@ class DemoRule(BaseModel):
     def _is_regex(cls, pattern: str) -> str:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError) as error:
             raise ValueError(f"it is not a regular expression: {error}") from None
+        except RecursionError:
+            raise ValueError("it is a regular expression that is nested too deeply") from None
         return pattern
 
 

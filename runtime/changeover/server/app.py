@@ -42,6 +42,7 @@ from changeover.server.langgraph import threads as langgraph_threads
 from changeover.server.langgraph.v3 import routes as protocol
 from changeover.server.langserve import routes as langserve
 from changeover.server.opening import Opened, Opening
+from changeover.server.page_headers import PageHeaders
 from changeover.server.sessions import Sessions
 from changeover.server.texts import WholeText
 from changeover.server.ui import app as ui
@@ -108,4 +109,5 @@ def create_app(manager: GraphVersionManager) -> FastAPI:
     app.add_middleware(Opened, opening=opening)
     app.add_middleware(problems.Border)
     security.install(app, manager.settings, sessions)
+    app.add_middleware(PageHeaders)
     return app

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ok"})
 PAGE = "/ui"
 SIGN_IN = f"{PAGE}/login"
+SIGN_IN_LIMIT_BYTES = 64 * 1024
 OPEN_PAGES = (SIGN_IN, f"{PAGE}/static/")
 # An address that holds a secret of its own, and is used by pages and links that have no token.
 FEEDBACK_PATH = re.compile(r"/runs/[^/]{1,255}/feedback/[A-Za-z0-9_-]{43}")
@@ -247,11 +248,11 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
             await self._app(scope, receive, send)
             return
+        limit_bytes = self._limit_of(scope)
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not declared.isdigit() or int(declared[:20]) > self._limit_bytes:
-            await problem(413, "body-too-large", self._sentence(), hint="limits.body raises the limit")(
-                scope, receive, send
-            )
+        if not declared.isdigit() or int(declared[:20]) > limit_bytes:
+            answer = problem(413, "body-too-large", _too_large(limit_bytes), hint="limits.body raises the limit")
+            await answer(scope, receive, send)
             return
         seen = 0
 
@@ -259,11 +260,16 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._limit_bytes:
-                raise HTTPException(413, self._sentence())
+            if seen > limit_bytes:
+                raise HTTPException(413, _too_large(limit_bytes))
             return message
 
         await self._app(scope, counting, send)
 
-    def _sentence(self) -> str:
-        return f"the request's body is larger than {self._limit_bytes} bytes"
+    def _limit_of(self, scope: Scope) -> int:
+        """Of what anybody may send, without a token, little is read."""
+        return min(self._limit_bytes, SIGN_IN_LIMIT_BYTES) if route_path(scope) == SIGN_IN else self._limit_bytes
+
+
+def _too_large(limit_bytes: int) -> str:
+    return f"the request's body is larger than {limit_bytes} bytes"

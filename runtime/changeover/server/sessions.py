@@ -58,7 +58,7 @@ class Sessions:
                 try:
                     return Session(str(self._signed.loads(value, max_age=LASTS_S)))
                 except BadSignature:
-                    return None
+                    continue  # another server of this host, or another path, may have left one of the same name
         return None
 
 

@@ -6,16 +6,16 @@ difference is bounded, since it is shown to people and sent over HTTP.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from changeover.differing import TooDifferent, Work, unified
 from changeover.versions.manifest import Manifest
 
 Change = Literal["added", "removed", "changed"]
 
-TEXT_LIMIT_BYTES = 256 * 1024  # difflib is quadratic in the worst case: longer files are only named
+TEXT_LIMIT_BYTES = 256 * 1024  # longer files are only named
 DIFF_LIMIT_LINES = 2000
 
 
@@ -48,7 +48,8 @@ class FileChange:
 def diff(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> list[FileChange]:
     """The files that differ, by path."""
     paths = sorted(old.keys() | new.keys())
-    return [_file_change(path, old.get(path), new.get(path)) for path in paths if old.get(path) != new.get(path)]
+    work = Work()
+    return [_file_change(path, old.get(path), new.get(path), work) for path in paths if old.get(path) != new.get(path)]
 
 
 def changed_paths(old: Manifest, new: Manifest) -> list[str]:
@@ -57,7 +58,7 @@ def changed_paths(old: Manifest, new: Manifest) -> list[str]:
     return [path for path in paths if old.entries.get(path) != new.entries.get(path)]
 
 
-def _file_change(path: str, old: bytes | None, new: bytes | None) -> FileChange:
+def _file_change(path: str, old: bytes | None, new: bytes | None, work: Work) -> FileChange:
     change: Change = "added" if old is None else "removed" if new is None else "changed"
     sizes = (None if old is None else len(old), None if new is None else len(new))
     if max(size or 0 for size in sizes) > TEXT_LIMIT_BYTES:
@@ -65,7 +66,10 @@ def _file_change(path: str, old: bytes | None, new: bytes | None) -> FileChange:
     old_text, new_text = _text(old), _text(new)
     if old_text is None or new_text is None:
         return FileChange(path, change, "", True, False, False, *sizes)
-    lines = list(_unified(path, change, old_text, new_text))
+    try:
+        lines = list(_unified(path, change, old_text, new_text, work))
+    except TooDifferent:
+        return FileChange(path, change, "", False, True, False, *sizes)
     truncated = len(lines) > DIFF_LIMIT_LINES
     return FileChange(path, change, "".join(lines[:DIFF_LIMIT_LINES]), False, False, truncated, *sizes)
 
@@ -82,10 +86,10 @@ def _text(content: bytes | None) -> str | None:
         return None
 
 
-def _unified(path: str, change: Change, old: str, new: str) -> Iterator[str]:
+def _unified(path: str, change: Change, old: str, new: str, work: Work) -> Iterator[str]:
     before = "/dev/null" if change == "added" else f"a/{path}"
     after = "/dev/null" if change == "removed" else f"b/{path}"
-    for line in difflib.unified_diff(_lines(old), _lines(new), before, after):
+    for line in unified(_lines(old), _lines(new), before, after, work=work):
         yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from changeover.project import langgraph
+from changeover.project.document import read
 
 SUFFIXES = (".yaml", ".yml", ".json")
 SERVER_FILES = tuple(f"changeover{suffix}" for suffix in SUFFIXES)
@@ -47,8 +48,6 @@ _SKIPPED_NAMES = NEVER | CACHES | {"4913", ".DS_Store", *IGNORE_FILES}
 _SKIPPED_ENDINGS = ("~", ".swp", ".swo", ".swx", ".tmp", ".pyc", "___jb_tmp___", "___jb_old___")
 _SKIPPED_PATTERNS = (".#*", "#*#", ".goutputstream-*")
 
-_MAX_YAML_NODES = 10_000
-_MAX_YAML_CHARS = 256 * 1024
 _VERSIONED_SECTIONS = ("include", "plugins", "langgraph")
 
 
@@ -173,46 +172,10 @@ def _strings(value: Any) -> list[str]:
 
 
 def _mapping(name: str, content: bytes) -> dict[Any, Any] | None:
-    """The file as a mapping; an empty file is an empty one; None where it is not one."""
-    try:
-        text = content.decode("utf-8-sig")
-        data = json.loads(text) if name.endswith(".json") else _load_yaml(text)
-    except (ValueError, RecursionError, yaml.YAMLError):
-        return None
-    data = {} if data is None else data
-    return data if isinstance(data, dict) else None
+    """The file as a mapping; an empty file is an empty one; None where it is not one.
 
-
-def _load_yaml(text: str) -> Any:
-    """YAML within bounds: nodes are counted before aliases are expanded.
-
-    The loader is the one in Python on purpose: text nested too deep is an exception there, and the
-    end of the process in the one in C.
+    It is read as the server reads its settings: what this did not see would not be kept out of anything.
     """
-    if len(text) > _MAX_YAML_CHARS:
-        raise ValueError("too long for a file of settings")
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _node_count(node, {}) > _MAX_YAML_NODES:
-            raise ValueError("aliases expand to too many values")
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _node_count(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many nodes this one is once every alias is written out. A node that holds itself is endless."""
-    count = known.get(id(node))
-    if count is None:
-        known[id(node)] = _MAX_YAML_NODES + 1
-        count = known[id(node)] = 1 + sum(_node_count(child, known) for child in _children(node))
-    return count
-
-
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return [part for pair in node.value for part in pair]
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+    data = read(name, content).data
+    data = {} if data is None and not content.strip() else data
+    return data if isinstance(data, dict) else None

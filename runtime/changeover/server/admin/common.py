@@ -35,8 +35,16 @@ class Strict(BaseModel):
 
 def actor(given: str | None) -> str:
     """Who asks, for the history: what the client says it is, since one token serves all."""
-    name = re.sub(r"[^\w.@:+-]", "", given or "")[:ACTOR_LIMIT_CHARS]
+    name = re.sub(r"[^\w.@:+-]", "", _as_utf8(given or ""))[:ACTOR_LIMIT_CHARS]
     return name or "http"
+
+
+def _as_utf8(header: str) -> str:
+    """A header is read as Latin-1; a client of today writes UTF-8."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        return header
 
 
 def etag(revision: int) -> str:

@@ -66,7 +66,11 @@ class Api:
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url=BASE_URL, timeout=None) as client:
             answer = await client.request(
-                method, path, params=given, json=body, headers={**self._headers(), **(headers or {})}
+                method,
+                path,
+                params=given,
+                json=body,
+                headers=httpx.Headers({**self._headers(), **(headers or {})}, encoding="utf-8"),
             )
         if answer.is_success:
             return answer

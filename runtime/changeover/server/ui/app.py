@@ -27,6 +27,7 @@ from changeover.server.ui import (
     versions,
 )
 from changeover.server.ui.api import Api, Refused
+from changeover.server.ui.forms import Utf8Forms
 from changeover.server.ui.live import Live
 from changeover.server.ui.pages import Pages
 
@@ -50,6 +51,7 @@ def install(app: FastAPI, token: str | None, sessions: Sessions, stopping: async
     """Add `/ui` to the application whose API it calls, and lead browsers there."""
     pages = Pages(Api(app, token), Live(stopping), sessions)
     ui = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    ui.add_middleware(Utf8Forms)
     for part in PARTS:
         ui.include_router(part.router(pages))
     _add_signing_in(ui, pages, sessions)
@@ -88,7 +90,7 @@ def _add_signing_in(ui: FastAPI, pages: Pages, sessions: Sessions) -> None:
             sessions.begin(name),
             max_age=LASTS_S,
             path=base.removesuffix(PAGE) or "/",
-            secure=request.url.scheme == "https",
+            secure=_is_https(request),
             httponly=True,
             samesite="lax",
         )
@@ -99,6 +101,11 @@ def _add_signing_in(ui: FastAPI, pages: Pages, sessions: Sessions) -> None:
         answer = pages.to(request, "login")
         answer.delete_cookie(sessions.cookie, path=request.scope["root_path"].removesuffix(PAGE) or "/")
         return answer
+
+
+def _is_https(request: Request) -> bool:
+    """Whether the browser speaks TLS, to us or to a proxy: it says so itself, whatever the proxy passes on."""
+    return request.url.scheme == "https" or request.headers.get("origin", "").lower().startswith("https://")
 
 
 def _leads_to_a_page(address: str, base: str) -> bool:
@@ -115,7 +122,8 @@ def _add_problems(ui: FastAPI, pages: Pages) -> None:
     @ui.exception_handler(HTTPException)
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return pages.refused(request, Refused(error.status_code, {"detail": "there is no such page", "code": ""}))
+        detail = "there is no such page" if error.status_code == 404 else str(error.detail)
+        return pages.refused(request, Refused(error.status_code, {"detail": detail, "code": ""}))
 
     @ui.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: Exception) -> Response:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import FormData
 
+from changeover.differing import TooDifferent, unified
+
 FILES_LIMIT = 20  # of one edit
 DIFF_LINES = 400
-DIFFED_CHARS = 400_000  # comparing takes long for what is larger
+DIFFED_CHARS = 400_000
 NO_FILE = "-"  # in a form, for the hash of a file that is not there
 
 
@@ -50,9 +51,12 @@ def bases_of(drafts: Sequence[Draft]) -> list[str]:
 def difference(data: bytes | None, typed: str) -> list[tuple[str, str]]:
     """The lines of the folder's text beside those that were typed: each with `-`, `+` or a space."""
     before = (data or b"").decode(errors="replace").replace("\r\n", "\n")
-    if len(before) + len(typed) > DIFFED_CHARS:
-        return [(" ", "The texts are too long to be compared here.")]
-    lines = list(difflib.unified_diff(before.splitlines(), typed.splitlines(), lineterm="", n=2))[2:]
+    try:
+        if len(before) + len(typed) > DIFFED_CHARS:
+            raise TooDifferent
+        lines = list(unified(before.splitlines(), typed.splitlines(), end=""))[2:]
+    except TooDifferent:
+        return [(" ", "The texts are too long, or too different, to be compared here.")]
     return [(line[:1], line[1:]) for line in lines[:DIFF_LINES]]
 
 

@@ -7,6 +7,7 @@ process together get a small share of its time, whatever is open: the more there
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ LOOK_S = 1.0  # at the soonest between two looks at a region
 SHARE = 0.02  # of the time that is spent on making regions
 PAUSE_S = 2.0  # at most after one: it may have taken long for no fault of its own, such as a build beside it
 HEARTBEAT_S = 15.0
+LINE_END = re.compile(r"\r\n|\r|\n")
 
 Make = Callable[[], Awaitable[str]]
 
@@ -100,4 +102,5 @@ class Live:
 
 
 def _sse(html: str) -> bytes:
-    return b"".join(b"data: " + line.encode() + b"\n" for line in html.split("\n")) + b"\n"
+    """One event. A carriage return ends a line of the stream too, and what somebody says may have some."""
+    return b"".join(b"data: " + line.encode() + b"\n" for line in LINE_END.split(html)) + b"\n"

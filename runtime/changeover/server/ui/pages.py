@@ -28,27 +28,6 @@ log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 REGION = "live"  # the block of a template that stays up to date
 PACKED_FROM_BYTES = 1_000
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Vary": "Accept, Accept-Encoding, Cookie",
-}
-
 Tells = Mapping[str, Any]
 Look = Callable[[], Awaitable[Tells]]
 
@@ -89,7 +68,7 @@ class Pages:
         if "text/event-stream" in request.headers.get("accept", ""):
             make = partial(self._region, template, follow or look, self._place(request))
             stream = self._live.follow(request.url.path + "?" + request.url.query, make)
-            return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+            return StreamingResponse(stream, media_type="text/event-stream")
         tells = {**self._place(request), **await look(), "actor": self.name(request)}
         return self._html(request, self._templates.get_template(template).render(tells), status)
 
@@ -106,20 +85,20 @@ class Pages:
         """On to another page, by a new GET: a reload repeats nothing."""
         given = {name: value for name, value in query.items() if value not in (None, "")}
         where = f"{self._base(request)}/{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
-        return RedirectResponse(where, 303, {"Cache-Control": "no-store"})
+        return RedirectResponse(where, 303)
 
     async def _region(self, template: str, look: Look, place: Tells) -> str:
         """A region on its own. It says so where it cannot be made, and goes on when it can."""
         try:
             tells = {**place, **await look(), "actor": ""}
+            page = self._templates.get_template(template)
+            return "".join(page.blocks[REGION](page.new_context(tells))).strip()
         except Refused as error:
             return self._templates.get_template("refused.html").render(**place, problem=error.problem)
         except Exception:  # root of a task
             log.exception("page_failed", extra={"template": template})
             problem = {"detail": "an unexpected error; the server's log has it"}
             return self._templates.get_template("refused.html").render(**place, problem=problem)
-        page = self._templates.get_template(template)
-        return "".join(page.blocks[REGION](page.new_context(tells))).strip()
 
     def _place(self, request: Request) -> dict[str, Any]:
         """What every template may use: where it is."""
@@ -141,5 +120,5 @@ class Pages:
     def _html(self, request: Request, html: str, status: int) -> Response:
         data = html.encode()
         if len(data) < PACKED_FROM_BYTES or "gzip" not in request.headers.get("accept-encoding", ""):
-            return HTMLResponse(data, status, HEADERS)
-        return HTMLResponse(gzip.compress(data, 5), status, {**HEADERS, "Content-Encoding": "gzip"})
+            return HTMLResponse(data, status)
+        return HTMLResponse(gzip.compress(data, 5), status, {"Content-Encoding": "gzip"})

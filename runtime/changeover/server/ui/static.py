@@ -39,7 +39,7 @@ class StaticFiles:
         found = self._files.get(request.path_params["name"])
         if found is None:
             return Response("there is no such file", 404, media_type="text/plain")
-        headers = {"Cache-Control": FOR_GOOD, "X-Content-Type-Options": "nosniff", "Vary": "Accept-Encoding"}
+        headers = {"Cache-Control": FOR_GOOD, "Vary": "Accept-Encoding"}
         if "gzip" in request.headers.get("accept-encoding", ""):
             return Response(found.packed, headers={**headers, "Content-Encoding": "gzip"}, media_type=found.media_type)
         return Response(found.plain, headers=headers, media_type=found.media_type)
