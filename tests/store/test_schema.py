@@ -146,7 +146,7 @@ async def test_a_database_with_much_in_it_is_brought_up_to_date_however_long_tha
     with psycopg.connect(postgres_url) as connection:
         connection.execute(SLOW)
         connection.execute(
-            "INSERT INTO changeover.events (at, type, data) VALUES (1, 'moved', '{\"from\": \"v1\", \"to\": \"v2\"}')"
+            'INSERT INTO changeover.events (at, type, data) VALUES (1, \'moved\', \'{"from": "v1", "to": "v2"}\')'
         )
     first, second = await asyncio.gather(*(asyncio.to_thread(Store.open, postgres_url) for _ in range(2)))
     assert [(event.id, event.type) for event in await second.journal.events()] == [(1, "moved")]

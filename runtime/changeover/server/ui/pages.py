@@ -112,14 +112,14 @@ class Pages:
         """A region on its own. It says so where it cannot be made, and goes on when it can."""
         try:
             tells = {**place, **await look(), "actor": ""}
+            page = self._templates.get_template(template)
+            return "".join(page.blocks[REGION](page.new_context(tells))).strip()
         except Refused as error:
             return self._templates.get_template("refused.html").render(**place, problem=error.problem)
         except Exception:  # root of a task
             log.exception("page_failed", extra={"template": template})
             problem = {"detail": "an unexpected error; the server's log has it"}
             return self._templates.get_template("refused.html").render(**place, problem=problem)
-        page = self._templates.get_template(template)
-        return "".join(page.blocks[REGION](page.new_context(tells))).strip()
 
     def _place(self, request: Request) -> dict[str, Any]:
         """What every template may use: where it is."""
