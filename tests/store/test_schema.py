@@ -132,7 +132,8 @@ def test_a_newer_schema_on_postgres_is_refused_and_left_as_it_is(postgres_url: s
 
 
 SLOW = """
-    CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END $$;
+    CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END $$;
     CREATE TRIGGER slow BEFORE UPDATE ON changeover.events FOR EACH STATEMENT EXECUTE FUNCTION public.slow();
 """
 

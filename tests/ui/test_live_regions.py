@@ -55,7 +55,7 @@ async def text(frames: Any) -> str:
 
 async def nothing_is_left() -> None:
     async with asyncio.timeout(WAIT_S):
-        while [task for task in asyncio.all_tasks() if task.get_name().startswith("changeover-live")]:
+        while [task for task in asyncio.all_tasks() if task.get_name().startswith("changeover-live")]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
