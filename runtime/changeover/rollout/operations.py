@@ -19,7 +19,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from changeover.build.loader import Loader
-from changeover.errors import ChangeoverError, Conflict, InvalidRequest, PreconditionFailed, TimedOut, Unavailable
+from changeover.errors import (
+    ChangeoverError,
+    Conflict,
+    InvalidRequest,
+    OperatorError,
+    PreconditionFailed,
+    TimedOut,
+    Unavailable,
+)
 from changeover.hooks import Switching
 from changeover.migrations.items import Items
 from changeover.migrations.moving import Moving
@@ -53,6 +61,7 @@ HISTORY_LIMIT = 10_000
 THREADS_LISTED = 100
 LOOK_EVERY_S = 0.05
 RETRY_S = 0.5  # after the database was away
+AWAY = (Unavailable, OperatorError)  # the database cannot be reached, or its disk is full
 GATE_GRACE_S = 5.0  # the gate outlasts the wait behind it, so that it is opened by what was waited for
 
 Drain = Literal["after", "before"]
@@ -187,6 +196,9 @@ class Rollout:
                 continue
             left = [VersionId(id_) for id_ in operation.progress.get("left", [])]
             plan = [Step(step["does"], step["until_s"]) for step in operation.progress.get("steps", [])]
+            if operation.kind == "drain" and not plan:  # its process ended before it had written one down
+                left = [VersionId(operation.request["version"])]
+                plan = list(steps(operation.request["in_flight"], self._settings, time.time()))
             if plan:  # its runs are taken up now, however long nobody was there
                 least = time.time() + self._settings.rollout_handover_s
                 plan[-1] = replace(plan[-1], until=max(plan[-1].until, least))
@@ -467,12 +479,14 @@ class Rollout:
 
         try:
             await self._patiently(drained)
-        except Unavailable:
+        except AWAY:
             log.info("operation_left", extra={"operation": operation, "reason": "the server stops"})
         except ChangeoverError as error:
             log.error("operation_not_followed", extra={"operation": operation, "reason": error.message})
-        except Exception:  # root of a task
+            await self._end(operation, "failed", {"error": error.message})
+        except Exception as error:  # root of a task
             log.exception("operation_not_followed", extra={"operation": operation})
+            await self._end(operation, "failed", {"error": type(error).__name__})
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it, from the beginning where the database was away meanwhile. Raises `Unavailable` when the server stops.
@@ -482,7 +496,7 @@ class Rollout:
         while True:
             try:
                 return await work()
-            except Unavailable:
+            except AWAY:
                 if self._draining.stops:
                     raise
                 await asyncio.sleep(RETRY_S)
@@ -498,7 +512,7 @@ class Rollout:
 
         try:
             await self._store.journal.end(operation, status, result)
-        except Unavailable:
+        except AWAY:
             self._keep(asyncio.create_task(later(), name=f"operation-{operation}"))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
