@@ -275,6 +275,24 @@ async def test_who_takes_over_a_cancelled_operation_sees_it(
     assert not run.ended.is_set()
 
 
+async def test_a_drain_that_was_cut_off_before_its_plan_is_gone_on_with(
+    manager: GraphVersionManager, node: Node, eventually: Any
+) -> None:
+    run = await running(manager, node, eventually)
+    followed = (await manager.switch("two")).operation
+    await manager.operations.cancel(followed, by="ann")
+    await ended(manager, followed, eventually)
+    request = {"version": "one", "in_flight": "cancel", "reason": "", "actor": "ann"}
+    await manager.store.journal.begin("cut", "drain", request)
+    await manager.store.database.write(
+        lambda connection: connection.execute("UPDATE operations SET owner = 'dead' WHERE id = 'cut'") and None
+    )
+    await manager.rollout.adopt()
+    after = await ended(manager, "cut", eventually)
+    assert after.operation.status == "done"
+    assert (await manager.store.runs.get(run.request.id)).status == "interrupted"
+
+
 async def test_a_migration_stops_between_two_pages(
     manager: GraphVersionManager, other: GraphVersionManager, eventually: Any
 ) -> None:

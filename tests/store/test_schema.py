@@ -131,6 +131,33 @@ def test_a_newer_schema_on_postgres_is_refused_and_left_as_it_is(postgres_url: s
     assert catalog_of_postgres(postgres_url) == before
 
 
+SLOW = """
+    CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END $$;
+    CREATE TRIGGER slow BEFORE UPDATE ON changeover.events FOR EACH STATEMENT EXECUTE FUNCTION public.slow();
+"""
+
+
+async def test_a_database_with_much_in_it_is_brought_up_to_date_however_long_that_takes(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("LOCK_S", "STATEMENT_S"):
+        monkeypatch.setattr(f"changeover.store.postgres_session.{limit}", 1)
+    migrate_postgres(postgres_url, 9)
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(SLOW)
+        connection.execute(
+            'INSERT INTO changeover.events (at, type, data) VALUES (1, \'moved\', \'{"from": "v1", "to": "v2"}\')'
+        )
+    first, second = await asyncio.gather(*(asyncio.to_thread(Store.open, postgres_url) for _ in range(2)))
+    assert [(event.id, event.type) for event in await second.journal.events()] == [(1, "moved")]
+    await first.close()
+    await second.close()
+    with psycopg.connect(postgres_url) as connection:
+        found = connection.execute("SELECT version, left_version, operation FROM changeover.events").fetchall()
+    assert found == [("v2", "v1", None)]
+
+
 async def test_the_schema_is_not_moved_under_a_server_of_an_older_release(postgres_url: str) -> None:
     join = (
         "INSERT INTO changeover.servers (id, host, pid, started_at, lease_until)"

@@ -18,7 +18,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ from changeover.store.landings import Sight
 from changeover.store.opening import Store
 from changeover.store.operations import STOPPED, given_up
 from changeover.store.plans import PlannedThreads
-from changeover.store.records import Operation, Routing, Thread, Version, VersionId, thread_policy
+from changeover.store.records import Operation, OperationStatus, Routing, Thread, Version, VersionId, thread_policy
 
 log = logging.getLogger(__name__)
 
@@ -132,21 +132,21 @@ class Batches:
 
     async def _whole(self, operation: Operation) -> None:
         progress = BatchProgress.of(operation.progress)
+
+        async def work() -> ItemsMoved:
+            await self._demand_wanted(operation.id)
+            return await self._work(operation, progress)
+
         try:
             async with self._in_turn(operation.id):
-                items = await self._work(operation, progress)
+                items = await self._patiently(work)
             told = {"operation": operation.id, "to": operation.request["to"], **progress.counts}
-            await self._store.journal.add_event("threads_migrated", dry_run=operation.request["dry_run"], **told)
-            result = {**_result(operation, progress), "items": items.to_json()}
-            await self._store.journal.end(operation.id, "done", result)
+            await self._tell("threads_migrated", dry_run=operation.request["dry_run"], **told)
+            await self._end(operation, "done", {**_result(operation, progress), "items": items.to_json()})
         except Unavailable:
             log.info("operation_left", extra={"operation": operation.id, "reason": "the server stops"})
         except ChangeoverError as error:
-            if error.code == STOPPED:
-                result = {**_result(operation, progress), "error": error.message}
-                await self._store.journal.end(operation.id, "cancelled", result)
-            else:
-                await self._failed(operation, progress, error.message, error.message)
+            await self._given_up(operation, progress, error)
         except Exception as error:  # root of a task
             log.exception("migration_failed", extra={"operation": operation.id})
             name = type(error).__name__
@@ -173,10 +173,23 @@ class Batches:
         if asked is not None and asked.what == "stop":
             raise given_up(operation, asked, "what had moved stays moved")
 
+    async def _given_up(self, operation: Operation, progress: BatchProgress, error: ChangeoverError) -> None:
+        if error.code == STOPPED:
+            await self._end(operation, "cancelled", {**_result(operation, progress), "error": error.message})
+        else:
+            await self._failed(operation, progress, error.message, error.message)
+
     async def _failed(self, operation: Operation, progress: BatchProgress, error: str, reason: str) -> None:
-        told = {"operation": operation.id, "to": operation.request["to"], "reason": reason}
-        await self._store.journal.add_event("migration_failed", **told)
-        await self._store.journal.end(operation.id, "failed", {**_result(operation, progress), "error": error})
+        await self._tell("migration_failed", operation=operation.id, to=operation.request["to"], reason=reason)
+        await self._end(operation, "failed", {**_result(operation, progress), "error": error})
+
+    async def _tell(self, type_: str, **data: Any) -> None:
+        with suppress(Unavailable):  # the server stops: who goes on with it tells it
+            await self._patiently(partial(self._store.journal.add_event, type_, **data))
+
+    async def _end(self, operation: Operation, status: OperationStatus, result: Mapping[str, Any]) -> None:
+        with suppress(Unavailable):
+            await self._patiently(partial(self._store.journal.end, operation.id, status, result))
 
     async def _work(self, operation: Operation, progress: BatchProgress) -> ItemsMoved:
         """Threads first, then the items that they share, unless it is about threads that somebody named."""
@@ -262,6 +275,7 @@ class Batches:
                 return moved + await self._moving.many(sights, work.to, work.reason, dry_run=work.dry_run)
             except Unavailable:
                 await self._pause()
+                await self._demand_wanted(work.operation)
             again = await self._sights([sight.thread.id for sight in sights])
             sights = [sight for sight in again if work.is_wanted(sight)]
             moved += [Fated(sight.thread.id, "moved", work.reason) for sight in again if not work.is_wanted(sight)]

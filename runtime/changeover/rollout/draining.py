@@ -110,6 +110,17 @@ class Draining:
             elif not left:
                 return "late"
 
+    async def drain_all(
+        self, versions: Sequence[VersionId], operation: str, plan: Sequence[Step], begun: InFlightChoice | None = None
+    ) -> Sequence[Drained]:
+        """Drain several at once; how each ended. What one of them raises ends the others."""
+        drains = [asyncio.create_task(self.drain(version, operation, plan, begun)) for version in versions]
+        try:
+            return await asyncio.gather(*drains)
+        finally:
+            for drain in drains:
+                drain.cancel()
+
     async def emptied(
         self, version: VersionId, until: float, operation: str, known: Asked | None = None
     ) -> bool | Asked:

@@ -19,7 +19,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from changeover.build.loader import Loader
-from changeover.errors import ChangeoverError, Conflict, InvalidRequest, PreconditionFailed, TimedOut, Unavailable
+from changeover.errors import (
+    ChangeoverError,
+    Conflict,
+    InvalidRequest,
+    OperatorError,
+    PreconditionFailed,
+    TimedOut,
+    Unavailable,
+)
 from changeover.hooks import Switching
 from changeover.migrations.items import Items
 from changeover.migrations.moving import Moving
@@ -52,6 +60,8 @@ log = logging.getLogger(__name__)
 HISTORY_LIMIT = 10_000
 THREADS_LISTED = 100
 LOOK_EVERY_S = 0.05
+RETRY_S = 0.5  # after the database was away
+AWAY = (Unavailable, OperatorError)  # the database cannot be reached, or its disk is full
 GATE_GRACE_S = 5.0  # the gate outlasts the wait behind it, so that it is opened by what was waited for
 
 Drain = Literal["after", "before"]
@@ -186,6 +196,9 @@ class Rollout:
                 continue
             left = [VersionId(id_) for id_ in operation.progress.get("left", [])]
             plan = [Step(step["does"], step["until_s"]) for step in operation.progress.get("steps", [])]
+            if operation.kind == "drain" and not plan:  # its process ended before it had written one down
+                left = [VersionId(operation.request["version"])]
+                plan = list(steps(operation.request["in_flight"], self._settings, time.time()))
             if plan:  # its runs are taken up now, however long nobody was there
                 least = time.time() + self._settings.rollout_handover_s
                 plan[-1] = replace(plan[-1], until=max(plan[-1].until, least))
@@ -441,8 +454,7 @@ class Rollout:
         following = asyncio.create_task(
             self._drain_left(operation, versions, plan, asked, adopted), name=f"operation-{operation}"
         )
-        self._following.add(following)
-        following.add_done_callback(self._following.discard)
+        self._keep(following)
 
     async def _drain_left(
         self,
@@ -452,12 +464,10 @@ class Rollout:
         asked: InFlightChoice | None,
         adopted: Operation | None,
     ) -> None:
-        try:
+        async def drained() -> None:
             if adopted is not None and adopted.kind == "rollback":
                 await self._move_threads_back(operation, versions)
-            ended = await asyncio.gather(
-                *(self._draining.drain(version, operation, plan, asked) for version in versions)
-            )
+            ended = await self._draining.drain_all(versions, operation, plan, asked)
             for version, how in zip(versions, ended, strict=True):
                 if how == "late":
                     await self._stalled(version, operation, await self._drain_report(version, operation))
@@ -466,12 +476,48 @@ class Rollout:
             if "cancelled" in ended and row.asked is not None:
                 result = {**result, "drain": f"cancelled by {row.asked.by}"}
             await self._store.journal.end(operation, _status(ended), result)
-        except Unavailable:
-            log.info("operation_left", extra={"operation": operation, "reason": "the server stops, or cannot reach it"})
+
+        try:
+            await self._patiently(drained)
+        except AWAY:
+            log.info("operation_left", extra={"operation": operation, "reason": "the server stops"})
         except ChangeoverError as error:
             log.error("operation_not_followed", extra={"operation": operation, "reason": error.message})
-        except Exception:  # root of a task
+            await self._end(operation, "failed", {"error": error.message})
+        except Exception as error:  # root of a task
             log.exception("operation_not_followed", extra={"operation": operation})
+            await self._end(operation, "failed", {"error": type(error).__name__})
+
+    async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it, from the beginning where the database was away meanwhile. Raises `Unavailable` when the server stops.
+
+        Nobody else would go on with it: the lease of this process may outlast what the database was away for.
+        """
+        while True:
+            try:
+                return await work()
+            except AWAY:
+                if self._draining.stops:
+                    raise
+                await asyncio.sleep(RETRY_S)
+
+    async def _end(self, operation: str, status: OperationStatus, result: dict[str, Any]) -> None:
+        """Write how an operation ended: now, or once the database is back."""
+
+        async def later() -> None:
+            try:
+                await self._patiently(lambda: self._store.journal.end(operation, status, result))
+            except ChangeoverError as error:
+                log.warning("operation_not_ended", extra={"operation": operation, "reason": error.message})
+
+        try:
+            await self._store.journal.end(operation, status, result)
+        except AWAY:
+            self._keep(asyncio.create_task(later(), name=f"operation-{operation}"))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
 
     async def _stalled(self, version: VersionId, operation: str, report: dict[str, Any]) -> None:
         told = {"waiting_for": report["holders"], "count": report["holders_count"]}
@@ -587,10 +633,10 @@ class Rollout:
             status: OperationStatus = "timed_out" if isinstance(error, TimedOut) else "failed"
             if isinstance(error, Conflict) and error.code == STOPPED:
                 status = "cancelled"
-            await asyncio.shield(self._store.journal.end(entry.id, status, {"error": f"{error}"[:2000]}))
+            await asyncio.shield(self._end(entry.id, status, {"error": f"{error}"[:2000]}))
             raise
         if not entry.follows:
-            await self._store.journal.end(entry.id, entry.status, entry.result)
+            await self._end(entry.id, entry.status, entry.result)
 
 
 def _status(ended: Collection[Drained]) -> OperationStatus:

@@ -70,10 +70,14 @@ class Journal:
         await self._database.write(job, durable=False)
 
     async def end(self, id_: str, status: OperationStatus, result: Mapping[str, Any]) -> None:
-        """Write how an operation ended. One that moved the routing was made, whatever came after."""
+        """Write how an operation ended, and that it keeps no gate closed.
+
+        One that moved the routing was made, whatever came after.
+        """
         now = self._clock()
 
         def job(connection: Connection) -> None:
+            connection.execute("DELETE FROM gate WHERE operation = ?", (id_,))
             _note_versions(connection, id_, [result.get(name) for name in NAMING])
             connection.execute(
                 "UPDATE operations SET status = CASE WHEN :status IN ('failed', 'cancelled') AND EXISTS"

@@ -10,7 +10,7 @@ from changeover.errors import OperatorError
 from changeover.processes import host, is_alive
 from changeover.store.connection import Connection
 from changeover.store.postgres_connection import PostgresConnection
-from changeover.store.postgres_session import MIGRATION_LOCK, SCHEMA, WRITER_LOCK, connect
+from changeover.store.postgres_session import LOCK_S, MIGRATION_LOCK, SCHEMA, WRITER_LOCK, connect
 from changeover.store.schema import SQL, missing, scripts
 from changeover.versions.lifecycle import MOVES
 
@@ -26,7 +26,9 @@ def migrate_postgres(url: str, upto: int | None = None) -> None:
     connection = connect(url)
     try:
         with connection.raw.transaction():
+            _take_time(connection)
             connection.execute("SELECT pg_advisory_xact_lock(?)", (MIGRATION_LOCK,))
+            connection.execute(f"SET LOCAL lock_timeout = '{LOCK_S}s'")  # of a table that somebody else holds
             seen = _prepare(connection)
             new = missing(scripts("postgres"), seen, upto, "the database")
             if new:  # no write job of a server that is up sees a schema half made
@@ -55,6 +57,12 @@ def schema_of(connection: PostgresConnection) -> int:
         return 0
     (seen,) = connection.execute(f"SELECT coalesce(max(number), 0) FROM {SCHEMA}.migrations").fetchone()
     return int(seen)
+
+
+def _take_time(connection: PostgresConnection) -> None:
+    """A script takes as long as there are rows, and so does the wait for another process that is at it."""
+    connection.execute("SET LOCAL statement_timeout = 0")
+    connection.execute("SET LOCAL lock_timeout = 0")
 
 
 def _prepare(connection: PostgresConnection) -> int:

@@ -2,19 +2,27 @@
 
 A region is made once for everybody who has it open, and sent to them when it has become another one. All regions of a
 process together get a small share of its time, whatever is open: the more there are, the later each is looked at again.
+
+Invariant: no region keeps another one waiting for long, nor a server that stops: it is made in a task of its own, which
+has a deadline, and ends with the last who follows the region.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+log = logging.getLogger(__name__)
+
 LOOK_S = 1.0  # at the soonest between two looks at a region
+LOOK_LIMIT_S = 30.0  # for one look; what takes longer is tried again
 SHARE = 0.02  # of the time that is spent on making regions
-PAUSE_S = 2.0  # at most after one: it may have taken long for no fault of its own, such as a build beside it
+PAUSE_S = 2.0  # at most for one, and after it: it may take long for no fault of its own, such as a build beside it
 HEARTBEAT_S = 15.0
 LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -25,8 +33,9 @@ Make = Callable[[], Awaitable[str]]
 class Region:
     make: Make
     followers: int = 0
-    html: str = ""
+    html: str | None = None  # None: not made yet
     looked_at: float = 0.0
+    look: asyncio.Task[None] | None = None  # the one under way
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def becomes(self, html: str) -> None:
@@ -37,7 +46,7 @@ class Region:
 
 
 class Live:
-    """The regions that are open in a process. Its task lives while there are any."""
+    """The regions that are open in a process. Its tasks live while there are any."""
 
     def __init__(self, stopping: asyncio.Event) -> None:
         self._stopping = stopping
@@ -49,29 +58,36 @@ class Live:
 
         Equal keys are the same region: whatever `make` gives must depend on nothing else.
         """
+        if self._stopping.is_set():
+            return
+        region = self._join(key, make)
+        sent: str | None = None
+        try:
+            while not self._stopping.is_set():
+                changed = region.changed
+                if region.html is not None and region.html != sent:
+                    sent = region.html
+                    yield _sse(sent)
+                elif not await self._wait(changed):
+                    yield b": heartbeat\n\n"
+        finally:
+            self._leave(key, region)
+
+    def _join(self, key: str, make: Make) -> Region:
         region = self._regions.setdefault(key, Region(make))
         region.followers += 1
+        if region.html is None:
+            self._begin(region)
         if self._task is None:
             self._task = asyncio.create_task(self._keep_up(), name="changeover-live-page")
-        try:
-            if not region.html:
-                await self._look(region)
-            async for html in self._changes(region):
-                yield html
-        finally:
-            region.followers -= 1
-            if not region.followers:
-                self._regions.pop(key, None)
+        return region
 
-    async def _changes(self, region: Region) -> AsyncIterator[bytes]:
-        sent = ""
-        while not self._stopping.is_set():
-            changed = region.changed
-            if region.html != sent:
-                sent = region.html
-                yield _sse(sent)
-            if not await self._wait(changed):
-                yield b": heartbeat\n\n"
+    def _leave(self, key: str, region: Region) -> None:
+        region.followers -= 1
+        if not region.followers:
+            self._regions.pop(key, None)
+            if region.look is not None:
+                region.look.cancel()
 
     async def _wait(self, changed: asyncio.Event) -> bool:
         """Whether something changed, or the server stops, before it is time for a sign of life."""
@@ -86,19 +102,42 @@ class Live:
     async def _keep_up(self) -> None:
         try:
             while self._regions and not self._stopping.is_set():
-                await asyncio.sleep(LOOK_S / 10)
+                await self._pause(LOOK_S / 10)
                 for region in list(self._regions.values()):
-                    if time.monotonic() - region.looked_at >= LOOK_S and region.followers:
-                        await asyncio.sleep(min(await self._look(region) / SHARE, PAUSE_S))
+                    is_due = region.look is None and time.monotonic() - region.looked_at >= LOOK_S
+                    if is_due and region.followers and not self._stopping.is_set():
+                        began = time.monotonic()
+                        await asyncio.wait([self._begin(region)], timeout=PAUSE_S)
+                        await self._pause(min((time.monotonic() - began) / SHARE, PAUSE_S))
         finally:
             self._task = None
+            for region in self._regions.values():
+                if region.look is not None:
+                    region.look.cancel()
 
-    async def _look(self, region: Region) -> float:
-        """Make a region anew. Returns the seconds that it took."""
-        began = time.monotonic()
-        region.looked_at = began
-        region.becomes(await region.make())
-        return time.monotonic() - began
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    def _begin(self, region: Region) -> asyncio.Task[None]:
+        """The look at a region that is under way, for all who want one."""
+        if region.look is None:
+            region.look = asyncio.create_task(self._look(region), name="changeover-live-region")
+        return region.look
+
+    async def _look(self, region: Region) -> None:
+        """Make a region anew. Where that fails it stays as it is, until it can be made again."""
+        region.looked_at = time.monotonic()
+        try:
+            async with asyncio.timeout(LOOK_LIMIT_S):
+                region.becomes(await region.make())
+        except TimeoutError:
+            log.warning("region_not_made", extra={"reason": f"it was not made within {LOOK_LIMIT_S:g} s"})
+        except Exception:  # root of a task
+            log.exception("region_not_made")
+        finally:
+            region.look = None
 
 
 def _sse(html: str) -> bytes:

@@ -30,10 +30,11 @@ INSERT INTO operation_versions (version, operation)
 ALTER TABLE events ADD COLUMN version word;
 ALTER TABLE events ADD COLUMN left_version word;
 ALTER TABLE events ADD COLUMN operation word;
-UPDATE events SET version = coalesce(json_extract(data, '$.version'), json_extract(data, '$.to')),
-                  left_version = json_extract(data, '$.from'),
-                  operation = json_extract(data, '$.operation');
-UPDATE events SET left_version = NULL WHERE left_version = version;
+UPDATE events SET version = told.version, left_version = nullif(told.left_version, told.version), operation = told.operation
+  FROM (SELECT id, coalesce(data ->> 'version', data ->> 'to') AS version, data ->> 'from' AS left_version,
+               data ->> 'operation' AS operation
+          FROM (SELECT id, jsonb_of(data) AS data FROM events OFFSET 0) AS read) AS told  -- read once, not for each name
+ WHERE told.id = events.id AND coalesce(told.version, told.left_version, told.operation) IS NOT NULL;
 CREATE INDEX events_of_types ON events (type, id);
 CREATE INDEX events_of_versions ON events (version, id) WHERE version IS NOT NULL;
 CREATE INDEX events_of_left_versions ON events (left_version, id) WHERE left_version IS NOT NULL;
