@@ -826,8 +826,8 @@ class GraphVersionManager:
         }
 
     async def report(self) -> dict[str, Any]:
-        """`status` with the versions in use as the database has them, whether the folder is what serves, and the version
-        that a rollback would lead to.
+        """`status` with the versions in use as the database has them, whether the folder is what serves, and the
+        version that a rollback would lead to.
         """
         routing = await self.store.routing.head()
         flights = self.in_flight.count()

@@ -7,7 +7,6 @@ them some that wait for a person and one that failed; names and texts that are t
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,14 @@ import httpx
 WAIT_S = 30.0
 LONG_NAME = "quarterly_reconciliation_of_supplier_invoices_with_warehouse_receipts"
 LONG_WORDS = (
-    "Hello! I ordered the lamp for my daughter's room three weeks ago, and the parcel service says that it was handed to a"
-    " neighbour whom nobody in this street knows. I have asked at every door, twice, I have called the depot, where a"
-    " machine wanted a number that is on no paper that I have, and now somebody else's lamp was delivered here instead."
+    "Hello! I ordered the lamp for my daughter's room three weeks ago, and the parcel service says that it was handed"
+    " to a neighbour whom nobody in this street knows. I have asked at every door, twice, I have called the depot, where"
+    " a machine wanted a number that is on no paper that I have, and now somebody else's lamp was delivered here instead."
     "\n\nPlease tell me what to do: A-1042 is the order, and this is its tracking link\n"
     "https://parcels.example.com/track/0034/9012/4412/7780/5561?country=de&language=en&reference=A-1042-of-the-third-of-may"
 )
 
-WORKING = '''
+WORKING = """
 import asyncio
 from pathlib import Path
 
@@ -47,7 +46,7 @@ async def reconcile(state):
 
 async def write(state):
     return {"messages": [AIMessage(f"Quarter {state['quarter']}: {state['figures']}")]}
-'''
+"""
 REPORT = """
 description: Matches what suppliers billed with what arrived, and writes it down
 state:
@@ -65,7 +64,10 @@ edges:
   - {from: reconcile, to: write}
   - {from: write, to: END}
 """
-SECOND_LOOK = ("  reply:    {python: graphs.nodes:reply}\n", "  reply:    {python: graphs.nodes:reply}\n  check:    {python: graphs.nodes:triage}\n")
+SECOND_LOOK = (
+    "  reply:    {python: graphs.nodes:reply}\n",
+    "  reply:    {python: graphs.nodes:reply}\n  check:    {python: graphs.nodes:triage}\n",
+)
 REROUTED = ("  - {from: escalate, to: reply}\n", "  - {from: escalate, to: check}\n  - {from: check, to: reply}\n")
 
 
@@ -143,7 +145,7 @@ def furnish(folder: Path, gate: Path) -> None:
 
 async def open_busy_desk(url: str, folder: Path) -> BusyDesk:
     """Work at the desk that is served at `url`: switches, runs, questions. Some of it is under way at the end."""
-    headers = {"Changeover-Actor": "Ada Lovelace"}
+    headers = {"Changeover-Actor": "ada"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=WAIT_S) as client:
         return await _Day(client, folder).passes()
 
@@ -168,9 +170,11 @@ class _Day:
         await self._post("/admin/switch", to=hurried, reason="shorter answers")
         await self._talk(None, "Where is A-1043?")
         await self._post("/admin/rollback", reason="customers complain: one word is too few")
-        rejected = await self._build("A tool with a wrong name", {"agents.yaml": "agents:\n  support:\n    tools: [lookup_ordr]\n"})
+        rejected = await self._build(
+            "A tool with a wrong name", {"agents.yaml": "agents:\n  support:\n    tools: [lookup_ordr]\n"}
+        )
         current = await self._build(
-            "Greets by name, and says when it does not know; agreed on with the two of the night shift, who have to live with it",
+            "Greets by name, and says when it does not know; agreed on with the night shift, who have to live with it",
             {"prompts/support.md": self._prompt.replace("the front desk of", "the friendly front desk of")},
         )
         switched = await self._post("/admin/switch", to=current, reason="what the night shift asked for")
@@ -179,12 +183,26 @@ class _Day:
         assert (await self._client.patch(f"/admin/threads/{talked}", json=pin)).is_success
         graph = self._helpdesk.replace(*SECOND_LOOK).replace(*REROUTED)
         prompt = self._prompt.replace("the front desk of", "the patient, friendly front desk of")
-        ramping = await self._build("A second look at what a person answers", {"graphs/helpdesk.yaml": graph, "prompts/support.md": prompt})
+        ramping = await self._build(
+            "A second look at what a person answers", {"graphs/helpdesk.yaml": graph, "prompts/support.md": prompt}
+        )
         await self._post("/admin/ramp", to=ramping, percent=20, reason="a fifth first")
         await asyncio.gather(*(self._talk(None, f"Is A-{n} on its way?") for n in range(1042, 1050)))
         resources = (await self._get("/admin/resources"))["resources"]
         events = (await self._get("/admin/events", type="routing_changed"))["events"]
-        return BusyDesk("v1", current, ramping, rejected, waiting, review, failed, talked, switched["operation"], resources[0]["id"], events[-1]["id"])
+        return BusyDesk(
+            "v1",
+            current,
+            ramping,
+            rejected,
+            waiting,
+            review,
+            failed,
+            talked,
+            switched["operation"],
+            resources[0]["id"],
+            events[-1]["id"],
+        )
 
     async def _build(self, message: str, files: Mapping[str, str]) -> str:
         answer = await self._client.post("/admin/versions", json={"message": message, "files": files})
@@ -208,7 +226,7 @@ class _Day:
         thread = await self._thread()
         await self._post(f"/threads/{thread}/runs", assistant_id=graph, input=given)
         async with asyncio.timeout(WAIT_S):
-            while (await self._get("/admin/runs", thread_id=thread))["runs"][0].get("node") is None:
+            while (await self._get("/admin/runs", thread_id=thread))["runs"][0].get("node") is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
     async def _get(self, path: str, **query: Any) -> Any:
