@@ -15,7 +15,7 @@ DEV     := $(VENV)/.installed-dev
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve browser test faults invariants check format bench soak clean
+.PHONY: help serve browser pictures test faults invariants check format bench soak clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ serve: $(RUN) ## serve this folder on http://127.0.0.1:2024 (PORT=, HOST=, ARGS=
 
 browser: ## install the distribution's Chromium, which the tests of the page drive
 	.ci/browser
+
+pictures: $(DEV) ## take pictures of every page, into build/pictures
+	$(BIN)/python tests/ui/pictures.py
 
 # Processes that tests start read what the first of them has compiled, whatever the environment says.
 test: $(DEV) ## run all tests (ARGS=)

@@ -826,12 +826,15 @@ class GraphVersionManager:
         }
 
     async def report(self) -> dict[str, Any]:
-        """`status` with the versions in use as the database has them, and whether the folder is what serves."""
+        """`status` with the versions in use as the database has them, whether the folder is what serves, and the
+        version that a rollback would lead to.
+        """
         routing = await self.store.routing.head()
         flights = self.in_flight.count()
         in_use = await self.store.versions.in_use()
         used = by_version(await self.store.usage.all_time([version.id for version in in_use]))
         threads, runs = await self.lists.by_version(), await self.store.runs.active_by_version()
+        back_to = await self.rollout.rollback_target() if routing else None
         return {
             **self.status(),
             "routing": routing.to_json() if routing else None,
@@ -846,6 +849,7 @@ class GraphVersionManager:
                 for version in in_use
             ],
             "folder": await self.folder.status(routing),
+            "rollback": {"to": back_to} if back_to else None,
         }
 
     async def usage(

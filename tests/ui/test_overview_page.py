@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 from playwright.async_api import expect
 
 from serving import Serving
@@ -43,3 +44,19 @@ async def test_page_goes_on_when_the_server_is_back(sample: Path, serving: Servi
             async with serving(sample, port=urlsplit(url).port):
                 await expect(page.locator(".current")).to_contain_text("v2")
                 await expect(page.locator("#offline")).to_be_hidden()
+
+
+async def test_way_back_is_offered_by_name_where_there_is_one(sample: Path, serving: Serving, visit: Any) -> None:
+    async with serving(sample) as url, visit(url) as visitor, httpx.AsyncClient(base_url=url) as client:
+        page = visitor.page
+        await expect(page.locator(".current")).to_contain_text("v1")
+        assert (await client.get("/admin/status")).json()["rollback"] is None
+        await expect(page.get_by_role("link", name="Roll back")).to_have_count(0)
+        (sample / "prompts" / "support.md").write_text("You are the new front desk.\n", encoding="utf-8")
+        await page.get_by_role("link", name="Roll back to v1…").click()
+        await page.get_by_role("button", name="Roll back to v1").click()
+        await expect(page.get_by_role("heading", name="Rollback from v2 to v1")).to_be_visible()
+        await page.goto("/ui/")
+        await expect(page.locator(".current")).to_contain_text("v1")
+        assert (await client.get("/admin/status")).json()["rollback"] is None
+        await expect(page.get_by_role("link", name="Roll back")).to_have_count(0)

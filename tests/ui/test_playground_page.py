@@ -75,7 +75,7 @@ async def test_without_scripts_a_question_is_answered_on_its_side_alone(client: 
     assert "asks a person" in a
     interrupt = re.search(r'name="interrupt" value="([^"]+)"', b)
     assert interrupt is not None
-    answer = {**BOTH, "side": "b", "interrupt": interrupt[1], "decisions": "1", "decision:0": "reject", "note:0": "No."}
+    answer = {**BOTH, "side": "b", "interrupt": interrupt[1], "decision_0": "reject", "message_0": "No."}
     page = await client.post("/ui/playground/answer", data=answer, follow_redirects=True)
     a, b = sides(page.text)
     assert "asks a person" in a
@@ -134,18 +134,18 @@ async def test_in_a_browser_both_sides_stream_and_the_words_that_differ_are_mark
             for name in ("a", "b"):
                 side = page.locator(f"[data-side={name}]")
                 await expect(side.locator(".facts-now")).to_contain_text(re.compile(r"v\d took .* first words after"))
-                await expect(side.locator(".said-human .words")).to_have_text(HOSTILE)
+                await expect(side.locator(".from-person .text")).to_have_text(HOSTILE)
             await expect(page.locator("mark")).to_have_text(["kind"])
             await page.fill("[data-message]", "refund of 20 for A-1042")
             await page.keyboard.press("Control+Enter")
-            asked = page.locator("[data-side=a] form.answer")
-            await asked.get_by_role("button", name="Answer").click()
+            asked = page.locator("[data-side=a] form.ask")
+            await asked.get_by_role("button", name="Approve").click()
             await expect(asked).to_be_hidden()
-            await expect(page.locator("[data-side=a] .said-tool")).to_contain_text("on its way back")
-            await expect(page.locator("[data-side=b] form.answer")).to_be_visible()
+            await expect(page.locator("[data-side=a] .from-tool")).to_contain_text("on its way back")
+            await expect(page.locator("[data-side=b] form.ask")).to_be_visible()
             assert await visitor.serious_findings() == []
             await page.reload()
-            await expect(page.locator("[data-side=a] .said-tool")).to_contain_text("on its way back")
+            await expect(page.locator("[data-side=a] .from-tool")).to_contain_text("on its way back")
 
 
 SLOW = {
@@ -167,9 +167,9 @@ async def test_in_a_browser_a_run_is_joined_after_a_reload_and_stopped(
         page = visitor.page
         await page.fill("[data-message]", "Hello")
         await page.click("#say button.main")
-        await expect(page.locator(".now .said-ai .words")).to_contain_text("You")
+        await expect(page.locator(".now .from-agent .text")).to_contain_text("You")
         await page.reload()
-        await expect(page.locator(".now .said-ai .words")).to_contain_text("You")
+        await expect(page.locator(".now .from-agent .text")).to_contain_text("You")
         await page.click(".stop")
         await expect(page.locator(".facts-now")).to_contain_text("was stopped")
         await expect(page.locator(".stop")).to_be_hidden()

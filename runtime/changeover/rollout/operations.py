@@ -58,6 +58,7 @@ from changeover.store.routing import Moved
 log = logging.getLogger(__name__)
 
 HISTORY_LIMIT = 10_000
+HISTORY_SOON = 20  # changes among which the version to go back to nearly always is
 THREADS_LISTED = 100
 LOOK_EVERY_S = 0.05
 RETRY_S = 0.5  # after the database was away
@@ -293,6 +294,18 @@ class Rollout:
         routing, change = await self._plan_rollback(to, graphs, wishes, "")
         assert routing is not None  # without one there is nothing to go back from
         return await rehearse(self._store, self.planning, routing, change, graphs)
+
+    async def rollback_target(self) -> VersionId | None:
+        """Where a rollback that names nothing would lead now; None where there is nothing to go back to."""
+        for limit in (HISTORY_SOON, HISTORY_LIMIT):
+            history = await self._store.routing.history(limit=limit)
+            versions = await self._store.versions.known({routing.current for routing in history})
+            try:
+                return plan_rollback(history, versions, None, None, operation="", actor="").current
+            except Conflict:
+                if len(history) < limit:
+                    break
+        return None
 
     async def _plan_rollback(
         self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes, operation: str

@@ -8,16 +8,14 @@ the thread has another by now. Of two answers that come at once to this process 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
 from changeover.server.ui.api import Api, Json, Refused
-from changeover.server.ui.asking import Fields, answer
+from changeover.server.ui.asking import Fields, Gone, resume
 from changeover.server.ui.shown import segment
 
-BY_ID = re.compile(r"[0-9a-f]{32}")  # ids that LangGraph takes an answer for by name
 CONFIG = ("tags", "recursion_limit", "max_concurrency", "metadata")
 OF_THE_RUN = frozenset({"thread_id", "run_id", "graph_id", "assistant_id"})
 TAKEN = frozenset({"thread-busy", "nothing-waits", "unknown-interrupt"})
@@ -35,13 +33,11 @@ class Answering:
         """Answer a question by a run. Raises `Overtaken`, `Unclear` for fields that are no answer, and `Refused`."""
         async with self._turns.setdefault(thread, asyncio.Lock()):
             report = await self._as_shown(api, thread, since)
-            asked = (report["waits_for"] or {}).get("interrupts") or []
-            found = next((one for one in asked if one.get("id") == interrupt), None)
-            if found is None:
-                raise Overtaken
-            said = answer(found, fields)
-            resume = {interrupt: said} if BY_ID.fullmatch(interrupt) else said
-            return await self._run(api, report, {"command": {"resume": resume}, "strict_resume": True})
+            try:
+                said = resume(report["waits_for"], interrupt, fields)
+            except Gone:
+                raise Overtaken from None
+            return await self._run(api, report, {"command": {"resume": said}, "strict_resume": True})
 
     async def go_on(self, api: Api, thread: str, since: str) -> Json:
         """Go on from a breakpoint, or from where a run failed or was cancelled."""

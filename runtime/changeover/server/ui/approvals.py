@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from changeover.server.ui.api import Api
+from changeover.server.ui.asking import questions
 from changeover.server.ui.excerpt import Allowance
 from changeover.server.ui.pages import Pages
-from changeover.server.ui.thread import TOLD, questions
+from changeover.server.ui.thread import TOLD
 
 PAGE_ROWS = 20  # each has its questions and their fields
 VALUE_CHARS = 2_000

@@ -24,6 +24,7 @@ ASKS = ("question", "message", "prompt", "text", "description", "instruction", "
 OPTIONS = ("options", "choices", "enum", "allowed_answers")
 CHOICES = 12
 EDITED_CHARS = 8_000  # of arguments that are edited in a field; longer ones are edited elsewhere
+BY_ID = re.compile(r"[0-9a-f]{32}")  # ids that LangGraph takes an answer for by name
 YES_OR_NO = re.compile(
     r"(?is)^\W*(do|does|did|is|are|was|may|shall|should|can|could|will|would|ok|proceed|confirm|approve|allow|continue)\b"
     r".*\?|\b(y/n|yes/no|yes or no)\b|\b(please confirm|confirm|approve|proceed)\s*\?"
@@ -32,6 +33,10 @@ YES_OR_NO = re.compile(
 
 class Unclear(Exception):
     """A form that is no answer: what is missing."""
+
+
+class Gone(Exception):
+    """What was asked is not asked any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,11 @@ def question(interrupt: Mapping[str, Any], allowance: Allowance) -> Question:
     )
 
 
+def questions(waits: Mapping[str, Any] | None, allowance: Allowance) -> list[Question]:
+    """All that is asked where a thread waits."""
+    return [question(one, allowance) for one in (waits or {}).get("interrupts") or []]
+
+
 def answer(interrupt: Mapping[str, Any], fields: Fields) -> Any:
     """What the fields of a form say to an interrupt. Raises `Unclear`."""
     value, schema = interrupt.get("value"), interrupt.get("response_schema")
@@ -94,6 +104,16 @@ def answer(interrupt: Mapping[str, Any], fields: Fields) -> Any:
         for number, (request, allowed) in enumerate(_requests(value, schema, kind))
     ]
     return decisions[0] if kind == "approval" else {"decisions": decisions}
+
+
+def resume(waits: Mapping[str, Any] | None, id_: str, fields: Fields) -> Any:
+    """What a run is resumed with that answers the question of this id. Raises `Gone` and `Unclear`."""
+    asked = (waits or {}).get("interrupts") or []
+    found = next((one for one in asked if one.get("id") == id_), None)
+    if found is None:
+        raise Gone
+    said = answer(found, fields)
+    return {id_: said} if BY_ID.fullmatch(id_) else said
 
 
 def _kind(value: Any) -> Kind:

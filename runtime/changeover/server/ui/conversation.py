@@ -27,6 +27,8 @@ PEOPLE = {
 CALLS = frozenset({"tool_use", "tool_call", "function_call", "tool_call_chunk", "input_json_delta"})
 THOUGHTS = frozenset({"reasoning", "thinking"})
 
+KEYS = 60  # of a state
+
 Message = Mapping[str, Any]
 
 
@@ -61,6 +63,17 @@ class Said:
     failed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """Messages `start` to `end` of a conversation under a key of the state; `key` None: of the state itself."""
+
+    key: str | None
+    messages: Sequence[Said]
+    start: int
+    end: int
+    total: int
+
+
 def messages_in(values: Any) -> tuple[str | None, Sequence[Any]]:
     """The key that holds the conversation, and its messages. None: the state is the conversation, or has none."""
     if is_conversation(values):
@@ -78,6 +91,22 @@ def messages_in(values: Any) -> tuple[str | None, Sequence[Any]]:
 def said(messages: Sequence[Any], allowance: Allowance) -> list[Said]:
     """Messages as they are shown. The newest are the last to be cut."""
     return [_said(message, allowance) for message in reversed(messages)][::-1]
+
+
+def talk_of(values: Any, allowance: Allowance, limit: int, until: int = 0) -> Talk:
+    """The last messages of a state, or the last ones before one of them."""
+    key, messages = messages_in(values)
+    end = min(until, len(messages)) if until else len(messages)
+    start = max(0, end - limit)
+    return Talk(key, said(messages[start:end], allowance), start, end, len(messages))
+
+
+def beside(values: Any, talk: Talk, allowance: Allowance) -> list[tuple[str, Excerpt]]:
+    """The state beside the conversation."""
+    if isinstance(values, Mapping):
+        keys = [key for key in values if key != talk.key][:KEYS]
+        return [(str(key), allowance.take(values[key])) for key in keys]
+    return [] if values is None or talk.total else [("", allowance.take(values))]
 
 
 def is_conversation(value: Any) -> bool:

@@ -114,5 +114,5 @@ def _line(event: Any) -> dict[str, Any]:
         "versions": [about[name] for name in ("from", "left_version", "version", "to") if name in about],
         "thread": about.get("thread_id"),
         "operation": about.get("operation"),
-        "brief": brief(found, ("id", "at", "type", *about)),
+        "brief": brief(found, ("id", "at", "type", "digest", *about)),
     }

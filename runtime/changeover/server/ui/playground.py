@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from changeover.server.ui import talk
+from changeover.server.ui import inputs
 from changeover.server.ui.api import Api, Json, Refused, together
+from changeover.server.ui.asking import Gone, Unclear, questions, resume
+from changeover.server.ui.conversation import beside, talk_of
+from changeover.server.ui.excerpt import Allowance
 from changeover.server.ui.pages import Pages
 from changeover.server.ui.shown import segment
 
 WAIT_S = 60.0  # of a form for its answers; the runs go on
 OFFERED = 50  # versions in the list of suggestions; any other can be written
 FIELD_LIMIT_CHARS = 255
+MESSAGES = 60  # of a side; the page of its thread has all
+Form = Mapping[str, str]
 NO_VERSION = {"detail": "no version is current yet", "code": "", "hint": "build the project and switch to it"}
 
 
@@ -79,28 +83,36 @@ def router(pages: Pages) -> APIRouter:
     @routes.post("/playground")
     async def send(request: Request) -> Response:
         """Give both sides an input. A script gets it back as it is to be sent, and sends it itself."""
-        return await _answered(pages, request, lambda form: {"input": talk.input_of(form)})
+
+        async def body_of(form: Form) -> Json:
+            return {"input": inputs.input_of(form)}
+
+        return await _answered(pages, request, body_of)
 
     @routes.post("/playground/answer")
     async def answer(request: Request) -> Response:
         """Answer what one side asks."""
-        return await _answered(
-            pages, request, lambda form: {"command": {"resume": {form.get("interrupt", ""): talk.resume_of(form)}}}
-        )
+
+        async def body_of(form: Form) -> Json:
+            thread = _read(form, "").side(form.get("side", "a")).thread
+            report = await pages.api(request).get(f"/admin/threads/{segment(thread)}")
+            return {"command": {"resume": resume(report["waits_for"], form.get("interrupt", ""), form)}}
+
+        return await _answered(pages, request, body_of)
 
     return routes
 
 
-async def _answered(pages: Pages, request: Request, body_of: Any) -> Response:
+async def _answered(pages: Pages, request: Request, body_of: Callable[[Form], Awaitable[Json]]) -> Response:
     form = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
     is_script = "json" in request.headers.get("accept", "")
     try:
-        body = body_of(form)
-    except talk.Unreadable as error:
-        problem = {"detail": str(error), "code": "unreadable"}
+        body = await body_of(form)
+    except (inputs.Unreadable, Unclear, Gone, Refused) as error:
+        problem = _problem(error)
         if is_script:
             return JSONResponse({"problem": problem})
-        return await _with_problems(pages, request, form, {"": problem}, 422)
+        return await _with_problems(pages, request, form, {form.get("side", ""): problem}, 422)
     if is_script:
         return JSONResponse(body)
     asked = _read(form, "")
@@ -109,6 +121,14 @@ async def _answered(pages: Pages, request: Request, body_of: Any) -> Response:
     if problems:
         return await _with_problems(pages, request, form, problems, 200)
     return pages.to(request, "playground", **asked.query())
+
+
+def _problem(error: Exception) -> Json:
+    if isinstance(error, Refused):
+        return error.problem
+    if isinstance(error, Gone):
+        return {"detail": "it does not ask this any more", "hint": "reload this page: somebody else was first"}
+    return {"detail": str(error), "code": "unreadable"}
 
 
 async def _with_problems(
@@ -192,7 +212,7 @@ async def _graphs(api: Api, version: str) -> set[str]:
         return set()
 
 
-async def _fields(api: Api, asked: Asked) -> list[talk.Field]:
+async def _fields(api: Api, asked: Asked) -> list[inputs.Field]:
     """The fields of the input, of the first version that can tell; a message and JSON where none can."""
     for side in asked.sides:
         path = f"/assistants/{segment(asked.graph)}/schemas"
@@ -200,7 +220,7 @@ async def _fields(api: Api, asked: Asked) -> list[talk.Field]:
             schemas = (await api.send("GET", path, headers=side.headers)).json()
         except Refused:
             continue
-        return talk.fields(schemas.get("input_schema") or {})
+        return inputs.fields(schemas.get("input_schema") or {})
     return []
 
 
@@ -211,8 +231,8 @@ async def _column(api: Api, graph: str, side: Side) -> Json:
         "version": None,
         "thread": None,
         "run": None,
-        "messages": [],
-        "values": None,
+        "talk": None,
+        "beside": [],
         "asks": [],
         "problem": None,
         "unusable": False,
@@ -225,19 +245,18 @@ async def _column(api: Api, graph: str, side: Side) -> Json:
         told["problem"] = _unusable(version, graph)
         told["unusable"] = told["problem"] is not None
         thread = await api.get(f"/threads/{segment(side.thread)}")
-        runs = await api.get(f"/threads/{segment(side.thread)}/runs", limit=1)
+        report, runs = await together(
+            api.get(f"/admin/threads/{segment(side.thread)}"), api.get(f"/threads/{segment(side.thread)}/runs", limit=1)
+        )
     except Refused as error:
         if error.code == "unknown-thread":  # nothing was said yet
             return told
         return {**told, "problem": error.problem, "unusable": error.code == "unknown-version"}
-    messages, values = talk.said(thread["values"])
-    asks = [
-        {"id": asked["id"], "value": asked["value"], "decisions": talk.decisions_of(asked["value"])}
-        for found in (thread.get("interrupts") or {}).values()
-        for asked in found
-    ]
-    run = runs[0] if runs else None
-    return {**told, "thread": thread, "run": run, "messages": messages, "values": values, "asks": asks}
+    allowance = Allowance()
+    asks = questions(report["waits_for"], allowance) if thread["status"] != "busy" else []
+    talk = talk_of(thread["values"], allowance, MESSAGES)
+    others = [pair for pair in beside(thread["values"], talk, allowance) if pair[1].text != "null"]
+    return {**told, "thread": thread, "run": runs[0] if runs else None, "talk": talk, "beside": others, "asks": asks}
 
 
 def _unusable(version: Json, graph: str) -> Json | None:

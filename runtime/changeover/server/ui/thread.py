@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from changeover.server.ui.api import Api, Json, Refused
-from changeover.server.ui.asking import Question, question
-from changeover.server.ui.conversation import Said, identity, messages_in, said
+from changeover.server.ui.asking import questions
+from changeover.server.ui.conversation import Talk, beside, identity, messages_in, said, talk_of
 from changeover.server.ui.excerpt import Allowance, Excerpt
 from changeover.server.ui.shown import segment, thread_page
 from changeover.server.ui.steps import steps
 
 MESSAGES = 30
-KEYS = 60
 RUNS = 10
 STEPS = 10
 INSIDE = 10
@@ -30,17 +29,6 @@ NOT_READ = {
     "hint": "over HTTP the id of a thread is of letters, digits and _ . : @ -",
 }
 TOLD = frozenset({"answered", "continued", "overtaken", "changed", "cancelling"})
-
-
-@dataclass(frozen=True, slots=True)
-class Talk:
-    """Messages `start` to `end` of a conversation under a key of the state; `key` None: of the state itself."""
-
-    key: str | None
-    messages: Sequence[Said]
-    start: int
-    end: int
-    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +51,7 @@ async def look_at_thread(api: Api, id_: str, told: str, until: int, runs_from: i
     allowance = Allowance()
     asks = questions(report["waits_for"], allowance)
     values = state.get("values") if isinstance(state, dict) else None
-    talk = _talk(values, until, allowance)
+    talk = talk_of(values, allowance, MESSAGES, until)
     return {
         **_head(id_, report),
         "asks": asks,
@@ -71,7 +59,7 @@ async def look_at_thread(api: Api, id_: str, told: str, until: int, runs_from: i
         "unread": state.problem if isinstance(state, Refused) else None,
         "talk": talk,
         "inside": _inside(state, allowance) if isinstance(state, dict) else [],
-        "values": _others(values, talk, allowance),
+        "values": beside(values, talk, allowance),
         "runs": runs["runs"],
         "runs_from": runs_from,
         "older_runs": runs_from + RUNS if "next" in runs else None,
@@ -102,10 +90,6 @@ def _head(id_: str, report: Json) -> dict[str, Any]:
     return {"id": id_, "thread": report, "page": page, "join": "&" if "?" in page else "?"}
 
 
-def questions(waits: Mapping[str, Any] | None, allowance: Allowance) -> list[Question]:
-    return [question(one, allowance) for one in (waits or {}).get("interrupts") or []]
-
-
 async def _state_of(api: Api, id_: str) -> Any:
     return await _or_refused(id_, api.get(f"/threads/{segment(id_)}/state", subgraphs=True))
 
@@ -124,21 +108,6 @@ async def _or_refused(id_: str, asked: Awaitable[Any]) -> Any:
 
 def _or_none(state: Any) -> Json | None:
     return state if isinstance(state, dict) else None
-
-
-def _talk(values: Any, until: int, allowance: Allowance) -> Talk:
-    key, messages = messages_in(values)
-    end = min(until, len(messages)) if until else len(messages)
-    start = max(0, end - MESSAGES)
-    return Talk(key, said(messages[start:end], allowance), start, end, len(messages))
-
-
-def _others(values: Any, talk: Talk, allowance: Allowance) -> list[tuple[str, Excerpt]]:
-    """The state beside the conversation."""
-    if isinstance(values, Mapping):
-        keys = [key for key in values if key != talk.key][:KEYS]
-        return [(str(key), allowance.take(values[key])) for key in keys]
-    return [] if values is None or talk.total else [("", allowance.take(values))]
 
 
 def _inside(state: Mapping[str, Any], allowance: Allowance) -> list[Inside]:
@@ -163,7 +132,7 @@ def _look_inside(
         talk = Talk(key, said(fresh, allowance), 0, len(fresh), len(fresh))
         same = outer if isinstance(outer, Mapping) else {}
         others = {k: v for k, v in values.items() if k not in same or same[k] != v} if isinstance(values, dict) else {}
-        shown = _others(others, talk, allowance)
+        shown = beside(others, talk, allowance)
         if fresh or shown:
             found.append(Inside(node, talk, shown))
         _look_inside(inner, node, [*known, *map(identity, fresh)], allowance, found)

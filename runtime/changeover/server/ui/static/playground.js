@@ -72,7 +72,7 @@ class Side {
     this.begin();
     this.talk.asked(body);
     this.tell(`${this.version} is asked…`);
-    for (const form of this.root.querySelectorAll("form.answer")) form.hidden = true;
+    for (const asked of this.root.querySelectorAll(".waits")) asked.hidden = true;
     const wanted = {
       ...body,
       assistant_id: play.dataset.graph,
@@ -184,7 +184,7 @@ class Side {
     if (this.failed && !this.stopped) this.wrong({ detail: this.failed });
     if (has_begun) await this.showThread();
     this.isBusy = false;
-    for (const form of this.root.querySelectorAll("form.answer")) form.hidden = false;
+    for (const asked of this.root.querySelectorAll(".waits")) asked.hidden = false;
     const first = this.firstAt ? `, first words after ${seconds(this.firstAt - this.began)}` : "";
     const other = this.answered && this.answered !== this.version ? ` It was asked of ${this.version}.` : "";
     if (!has_begun) this.tell("");
@@ -226,7 +226,7 @@ function showBusy() {
 // Which words of the last answers differ, where both sides have answered.
 function compare() {
   if (sides.length < 2 || sides.some((side) => side.isBusy)) return;
-  const last = sides.map((side) => [...side.root.querySelectorAll(".so-far .said-ai > .words")].at(-1));
+  const last = sides.map((side) => [...side.root.querySelectorAll(".so-far .from-agent > .text")].at(-1));
   if (last.some((words) => !words)) return;
   const [a, b] = last.map((words) => words.textContent.split(/(\s+)/));
   if (a.length * b.length > 1e6) return;
@@ -236,10 +236,10 @@ function compare() {
 }
 
 // What a form gives, as it is to be sent; null where it cannot be read, which is then said.
-async function bodyOf(form, tell) {
+async function bodyOf(form, tell, submitter = null) {
   let answer;
   try {
-    answer = await fetch(form.action, { method: "POST", headers: { Accept: "application/json" }, body: new URLSearchParams(new FormData(form)) });
+    answer = await fetch(form.action, { method: "POST", headers: { Accept: "application/json" }, body: new URLSearchParams(new FormData(form, submitter)) });
   } catch (error) {
     tell("The server does not answer. Nothing was sent.");
     return null;
@@ -274,7 +274,7 @@ if (play && say) {
     event.preventDefault();
     const side = sides.find((one) => one.root.contains(event.target));
     if (side.isBusy) return;
-    const body = await bodyOf(event.target, (text) => side.wrong({ detail: text }));
+    const body = await bodyOf(event.target, (text) => side.wrong({ detail: text }), event.submitter);
     if (body) await side.run(body);
   });
   say.addEventListener("keydown", (event) => {

@@ -56,15 +56,15 @@ class Talk {
     const messages = body.input?.messages;
     const said = Array.isArray(messages) ? messages.map((one) => textOf(one.content)).join("\n") : null;
     const text = said ?? JSON.stringify(body.input ?? body.command?.resume, null, 1);
-    this.one("asked", "human", body.command ? "Your answer" : "You").words.data = text.slice(0, SHOWN_CHARS);
+    this.one("asked", "person", body.command ? "person, in answer" : "person").words.data = text.slice(0, SHOWN_CHARS);
   }
 
   one(id, type, by) {
     let found = this.messages.get(id);
     if (!found) {
-      const item = this.list.appendChild(element("li", `said-${type}`));
-      item.append(element("p", "by", by));
-      const words = item.appendChild(element(type === "tool" ? "pre" : "p", "words")).appendChild(new Text(""));
+      const item = this.list.appendChild(element("li", `from-${type}`));
+      item.append(element("p", "from", by));
+      const words = item.appendChild(element("p", "text")).appendChild(new Text(""));
       found = { item, words, calls: new Map(), size: 0 };
       this.messages.set(id, found);
     }
@@ -76,7 +76,8 @@ class Talk {
     const isTool = message.type === "tool";
     const isPiece = message.type === "AIMessageChunk";
     if (message.type === "human" || message.type === "system") return false;
-    const found = this.one(message.id, isTool ? "tool" : "ai", `${isTool ? "Tool" : "Agent"} ${message.name ?? ""}`);
+    const who = isTool ? "tool" : "agent";
+    const found = this.one(message.id, who, `${who} ${message.name ?? ""}`);
     const text = textOf(message.content);
     if (isPiece) this.append(found, text);
     else found.words.data = text.slice(0, SHOWN_CHARS);
@@ -94,16 +95,16 @@ class Talk {
   call(found, place, call, isPiece) {
     let made = found.calls.get(place);
     if (!made) {
-      const details = found.item.appendChild(element("details", "call"));
-      details.open = true;
-      const summary = details.appendChild(element("summary", "", "calls "));
-      const name = summary.appendChild(element("strong"));
-      const args = details.appendChild(element("pre")).appendChild(new Text(""));
+      const line = found.item.appendChild(element("div", "call"));
+      line.append(element("span", "label", "calls "));
+      const name = line.appendChild(element("code"));
+      line.append(" ");
+      const args = line.appendChild(element("span", "value")).appendChild(new Text(""));
       found.calls.set(place, made = { name, args });
     }
     if (call.name) made.name.textContent = call.name;
     if (isPiece) made.args.appendData(call.args ?? "");
-    else made.args.data = JSON.stringify(call.args, null, 1).slice(0, SHOWN_CHARS);
+    else made.args.data = JSON.stringify(call.args).slice(0, SHOWN_CHARS);
   }
 
   // The values beside the messages: all there is to see of a graph that says nothing.
