@@ -14,7 +14,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ LOOK_S = 1.0  # at the soonest between two looks at a region
 LOOK_LIMIT_S = 30.0  # for one look; what takes longer is tried again
 SHARE = 0.02  # of the time that is spent on making regions
 PAUSE_S = 2.0  # at most for one, and after it: it may take long for no fault of its own, such as a build beside it
+TURN_S = 0.5  # that a new region has before the next one is begun beside it
 HEARTBEAT_S = 15.0
 LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -52,6 +53,7 @@ class Live:
         self._stopping = stopping
         self._regions: dict[str, Region] = {}
         self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
 
     async def follow(self, key: str, make: Make) -> AsyncIterator[bytes]:
         """The region as server-sent events: as it is now, then each time it has changed.
@@ -126,11 +128,21 @@ class Live:
             region.look = asyncio.create_task(self._look(region), name="changeover-live-region")
         return region.look
 
+    @asynccontextmanager
+    async def _in_turn(self) -> AsyncIterator[None]:
+        """New regions one by one, and past one that takes long: after a restart all pages come back at once."""
+        await self._turn.acquire()
+        with ExitStack() as turn:
+            turn.callback(self._turn.release)
+            passed_on = asyncio.get_running_loop().call_later(TURN_S, turn.close)
+            turn.callback(passed_on.cancel)
+            yield
+
     async def _look(self, region: Region) -> None:
         """Make a region anew. Where that fails it stays as it is, until it can be made again."""
         region.looked_at = time.monotonic()
         try:
-            async with asyncio.timeout(LOOK_LIMIT_S):
+            async with self._in_turn() if region.html is None else nullcontext(), asyncio.timeout(LOOK_LIMIT_S):
                 region.becomes(await region.make())
         except TimeoutError:
             log.warning("region_not_made", extra={"reason": f"it was not made within {LOOK_LIMIT_S:g} s"})
