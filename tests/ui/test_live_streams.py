@@ -58,7 +58,7 @@ async def test_pages_that_come_back_all_at_once_let_others_through(sample: Path,
 
         pages = [asyncio.create_task(first(number)) for number in range(PAGES)]
         async with asyncio.timeout(DEADLINE_S):
-            while not told:
+            while not told:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             assert (await client.get("/healthz")).status_code == 200
             assert len(told) < PAGES / 2
