@@ -104,6 +104,11 @@ async def test_session_may_use_the_api_from_our_own_page(guarded: httpx.AsyncCli
     assert checked.status_code == 200
 
 
+async def test_session_is_worth_nothing_where_scripts_of_another_host_run(guarded: httpx.AsyncClient) -> None:
+    await _sign_in(guarded)
+    assert (await guarded.get("/docs", headers=HTML)).status_code == 401
+
+
 async def test_programs_get_their_own_answer_and_no_form(guarded: httpx.AsyncClient) -> None:
     asked = await guarded.get("/ui/versions", headers={"Accept": "application/json"})
     assert (asked.status_code, asked.json()["code"]) == (401, "token-required")

@@ -37,6 +37,7 @@ PAGE = "/ui"
 SIGN_IN = f"{PAGE}/login"
 SIGN_IN_LIMIT_BYTES = 64 * 1024
 OPEN_PAGES = (SIGN_IN, f"{PAGE}/static/")
+FOREIGN_SCRIPTS = ("/docs",)  # loads what another host sends, which shall not act for who is signed in
 # An address that holds a secret of its own, and is used by pages and links that have no token.
 FEEDBACK_PATH = re.compile(r"/runs/[^/]{1,255}/feedback/[A-Za-z0-9_-]{43}")
 # Pages cannot send headers with a WebSocket: they offer the token as a subprotocol, in base64url, beside ours.
@@ -159,7 +160,11 @@ class Guard:
         path = route_path(scope)
         if path.startswith(OPEN_PAGES):
             return None
-        if scope["type"] == "http" and self._sessions.of(headers.get("cookie", "")) is not None:
+        if (
+            scope["type"] == "http"
+            and not path.startswith(FOREIGN_SCRIPTS)
+            and self._sessions.of(headers.get("cookie", "")) is not None
+        ):
             return None if _is_safe(scope) else _ask_own_page(headers)
         if (path == PAGE or path.startswith(f"{PAGE}/")) and _is_safe(scope) and "html" in headers.get("accept", ""):
             return _to_sign_in(scope)
