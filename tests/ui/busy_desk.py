@@ -19,10 +19,10 @@ WAIT_S = 30.0
 LONG_NAME = "quarterly_reconciliation_of_supplier_invoices_with_warehouse_receipts"
 LONG_WORDS = (
     "Hello! I ordered the lamp for my daughter's room three weeks ago, and the parcel service says that it was handed"
-    " to a neighbour whom nobody in this street knows. I have asked at every door, twice, I have called the depot, where"
-    " a machine wanted a number that is on no paper that I have, and now somebody else's lamp was delivered here instead."
-    "\n\nPlease tell me what to do: A-1042 is the order, and this is its tracking link\n"
-    "https://parcels.example.com/track/0034/9012/4412/7780/5561?country=de&language=en&reference=A-1042-of-the-third-of-may"
+    " to a neighbour whom nobody in this street knows. I have asked at every door, twice, I have called the depot,"
+    " where a machine wanted a number that is on no paper that I have, and now somebody else's lamp was delivered"
+    " here instead.\n\nPlease tell me what to do: A-1042 is the order, and this is its tracking link\n"
+    "https://parcels.example.com/track/0034/9012/4412/7780/5561?language=en&reference=A-1042-of-the-third-of-may"
 )
 
 WORKING = """
@@ -83,6 +83,7 @@ class BusyDesk:
     review: str  # a thread with a call that waits for a decision
     failed: str  # a thread whose step failed
     talked: str
+    beside: tuple[str, str]  # threads that were asked the same, of what is current and of what ramps
     operation: str
     resource: str
     event: int
@@ -91,7 +92,7 @@ class BusyDesk:
     def pages(self) -> dict[str, str]:
         """The address of each page below /ui, by a name for a picture of it."""
         apart = urlencode({"from": self.first, "to": self.ramping})
-        sides = {"graph": "support", "a": self.current, "b": self.ramping, "ta": self.talked}
+        sides = {"graph": "support", "a": self.current, "b": self.ramping, "ta": self.beside[0], "tb": self.beside[1]}
         return {
             "overview": "",
             "versions": "versions",
@@ -188,6 +189,9 @@ class _Day:
         )
         await self._post("/admin/ramp", to=ramping, percent=20, reason="a fifth first")
         await asyncio.gather(*(self._talk(None, f"Is A-{n} on its way?") for n in range(1042, 1050)))
+        beside = (await self._thread(), await self._thread())
+        for thread, version in zip(beside, (current, ramping), strict=True):
+            await self._run(thread, "support", _said("Where is A-1042?"), version)
         resources = (await self._get("/admin/resources"))["resources"]
         events = (await self._get("/admin/events", type="routing_changed"))["events"]
         return BusyDesk(
@@ -199,6 +203,7 @@ class _Day:
             review,
             failed,
             talked,
+            beside,
             switched["operation"],
             resources[0]["id"],
             events[-1]["id"],
@@ -217,8 +222,10 @@ class _Day:
         for one in words:
             await self._run(thread, "support", _said(one))
 
-    async def _run(self, thread: str, graph: str, given: Any) -> None:
-        answer = await self._client.post(f"/threads/{thread}/runs/wait", json={"assistant_id": graph, "input": given})
+    async def _run(self, thread: str, graph: str, given: Any, version: str | None = None) -> None:
+        asked = {"assistant_id": graph, "input": given}
+        headers = {"Changeover-Version": version} if version else {}
+        answer = await self._client.post(f"/threads/{thread}/runs/wait", json=asked, headers=headers)
         assert answer.status_code in (200, 500), answer.text
 
     async def _begin(self, graph: str, given: Any) -> None:

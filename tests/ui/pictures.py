@@ -100,6 +100,7 @@ def _copy_project(folder: Path) -> None:
 def _make_up_an_hour(database: Path, desk: BusyDesk) -> None:
     """Rows of usage as if people had talked with the versions for an hour, one version after another."""
     with sqlite3.connect(database) as connection:
+        connection.execute("DELETE FROM usage WHERE at > 0")
         connection.executemany(f"INSERT OR REPLACE INTO usage VALUES ({', '.join('?' * 14)})", list(_rows(desk)))
     connection.close()
 

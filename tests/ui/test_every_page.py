@@ -90,7 +90,7 @@ async def _read_a_list(page: Page, client: httpx.AsyncClient) -> None:
     link = page.locator("tbody th a").nth(3)
     await link.focus()
     focused = await link.get_attribute("title")
-    await page.evaluate("getSelection().selectAllChildren(document.querySelectorAll('tbody tr')[5])")
+    await page.evaluate("getSelection().selectAllChildren(document.querySelectorAll('tbody .what')[5])")
     marked = await page.evaluate("getSelection().toString()")
     made = (await client.post("/threads", json={})).json()["thread_id"]
     await expect(page.locator(f"[id='thread-{made}']")).to_be_visible()

@@ -12,8 +12,9 @@ function showTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
     const passed = (Date.now() - at) / 1000;
+    const words = passed < 0 ? at.toLocaleString() : age(passed);
     time.title = at.toLocaleString();
-    time.textContent = passed < 0 ? at.toLocaleString() : age(passed);
+    if (time.textContent !== words) time.textContent = words;  // what somebody has marked stays marked
   }
 }
 
