@@ -231,8 +231,8 @@ async def test_lists_are_filtered_and_paged(client: httpx.AsyncClient) -> None:
     assert 'href="?kind=switch&amp;version=v1"' in second
     rows = re.findall(r'id="operation-(\w+)"', first) + re.findall(r'id="operation-(\w+)"', second)
     assert len(rows) == len(set(rows)) == 61
-    assert "None." in said(await page(client, "operations", kind="rollback"))
-    assert "None." in said(await page(client, "operations", status="running"))
+    assert "No operation is like this." in said(await page(client, "operations", kind="rollback"))
+    assert "No operation is like this." in said(await page(client, "operations", status="running"))
     assert "Next page" in said(await page(client, "history"))
     events = await page(client, "events", type="routing_changed")
     following = re.search(r'rel="next" href="([^"]*)"', events)
