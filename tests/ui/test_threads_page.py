@@ -121,7 +121,7 @@ async def test_threads_are_found_by_what_they_wait_for(client: httpx.AsyncClient
     assert re.findall(r'<a class="id"[^>]*>([^<]+)', only) == ["on-twice"]
     assert 'value="on-t"' in only
     assert "status: Input should be" in await page(client, "threads?status=lost", 422)
-    assert "None that is so." in await page(client, "threads?version=none")
+    assert "No thread is like this." in await page(client, "threads?version=none")
 
 
 async def test_list_is_paged(client: httpx.AsyncClient) -> None:
