@@ -342,7 +342,7 @@ def test_files_that_come_and_go_are_there_or_not_and_never_a_failure(project: Pa
     pause = threading.Event()
 
     def flicker(number: int) -> None:
-        write(project, "prompts/flicker.md", "here")
+        write(project.parent, "flicker.md", "here").rename(project / "prompts/flicker.md")
         pause.wait(0.035)
         (project / "prompts/flicker.md").unlink()
         pause.wait(0.005)
