@@ -55,9 +55,14 @@ def node() -> Node:
 
 
 @pytest.fixture
-async def manager(project: Any, node: Node) -> AsyncIterator[GraphVersionManager]:
+def finish_s() -> float:
+    return 0.2
+
+
+@pytest.fixture
+async def manager(project: Any, node: Node, finish_s: float) -> AsyncIterator[GraphVersionManager]:
     """`two` has another contract than `one`, so that nothing can be handed over."""
-    settings = {"rollout_finish_s": 0.2, "rollout_handover_s": 0.2, "rollout_cancel_s": 0.2}
+    settings = {"rollout_finish_s": finish_s, "rollout_handover_s": 0.2, "rollout_cancel_s": 0.2}
     async with GraphVersionManager.open(project({"agents.yaml": "agents: {}\n"}), **settings) as manager:
         await manager.register("one", {"desk": node.of("one", State)})
         await manager.register("two", {"desk": node.of("two", Wider)})
@@ -123,6 +128,7 @@ async def test_what_does_not_end_is_named_and_goes_on(
     assert not await manager.holders("one")
 
 
+@pytest.mark.parametrize("finish_s", [30.0])
 async def test_a_version_that_serves_again_is_drained_no_more(
     manager: GraphVersionManager, node: Node, eventually: Any
 ) -> None:

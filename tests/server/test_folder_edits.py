@@ -295,7 +295,8 @@ KILLED = """
 @pytest.mark.parametrize("renamed", [0, 1])
 async def test_a_write_that_is_cut_off_is_finished_by_who_reads_next(folder: Path, renamed: int) -> None:
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(folder), str(renamed), json.dumps(AFTER)]
-    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, timeout=60)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     changed = [path for path, text in contents(folder).items() if text != BEFORE.get(path)]
     assert len(changed) == renamed
