@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_databases import Database
-from fault_scenario import END_S, POLL_S, Acknowledged, Server
+from fault_scenario import END_S, POLL_S, Acknowledged, Died, Server, ran
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 GRAPH = """
@@ -52,7 +52,8 @@ def note(config: RunnableConfig, node: str) -> None:
 def step(name: str):
     async def work(state: State, config: RunnableConfig) -> dict:
         note(config, name)
-        await asyncio.sleep(0.02 if state["mode"] == "slow" else 0)
+        while name == "slow1" and not os.path.exists(os.environ["FAULTS_LOG"] + ".gate"):
+            await asyncio.sleep(0.005)
         return {"trail": [name], "NOTE": state.get("NOTE") or "kept"}
 
     return work
@@ -147,7 +148,9 @@ def converse(server: Server, seen: Acknowledged) -> None:
     body = {"assistant_id": "flow", "input": given("slow"), "if_not_exists": "create"}
     run = seen.step("run slow", lambda: server.ask("POST", "/threads/slow/runs", body))
     seen.runs["slow"] = run["run_id"]
+    _wait_until_at_work(server, ("slow", "slow1"))
     seen.step("rollback", lambda: server.ask("POST", "/admin/rollback", {"in_flight": "handover"}))
+    _open_gate(server)
     seen.step("ended slow", lambda: server.ask("GET", f"/threads/slow/runs/{run['run_id']}/join"))
     seen.step("answered batch2", lambda: answer(server, "batch2"))
 
@@ -158,6 +161,20 @@ def _migrated(server: Server, body: dict[str, Any]) -> None:
     while server.ask("GET", place)["status"] == "running":
         assert time.monotonic() < ends, f"{body} does not end"
         time.sleep(POLL_S / 4)
+
+
+def _wait_until_at_work(server: Server, node: tuple[str, str]) -> None:
+    ends = time.monotonic() + END_S
+    while node not in ran(server.folder):
+        if not server.lives:
+            raise Died
+        assert time.monotonic() < ends, f"{node} does not begin"
+        time.sleep(POLL_S / 4)
+
+
+def _open_gate(server: Server) -> None:
+    """What is at work in the slow node may end: its run is there to be handed over until then."""
+    (server.folder / "ran.txt.gate").touch()
 
 
 def asked(folder: Path) -> dict[str, dict[str, str]]:
@@ -198,6 +215,7 @@ ROWS = "SELECT id, version, saved_by FROM threads"
 
 def check(server: Server, seen: Acknowledged) -> list[str]:
     """Everything that is wrong with the server that took over, and with what its threads give in the end."""
+    _open_gate(server)
     _wait_for_quiet(server)
     wrong = []
     for thread in ASKED:

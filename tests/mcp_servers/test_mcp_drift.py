@@ -126,7 +126,6 @@ async def test_a_refresh_of_a_server_that_is_down_says_so_and_changes_nothing(pr
 async def test_a_refresh_of_a_server_that_does_not_answer_is_refused(
     project: Any, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(McpSession, "check_timeout_s", 0.5)
     folder = project(desk({"calc": over_stdio(peer)}))
     async with GraphVersionManager.open(folder) as manager:
         first = await manager.build()
@@ -135,6 +134,7 @@ async def test_a_refresh_of_a_server_that_does_not_answer_is_refused(
             await manager.refresh("mcp:calc")
         assert "more than 2,000 tools" in refused.value.problems[0].message
         peer.offers(add=ADD)
+        monkeypatch.setattr(McpSession, "check_timeout_s", 0.5)
         peer.be("hang")
         with pytest.raises(ProjectError) as refused:
             await manager.refresh("mcp:calc")

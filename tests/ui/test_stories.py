@@ -16,14 +16,21 @@ from serving import Serving
 TOKEN = "a-token-for-tests-0123456789"
 KIND = "You are the kindest front desk of all.\n"
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-SLOW = {
-    "agents.yaml": """
-        models:
-          slow: {model: "demo:rules", params: {latency: 4s}}
-        agents:
-          desk: {model: slow, prompt: {text: "First words."}}
-        """
-}
+GATED = """
+import asyncio
+import os
+
+from langgraph.graph import START, MessagesState, StateGraph
+
+
+async def answer(state):
+    while not os.path.exists("GATE"):
+        await asyncio.sleep(0.02)
+    return {"messages": [("assistant", "First words")]}
+
+
+graph = StateGraph(MessagesState).add_node(answer).add_edge(START, "answer")
+"""
 WAIT_S = 60.0
 
 
@@ -110,24 +117,28 @@ async def test_refund_waits_for_a_person_and_goes_on_with_the_answer(
             await expect(page.locator(".from-tool").last).to_contain_text("12.5")
 
 
-async def test_drain_is_watched_to_its_end(project: Any, serving: Serving, visit: Any) -> None:
-    folder = project(SLOW)
+async def test_drain_is_watched_to_its_end(project: Any, tmp_path: Path, serving: Serving, visit: Any) -> None:
+    gate = tmp_path / "gate"
+    first = GATED.replace("GATE", str(gate))
+    folder = project({"graphs/desk.py": first})
     async with serving(folder) as url, httpx.AsyncClient(base_url=url, timeout=WAIT_S) as client:
         at_work = asyncio.create_task(_said(client, str(uuid.uuid4()), "desk", "Take your time"))
         try:
             async with visit(url) as visitor:
                 page: Page = visitor.page
                 await expect(page.locator("#version-v1")).to_contain_text("1")
-                project({"agents.yaml": SLOW["agents.yaml"].replace("First", "Second")})
+                project({"graphs/desk.py": first.replace("First", "Second")})
                 await expect(page.locator("#version-v1")).to_contain_text("draining")
                 await page.goto("/ui/operations")
                 await page.locator("tbody a").first.click()
                 await expect(page.get_by_role("main")).to_contain_text("It waits for 1 run")
+                gate.touch()
                 await expect(page.get_by_role("main")).to_contain_text("Ended")
                 await page.goto("/ui/versions/v1")
                 await expect(page.locator(".badge").first).to_have_text("drained")
         finally:
-            assert "First words" in (await at_work)["messages"][-1]["content"]
+            gate.touch()
+            assert (await at_work)["messages"][-1]["content"] == "First words"
 
 
 async def test_what_people_and_files_say_is_text_on_every_page(sample: Path, serving: Serving, visit: Any) -> None:
