@@ -164,7 +164,7 @@ NAMING_PATHS = frozenset(
 CONDITIONAL = frozenset(
     (
         "/admin/switch", "/admin/ramp", "/admin/rollback",
-        *(f"/threads/{{thread_id}}/runs{kind}" for kind in ("", "/wait", "/stream")),
+        *(f"/threads/{{thread_id}}/{kind}" for kind in ("runs", "runs/wait", "runs/stream", "state")),
     )
 )  # fmt: skip
 """What is not done where `If-Match` names another state of things."""
@@ -342,8 +342,8 @@ def _accept_headers(method: str, path: str, operation: Json) -> None:
         parameters.append(_parameter("Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 255}))
     elif re.search(r"(/runs(/batch|/wait|/stream)?|/commands)$", path):
         parameters.append(_parameter("Changeover-Version", "header", {"type": "string"}))
-        if path in CONDITIONAL or path.endswith("/commands"):
-            parameters.append(_parameter("If-Match", "header", {"type": "string"}))
+    if path.startswith("/threads/") and (path in CONDITIONAL or path.endswith("/commands")):
+        parameters.append(_parameter("If-Match", "header", {"type": "string"}))
 
 
 def _problems(method: str, path: str, operation: Mapping[str, Any], asks_token: bool) -> Iterator[int]:

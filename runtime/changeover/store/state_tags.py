@@ -36,13 +36,23 @@ def demand_seen(connection: Connection, thread_id: str | None, seen: Sequence[st
             code="state-changed",
             hint="to begin a thread, leave If-Match out",
         )
-    if ANY in seen or (not is_busy and tag(found["state_updated_at"]) in seen):
-        return
-    raise PreconditionFailed(
-        f"thread {thread_id} is no longer as it was seen: "
-        + ("a run is at work on it" if is_busy else "its state has changed"),
+    if not has_one(seen, found["state_updated_at"], is_busy=is_busy):
+        because = "a run is at work on it" if is_busy else "its state has changed"
+        raise changed(thread_id, because, found["state_updated_at"], found["newest_run"])
+
+
+def has_one(seen: Sequence[str], state_updated_at: float | None, *, is_busy: bool = False) -> bool:
+    """Whether the state is one that was seen."""
+    return ANY in seen or (not is_busy and tag(state_updated_at) in seen)
+
+
+def changed(
+    thread_id: str | None, because: str, state_updated_at: float | None, newest_run: str | None = None
+) -> PreconditionFailed:
+    return PreconditionFailed(
+        f"thread {thread_id} is no longer as it was seen: {because}",
         code="state-changed",
         hint="look at it again, and decide anew",
-        state_updated_at=timestamp(found["state_updated_at"]),
-        run_id=found["newest_run"],
+        state_updated_at=timestamp(state_updated_at),
+        run_id=newest_run,
     )

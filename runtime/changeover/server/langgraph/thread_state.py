@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Request
 from langgraph.types import StateUpdate
 
 from changeover.errors import InvalidRequest
@@ -13,6 +13,7 @@ from changeover.manager import GraphVersionManager
 from changeover.runs.threads import HEAD, Place
 from changeover.server.encoding import JSON
 from changeover.server.langgraph.payloads import THREAD_ID
+from changeover.server.langgraph.requests import seen_of
 from changeover.server.langgraph.state import checkpoint_json, empty_state, state_json
 from changeover.server.langgraph.thread_payloads import (
     HistoryQuery,
@@ -84,10 +85,10 @@ def _add_reading(routes: APIRouter, manager: GraphVersionManager) -> None:
 
 def _add_writing(routes: APIRouter, manager: GraphVersionManager) -> None:
     @routes.post("/{thread_id}/state", responses={**MISSING, **REFUSED})
-    async def update_state(thread_id: ThreadPath, update: StateUpdateBody) -> JSON:
+    async def update_state(thread_id: ThreadPath, update: StateUpdateBody, request: Request) -> JSON:
         place = place_of(update.checkpoint, update.checkpoint_id, thread_id)
         step = [StateUpdate(update.values, update.as_node)]
-        written = checkpoint_json(await manager.threads.update(thread_id, [step], place))
+        written = checkpoint_json(await manager.threads.update(thread_id, [step], place, seen_of(request.scope)))
         thread = (await manager.threads.rows.get(thread_id)).thread
         return JSON({"checkpoint": written, "configurable": written}, headers=version_header(thread))
 
