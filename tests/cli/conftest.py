@@ -39,9 +39,9 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """`call("build", "-m", "x", typed="...")`: the command as typed, in this process."""
 
-    def command(*arguments: str, typed: str = "") -> Ended:
+    def command(*arguments: str, typed: str | io.StringIO = "") -> Ended:
         monkeypatch.setattr(sys, "argv", ["changeover", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed) if isinstance(typed, str) else typed)
         capsys.readouterr()
         status = run()
         told = capsys.readouterr()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import shutil
 import textwrap
 from pathlib import Path
 
+import httpx
 import pytest
 
 from changeover import GraphVersionManager
@@ -132,6 +134,26 @@ def test_an_answer_is_given_once(call, here) -> None:
     again = call("approve", "asks", "A-1042", *here, "-o", "json")
     assert again.status == 5
     assert json.loads(again.out)["error"]["code"] == "nothing-waits"
+
+
+async def test_somebody_who_thinks_too_long_is_told_that_another_one_answered(call, here, serving) -> None:
+    class Slow(io.StringIO):
+        """A terminal at which somebody thinks for so long that another one answers first."""
+
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self, size: int = -1) -> str:
+            answer = {"assistant_id": "asks", "command": {"resume": "first"}}
+            httpx.post(f"{url}/threads/asks/runs/wait", json=answer).raise_for_status()
+            return "late\n"
+
+    async with serving(Path(here[1])) as url, httpx.AsyncClient(base_url=url) as http:
+        refused = await asyncio.to_thread(call, "approve", "asks", "--url", url, typed=Slow())
+        assert refused.status == 5, refused
+        assert "thread asks was answered by someone else meanwhile" in refused.err
+        assert (await http.get("/threads/asks/state")).json()["values"] == {"answer": "first"}
+        assert len((await http.get("/threads/asks/runs")).json()) == 2
 
 
 def test_of_several_questions_one_is_chosen(call, here) -> None:

@@ -110,9 +110,14 @@ def test_every_operation_declares_its_problems(project: WriteProject) -> None:
                 assert shape == {"$ref": "#/components/schemas/Problem"}
         if "requestBody" in operation:
             assert {"413", "422"} <= answers.keys(), (method, path)
+        if "412" in answers:
+            assert "If-Match" in [parameter["name"] for parameter in operation["parameters"]], (method, path)
+    state = described["paths"]["/threads/{thread_id}/state"]
+    assert ("ETag" in state["get"]["responses"]["200"]["headers"], "412" in state["post"]["responses"]) == (True, True)
     run = described["paths"]["/threads/{thread_id}/runs/stream"]["post"]
     assert run["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/RunBody"}
     assert list(run["responses"]["200"]["content"]) == ["text/event-stream"]
+    assert "412" in run["responses"]
     assert {"Changeover-Version", "Content-Location", "Location"} == run["responses"]["200"]["headers"].keys()
 
 

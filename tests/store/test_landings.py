@@ -80,10 +80,12 @@ async def test_a_landing_that_cannot_be_written_leaves_all_as_it_was(store: Stor
 
 async def test_a_question_is_found_by_every_id_it_had(store: Store) -> None:
     run = await begun(store)
+    saved_at = (await store.threads.get("t")).state_updated_at
     await store.runs.land(run, landing(interrupts={"a": "b", "same": "same"}, waits=ASKED, waiting="interrupt"))
     await store.runs.finish(run, Outcome("interrupted", began=False))
     (sight,) = await store.landings.sights(["t"])
     assert await store.landings.land([resting(sight, V1, landing(interrupts={"b": "c", "x": "y"}))]) == ["landed"]
+    assert (await store.threads.get("t")).state_updated_at == saved_at  # who saw a question before may answer it yet
     find = store.landings.current_interrupts
     assert await find("t", ["a", "b", "c", "x", "same"]) == {"a": "c", "b": "c", "x": "y"}
     assert [await find("t", []), await find("other", ["a"])] == [{}, {}]

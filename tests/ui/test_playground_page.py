@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -76,7 +78,14 @@ async def test_without_scripts_a_question_is_answered_on_its_side_alone(client: 
     interrupt = re.search(r'name="interrupt" value="([^"]+)"', b)
     assert interrupt is not None
     answer = {**BOTH, "side": "b", "interrupt": interrupt[1], "decision_0": "reject", "message_0": "No."}
+    late = await client.post("/ui/playground/answer", data={**answer, "since": "2026-01-01T00:00:00+00:00"})
+    assert (late.status_code, "it does not ask this any more" in late.text) == (422, True)
+    since = re.search(r'name="since" value="([^"]+)"', b)
+    assert since is not None
+    answer["since"] = html.unescape(since[1])
     page = await client.post("/ui/playground/answer", data=answer, follow_redirects=True)
+    newest, *_ = (await client.get("/threads/playground-b/runs")).json()
+    assert newest["kwargs"]["if_match"] == [answer["since"]]
     a, b = sides(page.text)
     assert "asks a person" in a
     assert "asks a person" not in b
@@ -143,6 +152,9 @@ async def test_in_a_browser_both_sides_stream_and_the_words_that_differ_are_mark
             await expect(asked).to_be_hidden()
             await expect(page.locator("[data-side=a] .from-tool")).to_contain_text("on its way back")
             await expect(page.locator("[data-side=b] form.ask")).to_be_visible()
+            place = parse_qs(urlsplit(page.url).query)
+            answered, *_ = (await api.get(f"/threads/{place['ta'][0]}/runs")).json()
+            assert len(answered["kwargs"]["if_match"]) == 1
             assert await visitor.serious_findings() == []
             await page.reload()
             await expect(page.locator("[data-side=a] .from-tool")).to_contain_text("on its way back")

@@ -14,7 +14,7 @@ import typer
 from changeover.cli import output
 from changeover.cli.client import connect
 from changeover.cli.options import Options
-from changeover.cli.use import VERSION_HEADER, answer_interrupt, answer_text, failed, footer
+from changeover.cli.use import VERSION_HEADER, answer_interrupt, answer_text, as_seen, failed, first_come, footer
 from changeover.errors import Conflict, InvalidRequest, NotFound
 
 
@@ -41,7 +41,7 @@ def approve(
 async def _approve(options: Options, thread: str, answer: str | None, wanted: str | None) -> None:
     async with connect(options) as client:
         where = f"/threads/{quote(thread, safe='')}"
-        about = await client.get(f"/admin/threads/{quote(thread, safe='')}")
+        about = await client.get(f"/admin/threads/{quote(thread, safe='')}")  # before its state, which may be newer
         state = await client.get(f"{where}/state")
         chosen = _chosen(thread, _open(state), wanted)
         given = await _given(chosen, answer)
@@ -50,8 +50,8 @@ async def _approve(options: Options, thread: str, answer: str | None, wanted: st
             return
         command = {"resume": {chosen["id"]: given} if chosen.get("id") else given}
         body = {"assistant_id": about["graph"], "command": command}
-        with output.progress("answering"):
-            response = await client.send("POST", f"{where}/runs/wait", body=body, patient=True)
+        with output.progress("answering"), first_come(thread):
+            response = await client.send("POST", f"{where}/runs/wait", body=body, headers=as_seen(about), patient=True)
     served_by, values = response.headers.get(VERSION_HEADER, ""), response.json()
     failure = values.get("__error__") if isinstance(values, dict) else None
     if failure:

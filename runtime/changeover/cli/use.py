@@ -6,6 +6,8 @@ import asyncio
 import json
 import sys
 import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -16,7 +18,7 @@ from changeover.cli import output
 from changeover.cli.client import Client, ask, connect
 from changeover.cli.conversation import Answer, Printer
 from changeover.cli.options import Options
-from changeover.errors import ChangeoverError, InvalidRequest, NotFound
+from changeover.errors import ChangeoverError, InvalidRequest, NotFound, PreconditionFailed
 
 VERSION_HEADER = "changeover-version"
 MODES = ["messages-tuple", "updates"]
@@ -157,14 +159,21 @@ async def _chat(options: Options, graph: str | None, thread: str, version: str |
 async def _turn(client: Client, graph: str, thread: str, given: dict[str, Any], headers: dict[str, str]) -> None:
     """One message and its answer, with everything that it asks of the person meanwhile."""
     printer = Printer()
+    seen: dict[str, str] = {}
     while True:
         body = {**_target(graph, thread), **given}
-        answer = await _stream(client, _path(thread, "stream"), body, headers, printer)
+        try:
+            with first_come(thread):
+                answer = await _stream(client, _path(thread, "stream"), body, {**headers, **seen}, printer)
+        except PreconditionFailed as error:
+            output.say(error.message)
+            return
         if answer.error is not None:
             output.say(f"error: {failed(answer.error, answer.version).message}")
         output.say(f"-- {graph} {answer.version}")
         if not answer.interrupts:
             return
+        seen = as_seen(await client.get(f"/threads/{quote(thread, safe='')}"))
         resume = {}
         for interrupt in answer.interrupts:
             told = await answer_interrupt(interrupt.get("value"))
@@ -173,6 +182,25 @@ async def _turn(client: Client, graph: str, thread: str, given: dict[str, Any], 
                 return
             resume[interrupt.get("id")] = told
         given = {"command": {"resume": resume if len(resume) > 1 else next(iter(resume.values()))}}
+
+
+def as_seen(thread: Mapping[str, Any]) -> dict[str, str]:
+    """Has a run accepted only if its thread is still as this tells of it."""
+    tag = thread.get("state_updated_at")
+    return {"if-match": f'"{tag}"'} if tag else {}
+
+
+@contextmanager
+def first_come(thread: str) -> Iterator[None]:
+    """Says of an answer that comes too late who was first."""
+    try:
+        yield
+    except PreconditionFailed as error:
+        raise PreconditionFailed(
+            f"thread {thread} was answered by someone else meanwhile, or has changed",
+            code=error.code,
+            hint=f"look at it with `changeover thread {thread}`",
+        ) from None
 
 
 async def answer_interrupt(value: Any) -> Any:

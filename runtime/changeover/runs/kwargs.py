@@ -3,9 +3,10 @@
 ```json
 {"input": …, "command": {"resume", "goto", "update"}, "config": {…}, "context": {…}, "stream_mode": ["values"],
  "stream_subgraphs", "stream_resumable", "interrupt_before", "interrupt_after", "durability", "checkpoint": {…},
- "on_disconnect", "on_completion", "webhook", "feedback_keys"}
+ "on_disconnect", "on_completion", "webhook", "feedback_keys", "if_match": [tag]}
 ```
-The names are those of LangGraph's API. All of them are optional. They were checked at the border.
+The names are those of LangGraph's API, and `if_match` came as a header. All of them are optional. They were checked at
+the border.
 """
 
 from __future__ import annotations

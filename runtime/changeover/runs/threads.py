@@ -37,6 +37,7 @@ from changeover.runs.request import new_run_id
 from changeover.runs.routing import decide
 from changeover.store import threads as stored
 from changeover.store.records import Decision, Thread, ThreadId, VersionId
+from changeover.store.state_tags import changed, has_one
 from changeover.store.threads import Moved, NewState, NewThread, Seen, ThreadRow, TimeToLive, TtlStrategy
 
 log = logging.getLogger(__name__)
@@ -168,12 +169,17 @@ class Threads:
             return _new(known, False, or_get)
         return _new(*await self._create_with_state(id_, metadata, ttl, supersteps), or_get)
 
-    async def update(self, thread_id: str, supersteps: Supersteps, place: Place = HEAD) -> RunnableConfig:
-        """Apply updates to a thread's state as if nodes had made them; returns where the new state is."""
+    async def update(
+        self, thread_id: str, supersteps: Supersteps, place: Place = HEAD, tags: Sequence[str] = ()
+    ) -> RunnableConfig:
+        """Apply updates to a thread's state as if nodes had made them; returns where the new state is.
+
+        With `tags` only where its newest state has one of these, else raises `state-changed`.
+        """
         async with self._editing.setdefault(thread_id, asyncio.Lock()):
             for _ in range(ATTEMPTS):
                 try:
-                    return await self._update(thread_id, supersteps, place)
+                    return await self._update(thread_id, supersteps, place, tags)
                 except Moved:
                     continue
         raise Conflict(f"thread {thread_id} is in use all the time", code="thread-busy", hint="try again later")
@@ -260,11 +266,15 @@ class Threads:
             return row, created
         raise Conflict("the version that serves changes all the time", code="thread-busy", hint="try again later")
 
-    async def _update(self, thread_id: str, supersteps: Supersteps, place: Place) -> RunnableConfig:
+    async def _update(
+        self, thread_id: str, supersteps: Supersteps, place: Place, tags: Sequence[str]
+    ) -> RunnableConfig:
         row = await self.rows.get(thread_id)
         named = row.thread.metadata.get("graph_id")
         graph = await self._graph_of(str(named)) if row.thread.version is None and named else None
         seen = await self.rows.seen(thread_id, graph, decide)
+        if tags and not has_one(tags, seen.row.state_updated_at):
+            raise changed(thread_id, "its state has changed", seen.row.state_updated_at)
         writer = seen.writer if place.checkpoint_id is None else await self._writer(seen.row.thread, place, seen.writer)
         if place.namespace and writer != seen.writer:
             raise Conflict(

@@ -69,7 +69,7 @@ HEADERS = {
     "Changeover-Version": "The version that the answer is of",
     "Content-Location": "Where the run is found",
     "Location": "Where to go on if the connection is cut, relative to the API",
-    "ETag": "The revision of the routing, for `If-Match`; of a file its SHA-256",
+    "ETag": "For `If-Match`: the revision of the routing, or a thread's `state_updated_at`; of a file its SHA-256",
     "X-Pagination-Next": "The offset of the next page, if there is one",
     "Preference-Applied": "`return=minimal`",
     "Idempotency-Replayed": "`true`: the answer is that of the first call with this key",
@@ -82,6 +82,8 @@ ANSWERED: dict[tuple[str, str], tuple[str, ...]] = {
     ("post", "/runs"): ("Changeover-Version", "Content-Location"),
     ("post", "/threads/{thread_id}/runs"): ("Changeover-Version", "Content-Location"),
     ("get", "/threads/{thread_id}/runs/{run_id}"): ("Changeover-Version",),
+    ("get", "/threads/{thread_id}"): ("Changeover-Version", "ETag"),
+    ("get", "/threads/{thread_id}/state"): ("Changeover-Version", "ETag"),
     ("get", "/admin/routing"): ("ETag",),
     ("get", "/admin/folder/files/{path}"): ("ETag",),
     ("post", "/admin/switch"): ("ETag", "Idempotency-Replayed"),
@@ -159,6 +161,13 @@ NAMING_PATHS = frozenset(
     )
 )  # fmt: skip
 """Paths without a name in them, whose body or query names what may not exist."""
+CONDITIONAL = frozenset(
+    (
+        "/admin/switch", "/admin/ramp", "/admin/rollback",
+        *(f"/threads/{{thread_id}}/{kind}" for kind in ("runs", "runs/wait", "runs/stream", "state")),
+    )
+)  # fmt: skip
+"""What is not done where `If-Match` names another state of things."""
 WORKING_PATHS = re.compile(
     r"/(runs|wait|stream|batch|join|commands|state|history|checkpoint|graph|graphs|schemas|subgraphs|events|cancel|copy)$"
     r"|^/(threads|threads/search|threads/\{thread_id\}|admin|\{graph\}|assistants/\{assistant_id\}"
@@ -333,6 +342,8 @@ def _accept_headers(method: str, path: str, operation: Json) -> None:
         parameters.append(_parameter("Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 255}))
     elif re.search(r"(/runs(/batch|/wait|/stream)?|/commands)$", path):
         parameters.append(_parameter("Changeover-Version", "header", {"type": "string"}))
+    if path.startswith("/threads/") and (path in CONDITIONAL or path.endswith("/commands")):
+        parameters.append(_parameter("If-Match", "header", {"type": "string"}))
 
 
 def _problems(method: str, path: str, operation: Mapping[str, Any], asks_token: bool) -> Iterator[int]:
@@ -345,7 +356,7 @@ def _problems(method: str, path: str, operation: Mapping[str, Any], asks_token: 
         yield 404
     if WORKING_PATHS.search(path) or (writes and not path.endswith(("/search", "/count"))):
         yield 409
-    if path in ("/admin/switch", "/admin/ramp", "/admin/rollback"):
+    if method == "post" and path in CONDITIONAL:
         yield 412
     if writes:
         yield 413

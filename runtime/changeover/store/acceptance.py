@@ -27,6 +27,7 @@ from changeover.store.records import (
     VersionId,
 )
 from changeover.store.servers import GATE
+from changeover.store.state_tags import demand_seen
 from changeover.store.wishes import ask, displaced_by
 from changeover.versions.lifecycle import Status
 
@@ -110,6 +111,8 @@ def accept(
     if new.thread_id and thread is None and not new.create_thread:
         raise NotFound(f"there is no thread '{new.thread_id}'", code="unknown-thread")
     is_busy = thread is not None and (running is not None or bool(is_behind))
+    if new.seen:
+        demand_seen(connection, new.thread_id, new.seen, is_busy=is_busy)
     if is_busy and new.multitask_strategy == "reject" and new.begin_at is None:
         raise Conflict(
             f"a run is at work on thread {new.thread_id}",
@@ -268,6 +271,8 @@ def start(
     ).fetchone()
     if is_taken or is_gated:
         return None
+    if waiting.seen:  # one that was to begin later, or could not at once
+        demand_seen(connection, waiting.thread_id, waiting.seen, is_busy=False)
     thread = thread_of(connection, waiting.thread_id or "")
     new = _as_new(waiting)
     (revision,) = connection.execute("SELECT max(revision) FROM routing").fetchone()

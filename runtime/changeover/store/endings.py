@@ -27,6 +27,7 @@ from changeover.store.records import (
     Wish,
     thread_policy,
 )
+from changeover.store.state_tags import NEXT
 from changeover.store.thread_rows import pinned
 from changeover.store.wishes import ask
 from changeover.versions.lifecycle import Status
@@ -77,7 +78,7 @@ def _leave_thread(
     connection.execute(
         "UPDATE threads SET status = :status, waiting = :waiting, holds = :holds, updated_at = :now,"
         " waits = CASE WHEN :keeps = 1 THEN waits ELSE :waits END,"
-        " state_updated_at = CASE WHEN :began = 1 THEN :now ELSE state_updated_at END,"
+        f" state_updated_at = CASE WHEN :began = 1 THEN {NEXT} ELSE state_updated_at END,"
         " expires_at = :now + ttl_minutes * 60.0 WHERE id = :id",
         {
             "status": status,

@@ -6,7 +6,7 @@ Times are Unix seconds (float). Ids of versions are text: `v7`, or the name of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -301,6 +301,11 @@ class NewRun:
     begin_at: float | None = None
     temporary: bool = False  # its thread is made for it and goes with it
 
+    @property
+    def seen(self) -> Sequence[str]:
+        """Tags of states (`state_tags`): it begins only where its thread has one of them; without any, wherever."""
+        return (self.kwargs or {}).get("if_match") or ()
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -333,6 +338,11 @@ class Run:
     @property
     def is_active(self) -> bool:
         return self.status in ("pending", "running")
+
+    @property
+    def seen(self) -> Sequence[str]:
+        """As of a `NewRun`."""
+        return (self.kwargs or {}).get("if_match") or ()
 
     def to_json(self) -> dict[str, Any]:
         return {

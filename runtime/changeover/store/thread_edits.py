@@ -15,6 +15,7 @@ from changeover.store import rows
 from changeover.store.acceptance import PENDING, Unchanging
 from changeover.store.connection import Connection
 from changeover.store.records import Decision, Facts, NewRun, RunId, ThreadId, ThreadStatus, VersionId, Waiting
+from changeover.store.state_tags import NEXT
 from changeover.store.thread_rows import ThreadRow, get, pinned, refuse_busy, status_of
 
 Also = Callable[[Connection], None]
@@ -159,7 +160,7 @@ def write_state(connection: Connection, id_: str, state: NewState, now: float) -
     connection.execute(
         "UPDATE threads SET graph = :graph, version = :version, reason = :reason, status = :status,"
         " waiting = :waiting, waits = :waits, saved_by = :saved_by, metadata = json_patch(metadata, :patch),"
-        " updated_at = :now, state_updated_at = :now, expires_at = :now + ttl_minutes * 60.0 WHERE id = :id",
+        f" updated_at = :now, state_updated_at = {NEXT}, expires_at = :now + ttl_minutes * 60.0 WHERE id = :id",
         {
             "graph": state.graph,
             "patch": rows.dumps({"graph_id": state.graph}),

@@ -18,7 +18,7 @@ from changeover.runs.background import BackgroundRun
 from changeover.server.langgraph.answers import EventStream, LastValues
 from changeover.server.langgraph.listener import Listener
 from changeover.server.langgraph.payloads import RunBody, check_thread_id, run_body
-from changeover.server.langgraph.requests import address_of, run_request, version_of
+from changeover.server.langgraph.requests import address_of, run_request, seen_of, version_of
 from changeover.server.receiving import read_body
 from changeover.store.records import Run
 
@@ -44,7 +44,12 @@ class _Endpoint:
         if thread_id is not None:
             check_thread_id(thread_id)
         request = await run_request(
-            self._manager, self._fitted(body), thread_id, version_of(scope), address=address_of(scope)
+            self._manager,
+            self._fitted(body),
+            thread_id,
+            version_of(scope),
+            address=address_of(scope),
+            seen=seen_of(scope),
         )
         background = self._manager.submit(request, keep_stream=self.keeps_stream)
         task = asyncio.current_task()

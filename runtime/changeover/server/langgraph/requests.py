@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -17,10 +18,27 @@ from changeover.runs.kwargs import ALL_MODES, request_of
 from changeover.runs.request import RunRequest
 from changeover.server.langgraph.payloads import RunBody
 
+TAG_LIMIT_CHARS = 100
+TAGS_LIMIT = 20
+
 
 def version_of(scope: Scope) -> str | None:
     """The version that a request asks to be served by."""
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"changeover-version"), None)
+
+
+def seen_of(scope: Scope) -> list[str]:
+    """What `If-Match` insists on: tags of a thread's state (`store.state_tags`), any of which will do.
+
+    One that a proxy made weak when it compressed the answer is still the tag of that state.
+    """
+    given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"if-match"]
+    tags = [part.strip().removeprefix("W/").strip('"') for value in given for part in value.split(",")]
+    if any(not 0 < len(tag) <= TAG_LIMIT_CHARS for tag in tags) or len(tags) > TAGS_LIMIT:
+        raise InvalidRequest(
+            "If-Match: it is no list of tags", code="bad-if-match", hint='send the ETag of the thread\'s state: "…"'
+        )
+    return tags
 
 
 def address_of(scope: Scope) -> str:
@@ -36,8 +54,12 @@ async def run_request(
     *,
     background: bool = False,
     address: str = "",
+    seen: Sequence[str] = (),
 ) -> RunRequest:
-    """The run that a body asks for. `background`: nobody waits for it, so that it needs a thread to be found by."""
+    """The run that a body asks for. `background`: nobody waits for it, so that it needs a thread to be found by.
+
+    `seen`: tags of states of its thread, on which alone it may begin.
+    """
     if manager.routing is None:
         raise Unavailable(
             "no version is current yet", code="nothing-current", hint="build the project and switch to it"
@@ -46,6 +68,10 @@ async def run_request(
     if body.webhook is not None:
         manager.addresses.check(body.webhook, "webhook")
     kwargs = body.kwargs(thread_id)
+    if seen:
+        if thread_id is None:
+            raise InvalidRequest("If-Match: a run without a thread begins on no state", hint="name the thread")
+        kwargs["if_match"] = list(seen)
     config, context, metadata = applied(assistant, kwargs.get("config"), kwargs.get("context"), body.metadata)
     kwargs["config"] = config
     if context is not None:

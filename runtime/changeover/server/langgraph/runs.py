@@ -16,7 +16,7 @@ from changeover.server.encoding import JSON
 from changeover.server.langgraph.answers import place_of
 from changeover.server.langgraph.execution import accepted
 from changeover.server.langgraph.payloads import RunBody, Strict, check_thread_id
-from changeover.server.langgraph.requests import address_of, run_request, version_of
+from changeover.server.langgraph.requests import address_of, run_request, seen_of, version_of
 from changeover.store.records import Run, RunId, RunStatus, timestamp
 
 Action = Literal["interrupt", "rollback"]
@@ -51,7 +51,13 @@ def router(manager: GraphVersionManager) -> APIRouter:
         if thread_id is not None:
             check_thread_id(thread_id)
         request = await run_request(
-            manager, body, thread_id, version_of(scope), background=True, address=address_of(scope)
+            manager,
+            body,
+            thread_id,
+            version_of(scope),
+            background=True,
+            address=address_of(scope),
+            seen=seen_of(scope),
         )
         return await accepted(manager.submit(request))
 
@@ -68,6 +74,8 @@ def router(manager: GraphVersionManager) -> APIRouter:
         bodies: Annotated[list[ThreadRunBody], Body(min_length=1, max_length=BATCH_LIMIT)], request: Request
     ) -> JSON:
         """All of them or, if one is refused, those before it: the answer then says which one and why."""
+        if seen_of(request.scope):
+            raise InvalidRequest("If-Match: a batch is on many threads", code="unsupported", hint="make each run alone")
         runs = [await create(body, body.thread_id, request.scope) for body in bodies]
         return JSON([run_json(run) for run in runs])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Request
 from langgraph.types import StateUpdate
 
 from changeover.errors import InvalidRequest
@@ -13,6 +13,7 @@ from changeover.manager import GraphVersionManager
 from changeover.runs.threads import HEAD, Place
 from changeover.server.encoding import JSON
 from changeover.server.langgraph.payloads import THREAD_ID
+from changeover.server.langgraph.requests import seen_of
 from changeover.server.langgraph.state import checkpoint_json, empty_state, state_json
 from changeover.server.langgraph.thread_payloads import (
     HistoryQuery,
@@ -23,6 +24,8 @@ from changeover.server.langgraph.thread_payloads import (
     selected_field,
 )
 from changeover.store.records import Thread
+from changeover.store.state_tags import tag
+from changeover.store.threads import ThreadRow
 
 ThreadPath = Annotated[str, Path(pattern=f"^{THREAD_ID}$")]
 CheckpointPath = Annotated[str, Path(min_length=1, max_length=255)]
@@ -45,10 +48,11 @@ def add(routes: APIRouter, manager: GraphVersionManager) -> None:
 
 def _add_reading(routes: APIRouter, manager: GraphVersionManager) -> None:
     async def state(thread_id: str, place: Place, subgraphs: bool, select: Sequence[str] | None) -> JSON:
-        thread = (await manager.threads.rows.get(thread_id)).thread
-        snapshot = await manager.threads.state(thread, place, subgraphs=subgraphs)
+        row = await manager.threads.rows.get(thread_id)  # before its state: a tag may be too old for it, never too new
+        snapshot = await manager.threads.state(row.thread, place, subgraphs=subgraphs)
         shape = empty_state(thread_id) if snapshot is None else state_json(snapshot)
-        return JSON(_selected(shape, select), headers=version_header(thread))
+        headers = state_headers(row) if place == HEAD else version_header(row.thread)
+        return JSON(_selected(shape, select), headers=headers)
 
     @routes.get("/{thread_id}/state", responses={**MISSING, **UNREADABLE})
     async def get_state(thread_id: ThreadPath, subgraphs: bool = False, select: Selected = None) -> JSON:
@@ -81,10 +85,10 @@ def _add_reading(routes: APIRouter, manager: GraphVersionManager) -> None:
 
 def _add_writing(routes: APIRouter, manager: GraphVersionManager) -> None:
     @routes.post("/{thread_id}/state", responses={**MISSING, **REFUSED})
-    async def update_state(thread_id: ThreadPath, update: StateUpdateBody) -> JSON:
+    async def update_state(thread_id: ThreadPath, update: StateUpdateBody, request: Request) -> JSON:
         place = place_of(update.checkpoint, update.checkpoint_id, thread_id)
         step = [StateUpdate(update.values, update.as_node)]
-        written = checkpoint_json(await manager.threads.update(thread_id, [step], place))
+        written = checkpoint_json(await manager.threads.update(thread_id, [step], place, seen_of(request.scope)))
         thread = (await manager.threads.rows.get(thread_id)).thread
         return JSON({"checkpoint": written, "configurable": written}, headers=version_header(thread))
 
@@ -97,6 +101,12 @@ def _add_writing(routes: APIRouter, manager: GraphVersionManager) -> None:
 def version_header(thread: Thread) -> dict[str, str]:
     """Which version reads and writes the thread's state."""
     return {"Changeover-Version": thread.version} if thread.version else {}
+
+
+def state_headers(row: ThreadRow) -> dict[str, str]:
+    """These of a thread's newest state, with its tag. A state that a run is at work on has none: it is none yet."""
+    headers = version_header(row.thread)
+    return headers if row.thread.status == "busy" else {**headers, "ETag": f'"{tag(row.state_updated_at)}"'}
 
 
 def _asked(select: Sequence[str] | None) -> list[str] | None:

@@ -101,4 +101,4 @@ async def _answer(manager: GraphVersionManager, row: ThreadRow, *, with_ttl: boo
     shape = await thread_search.described(manager, row)
     if with_ttl:
         shape["ttl"] = row.ttl_json()
-    return JSON(shape, headers=thread_state.version_header(row.thread))
+    return JSON(shape, headers=thread_state.state_headers(row))

@@ -1,16 +1,14 @@
 """Going on with a thread that waits: an answer to a question, or a step on from where it stands.
 
 What was on the page may be over: somebody else answered, and the thread works or asks something new, which may even
-have the same id and the same words. So a form says when the state that it shows was saved, and nothing is done where
-the thread has another by now. Of two answers that come at once to this process the second one sees what the first did.
+have the same words. So a form says which state it shows (`since`), and the run that it asks for is accepted only where
+the thread has that one still: whoever answers through whatever process, one of them is first.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakValueDictionary
 
 from changeover.server.ui.api import Api, Json, Refused
 from changeover.server.ui.asking import Fields, Gone, resume
@@ -18,58 +16,61 @@ from changeover.server.ui.shown import segment
 
 CONFIG = ("tags", "recursion_limit", "max_concurrency", "metadata")
 OF_THE_RUN = frozenset({"thread_id", "run_id", "graph_id", "assistant_id"})
-TAKEN = frozenset({"thread-busy", "nothing-waits", "unknown-interrupt"})
+TAKEN = frozenset({"state-changed", "thread-busy", "nothing-waits", "already-answered", "unknown-interrupt"})
 
 
 class Overtaken(Exception):
     """Somebody else was first: the thread does not wait for this any more."""
 
 
-class Answering:
-    def __init__(self) -> None:
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+async def answer(api: Api, thread: str, interrupt: str, since: str, fields: Fields) -> Json:
+    """Answer a question by a run. Raises `Overtaken`, `Unclear` for fields that are no answer, and `Refused`."""
+    report = await _as_shown(api, thread, since)
+    try:
+        said = resume(report["waits_for"], interrupt, fields)
+    except Gone:
+        raise Overtaken from None
+    return await _run(api, report, {"command": {"resume": said}, "strict_resume": True})
 
-    async def answer(self, api: Api, thread: str, interrupt: str, since: str, fields: Fields) -> Json:
-        """Answer a question by a run. Raises `Overtaken`, `Unclear` for fields that are no answer, and `Refused`."""
-        async with self._turns.setdefault(thread, asyncio.Lock()):
-            report = await self._as_shown(api, thread, since)
-            try:
-                said = resume(report["waits_for"], interrupt, fields)
-            except Gone:
-                raise Overtaken from None
-            return await self._run(api, report, {"command": {"resume": said}, "strict_resume": True})
 
-    async def go_on(self, api: Api, thread: str, since: str) -> Json:
-        """Go on from a breakpoint, or from where a run failed or was cancelled."""
-        async with self._turns.setdefault(thread, asyncio.Lock()):
-            report = await self._as_shown(api, thread, since)
-            if report["waiting"] is None:
-                raise Overtaken
-            return await self._run(api, report, {"input": None})
+async def go_on(api: Api, thread: str, since: str) -> Json:
+    """Go on from a breakpoint, or from where a run failed or was cancelled."""
+    report = await _as_shown(api, thread, since)
+    if report["waiting"] is None:
+        raise Overtaken
+    return await _run(api, report, {"input": None})
 
-    async def _as_shown(self, api: Api, thread: str, since: str) -> Json:
-        report: Json = await api.get(f"/admin/threads/{segment(thread)}")
-        if report["status"] == "busy" or (since and since != report["state_updated_at"]):
-            raise Overtaken
-        return report
 
-    async def _run(self, api: Api, report: Json, body: Json) -> Json:
-        runs = f"/threads/{segment(report['thread_id'])}/runs"
-        last = await api.get(runs, limit=1)
-        asked = {
-            "assistant_id": report["graph"],
-            **(_as_before(last[0]) if last else {}),
-            "metadata": {"answered_by": api.actor},
-            "multitask_strategy": "reject",
-            **body,
-        }
-        try:
-            begun: Json = await api.post(runs, asked)
-        except Refused as refused:
-            if refused.code in TAKEN:
-                raise Overtaken from refused
-            raise
-        return begun
+def as_seen(since: str | None) -> dict[str, str]:
+    """Has a run accepted only on this state of its thread."""
+    return {"If-Match": f'"{since}"'} if since else {}
+
+
+async def _as_shown(api: Api, thread: str, since: str) -> Json:
+    """The thread, whose questions say how the form is to be read. It may change at any moment from now on."""
+    report: Json = await api.get(f"/admin/threads/{segment(thread)}")
+    if report["status"] == "busy" or (since and since != report["state_updated_at"]):
+        raise Overtaken
+    return report
+
+
+async def _run(api: Api, report: Json, body: Json) -> Json:
+    runs = f"/threads/{segment(report['thread_id'])}/runs"
+    last = await api.get(runs, limit=1)
+    asked = {
+        "assistant_id": report["graph"],
+        **(_as_before(last[0]) if last else {}),
+        "metadata": {"answered_by": api.actor},
+        "multitask_strategy": "reject",
+        **body,
+    }
+    try:
+        begun: Json = await api.post(runs, asked, as_seen(report["state_updated_at"]))
+    except Refused as refused:
+        if refused.code in TAKEN:
+            raise Overtaken from refused
+        raise
+    return begun
 
 
 def _as_before(run: Mapping[str, Any]) -> Json:

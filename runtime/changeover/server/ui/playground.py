@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from changeover.server.ui import inputs
+from changeover.server.ui.answering import as_seen
 from changeover.server.ui.api import Api, Json, Refused, together
 from changeover.server.ui.asking import Gone, Unclear, questions, resume
 from changeover.server.ui.conversation import beside, talk_of
@@ -96,6 +97,8 @@ def router(pages: Pages) -> APIRouter:
         async def body_of(form: Form) -> Json:
             thread = _read(form, "").side(form.get("side", "a")).thread
             report = await pages.api(request).get(f"/admin/threads/{segment(thread)}")
+            if form.get("since") not in (None, "", report["state_updated_at"]):
+                raise Gone
             return {"command": {"resume": resume(report["waits_for"], form.get("interrupt", ""), form)}}
 
         return await _answered(pages, request, body_of)
@@ -117,7 +120,7 @@ async def _answered(pages: Pages, request: Request, body_of: Callable[[Form], Aw
         return JSONResponse(body)
     asked = _read(form, "")
     sides = [asked.side(form["side"])] if "side" in form else list(asked.sides)
-    problems = await _run(pages.api(request), asked.graph, sides, body)
+    problems = await _run(pages.api(request), asked.graph, sides, body, as_seen(form.get("since")))
     if problems:
         return await _with_problems(pages, request, form, problems, 200)
     return pages.to(request, "playground", **asked.query())
@@ -140,18 +143,18 @@ async def _with_problems(
     return pages.plain(request, "playground.html", status, **told)
 
 
-async def _run(api: Api, graph: str, sides: Sequence[Side], body: Json) -> dict[str, Json]:
+async def _run(api: Api, graph: str, sides: Sequence[Side], body: Json, headers: Mapping[str, str]) -> dict[str, Json]:
     """Run on each side, and wait; what was refused, by side. A run that takes longer goes on."""
-    found = await asyncio.gather(*(_run_one(api, graph, side, body) for side in sides))
+    found = await asyncio.gather(*(_run_one(api, graph, side, body, headers) for side in sides))
     return {side.name: problem for side, problem in zip(sides, found, strict=True) if problem is not None}
 
 
-async def _run_one(api: Api, graph: str, side: Side, body: Json) -> Json | None:
+async def _run_one(api: Api, graph: str, side: Side, body: Json, headers: Mapping[str, str]) -> Json | None:
     wanted = {**body, "assistant_id": graph, "if_not_exists": "create", "multitask_strategy": "reject"}
     path = f"/threads/{segment(side.thread)}/runs/wait"
     try:
         async with asyncio.timeout(WAIT_S):
-            await api.post(path, wanted, side.headers)
+            await api.post(path, wanted, {**side.headers, **headers})
     except TimeoutError:
         return None  # the page shows that it is at work
     except Refused as error:
@@ -234,6 +237,7 @@ async def _column(api: Api, graph: str, side: Side) -> Json:
         "talk": None,
         "beside": [],
         "asks": [],
+        "since": None,
         "problem": None,
         "unusable": False,
     }
@@ -256,7 +260,15 @@ async def _column(api: Api, graph: str, side: Side) -> Json:
     asks = questions(report["waits_for"], allowance) if thread["status"] != "busy" else []
     talk = talk_of(thread["values"], allowance, MESSAGES)
     others = [pair for pair in beside(thread["values"], talk, allowance) if pair[1].text != "null"]
-    return {**told, "thread": thread, "run": runs[0] if runs else None, "talk": talk, "beside": others, "asks": asks}
+    return {
+        **told,
+        "thread": thread,
+        "run": runs[0] if runs else None,
+        "talk": talk,
+        "beside": others,
+        "asks": asks,
+        "since": report["state_updated_at"],
+    }
 
 
 def _unusable(version: Json, graph: str) -> Json | None:

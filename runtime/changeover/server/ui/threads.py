@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import Response
 
-from changeover.server.ui.answering import Answering, Overtaken
+from changeover.server.ui import answering
+from changeover.server.ui.answering import Overtaken
 from changeover.server.ui.api import Api, Json, Refused, together
 from changeover.server.ui.asking import Unclear
 from changeover.server.ui.pages import Pages
@@ -98,8 +99,6 @@ def _add_looking(routes: APIRouter, pages: Pages) -> None:
 
 
 def _add_going_on(routes: APIRouter, pages: Pages) -> None:
-    answering = Answering()
-
     @routes.post("/threads/answer")
     async def answer(request: Request) -> Response:
         """The answer to a question. Which fields there are depends on the question."""

@@ -14,6 +14,7 @@ CODES = {
     "empty-thread": "no_such_run",
     "already-answered": "no_such_interrupt",
     "nothing-waits": "no_such_interrupt",
+    "state-changed": "no_such_interrupt",
 }
 
 

@@ -7,7 +7,7 @@ a connection and are not found here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +47,14 @@ NOT_SUPPORTED = {
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What a caller insists on beside the command: a version to be served by, a state that the thread still has."""
+
+    version: str | None = None
+    seen: Sequence[str] = ()  # tags of its state
+
+
+@dataclass(frozen=True)
 class Answered:
     """An answer, and the version that gave it where it is about a run."""
 
@@ -66,7 +74,7 @@ class Commands:
     def __init__(self, manager: GraphVersionManager, hub: Hub) -> None:
         self._manager = manager
         self._hub = hub
-        self._methods: Mapping[str, Callable[[str, Any, str | None], Awaitable[Done]]] = {
+        self._methods: Mapping[str, Callable[[str, Any, Terms], Awaitable[Done]]] = {
             "run.start": self._start,
             "input.respond": self._respond,
             "state.get": self._state,
@@ -75,14 +83,14 @@ class Commands:
             "agent.getTree": self._tree,
         }
 
-    async def handle(self, thread_id: str, command: Command, version: str | None = None) -> Answered:
-        """Do a command. `version` is the one that the caller wants to be served by, if any. Raises nothing."""
+    async def handle(self, thread_id: str, command: Command, terms: Terms) -> Answered:
+        """Do a command. Raises nothing."""
         try:
             through = self._hub.thread(thread_id).last
             method = self._methods.get(command.method)
             if method is None:
                 raise _unknown(command.method)
-            done = await method(thread_id, command.params, version)
+            done = await method(thread_id, command.params, terms)
         except Refused as refused:
             return Answered(failure(command.id, refused.code, refused.message))
         except ChangeoverError as error:
@@ -97,7 +105,7 @@ class Commands:
 
     # --- runs ------------------------------------------------------------------------------------
 
-    async def _start(self, thread_id: str, given: Any, version: str | None) -> Done:
+    async def _start(self, thread_id: str, given: Any, terms: Terms) -> Done:
         """A new run; where the thread waits for answers, an input is the answer."""
         wanted = params(RunStart, given)
         if wanted.langsmith_tracer is not None:
@@ -114,10 +122,10 @@ class Commands:
             body.command = CommandBody(resume=wanted.input)
         else:
             body.input = wanted.input
-        run = await self._submit(thread_id, body, version)
+        run = await self._submit(thread_id, body, terms, wanted.if_match)
         return Done({"run_id": run.id}, run.version)
 
-    async def _respond(self, thread_id: str, given: Any, version: str | None) -> Done:
+    async def _respond(self, thread_id: str, given: Any, terms: Terms) -> Done:
         """Answer interrupts, in one run. The one that asked may still be about to end."""
         wanted = params(InputRespond, given)
         await self._settled(thread_id)
@@ -131,10 +139,10 @@ class Commands:
             config=wanted.config,
             metadata=wanted.metadata,
         )
-        run = await self._submit(thread_id, body, version)
+        run = await self._submit(thread_id, body, terms, wanted.if_match)
         return Done({"run_id": run.id}, run.version)
 
-    async def _fork(self, thread_id: str, given: Any, version: str | None) -> Done:
+    async def _fork(self, thread_id: str, given: Any, terms: Terms) -> Done:
         wanted = params(Fork, given)
         body = RunBody(
             assistant_id=await self._assistant_of(thread_id),
@@ -142,14 +150,16 @@ class Commands:
             config=wanted.config,
             checkpoint_id=wanted.checkpoint_id,
         )
-        run = await self._submit(thread_id, body, version)
+        run = await self._submit(thread_id, body, terms)
         return Done({"run_id": run.id, "thread_id": thread_id}, run.version)
 
-    async def _submit(self, thread_id: str, body: RunBody, version: str | None) -> Run:
+    async def _submit(self, thread_id: str, body: RunBody, terms: Terms, if_match: str | None = None) -> Run:
         body.stream_mode = list(RUN_MODES)
         body.stream_subgraphs = True
         body.if_not_exists = "create"
-        request = await run_request(self._manager, body, thread_id, version)
+        request = await run_request(
+            self._manager, body, thread_id, terms.version, seen=terms.seen if if_match is None else (if_match,)
+        )
         kwargs = {**(request.kwargs or {}), "content_events": True}
         self._hub.thread(thread_id)
         return await accepted(self._manager.submit(replace(request, content_events=True, kwargs=kwargs)))
@@ -180,7 +190,7 @@ class Commands:
 
     # --- state -----------------------------------------------------------------------------------
 
-    async def _state(self, thread_id: str, given: Any, version: str | None) -> Done:
+    async def _state(self, thread_id: str, given: Any, terms: Terms) -> Done:
         wanted = params(StateGet, given)
         snapshot = await self._snapshot(thread_id, tuple(wanted.namespace))
         values = snapshot.values if snapshot else {}
@@ -191,14 +201,14 @@ class Commands:
             result["checkpoint"] = checkpoint
         return Done(result, (await self._thread(thread_id)).version)
 
-    async def _checkpoints(self, thread_id: str, given: Any, version: str | None) -> Done:
+    async def _checkpoints(self, thread_id: str, given: Any, terms: Terms) -> Done:
         wanted = params(ListCheckpoints, given)
         thread = await self._thread(thread_id)
         place = Place(namespace="|".join(wanted.namespace))
         states = await self._manager.threads.history(thread, place, limit=wanted.limit, before=wanted.before)
         return Done({"checkpoints": [_summary(state) for state in states]}, thread.version)
 
-    async def _tree(self, thread_id: str, given: Any, version: str | None) -> Done:
+    async def _tree(self, thread_id: str, given: Any, terms: Terms) -> Done:
         run_id = params(GetTree, given).run_id
         found = tree.of(self._hub.thread(thread_id), run_id)
         if found is None:

@@ -16,10 +16,10 @@ from changeover.runs.encoding import dumps
 from changeover.server.encoding import JSON
 from changeover.server.langgraph.listener import Listener as Client
 from changeover.server.langgraph.payloads import THREAD_ID
-from changeover.server.langgraph.requests import version_of
+from changeover.server.langgraph.requests import seen_of, version_of
 from changeover.server.langgraph.sse import HEARTBEAT, MEDIA_TYPE
 from changeover.server.langgraph.v3.answers import failure, failure_of
-from changeover.server.langgraph.v3.commands import Commands
+from changeover.server.langgraph.v3.commands import Commands, Terms
 from changeover.server.langgraph.v3.hub import Hub
 from changeover.server.langgraph.v3.payloads import Command, Wanted
 from changeover.server.langgraph.v3.subscriptions import Listener
@@ -48,7 +48,7 @@ def router(commands: Commands, hub: Hub) -> APIRouter:
         given = parsed(await request.body())
         if isinstance(given, dict):
             return JSON(given, 400)
-        answered = await commands.handle(thread_id, given, version_of(request.scope))
+        answered = await commands.handle(thread_id, given, Terms(version_of(request.scope), seen_of(request.scope)))
         headers = {"Changeover-Version": answered.version} if answered.version is not None else None
         return JSON(answered.body, headers=headers)
 

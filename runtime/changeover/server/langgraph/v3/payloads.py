@@ -46,6 +46,7 @@ class Command(BaseModel):
 class _Run(Strict):
     config: ConfigBody | None = None
     metadata: JsonObject | None = None
+    if_match: Annotated[str, Field(min_length=1, max_length=100)] | None = None  # as the header, which a socket has not
 
 
 class RunStart(_Run):

@@ -20,7 +20,7 @@ from changeover.runs.encoding import dumps
 from changeover.server.langgraph.payloads import THREAD_ID
 from changeover.server.langgraph.requests import version_of
 from changeover.server.langgraph.v3.answers import Refused, failure, failure_of, success
-from changeover.server.langgraph.v3.commands import Commands
+from changeover.server.langgraph.v3.commands import Commands, Terms
 from changeover.server.langgraph.v3.http import SEND_WAIT_S, parsed
 from changeover.server.langgraph.v3.hub import Hub
 from changeover.server.langgraph.v3.payloads import Command, Unsubscribe, Wanted, params
@@ -55,7 +55,7 @@ class Connection:
         self._hub = hub
         self._limit_bytes = limit_bytes
         self._thread_id: str = socket.path_params["thread_id"]
-        self._version = version_of(socket.scope)
+        self._terms = Terms(version_of(socket.scope))
         self._sending = asyncio.Lock()
         self._free = asyncio.Semaphore(COMMANDS_AT_ONCE)
         self._working: set[asyncio.Task[None]] = set()
@@ -110,7 +110,7 @@ class Connection:
             task.exception()
 
     async def _do(self, command: Command) -> None:
-        await self._send((await self._commands.handle(self._thread_id, command, self._version)).body)
+        await self._send((await self._commands.handle(self._thread_id, command, self._terms)).body)
 
     async def _subscription(self, command: Command) -> None:
         assert self._listener is not None

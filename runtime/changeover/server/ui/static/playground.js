@@ -67,8 +67,8 @@ class Side {
     showBusy();
   }
 
-  // Run with an input or a command, to the end.
-  async run(body) {
+  // Run with an input or a command, to the end. An answer is for the state that it was asked in, `since`.
+  async run(body, since = "") {
     this.begin();
     this.talk.asked(body);
     this.tell(`${this.version} is asked…`);
@@ -87,7 +87,12 @@ class Side {
     try {
       const answer = await fetch(`${this.threadPath}/runs/stream`, {
         method: "POST",
-        headers: { "Content-Type": "application/json", Accept: "text/event-stream", "Changeover-Version": this.version },
+        headers: {
+          "Content-Type": "application/json",
+          Accept: "text/event-stream",
+          "Changeover-Version": this.version,
+          ...(since && { "If-Match": `"${since}"` }),
+        },
         body: JSON.stringify(wanted),
       });
       if (answer.ok) {
@@ -275,7 +280,7 @@ if (play && say) {
     const side = sides.find((one) => one.root.contains(event.target));
     if (side.isBusy) return;
     const body = await bodyOf(event.target, (text) => side.wrong({ detail: text }), event.submitter);
-    if (body) await side.run(body);
+    if (body) await side.run(body, event.target.elements.since?.value);
   });
   say.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) say.requestSubmit();
