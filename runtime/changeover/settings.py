@@ -150,10 +150,10 @@ class Settings:
         None, optional_duration, "watch.poll", "an interval where file events do not arrive"
     )
 
-    rollout_drain: str = _knob(
+    rollout_drain: Literal["after", "before"] = _knob(
         "after", choice("after", "before"), "rollout.drain", "switch first, or empty the old first"
     )
-    rollout_in_flight: str = _knob(
+    rollout_in_flight: Literal["finish", "handover", "cancel"] = _knob(
         "finish", choice("finish", "handover", "cancel"), "rollout.in_flight", "what becomes of running runs"
     )
     rollout_finish_s: float = _knob(900.0, duration, "rollout.finish", "how long a drain waits for runs to end")

@@ -355,7 +355,7 @@ class Changes(RuleBasedStateMachine):
         if not self.world.sql("SELECT id FROM threads WHERE pin_expires IS NOT NULL"):
             self._begin(index)
         self.world.change("UPDATE threads SET pin_expires = 1 WHERE pin_expires IS NOT NULL")
-        self.world.do(self.manager.pins.expire())
+        self.world.do(self.manager.store.pins.expire())
 
     @rule(index=indices, what=st.sampled_from(["hold", "release", "retire", "collect"]))
     def tidy(self, index: int, what: str) -> None:
@@ -371,7 +371,7 @@ class Changes(RuleBasedStateMachine):
             self._collect()
 
     def _collect(self) -> None:
-        needed = self.manager._in_use()
+        needed = self.manager.loader.in_use()
         _, purged = self.world.do(self.manager.store.versions.collect(keep=1, older_than=FAR_S, needed=needed))
         for id_ in purged:
             self.manager.loader.unload(id_)

@@ -109,8 +109,8 @@ async def test_an_expired_pin_counts_as_none_before_anybody_tidies_up(manager: G
     assert report.view.to_json()["holds"] is None
     assert report.new_input is not None
     assert report.new_input.to_json()["version"] == "two"
-    assert [view.thread.id for view in await manager.lists.page(ThreadsWanted(policy="pinned"))] == []
-    assert [view.thread.id for view in await manager.lists.page(ThreadsWanted(policy="auto"))] == ["t"]
+    assert [view.thread.id for view in await manager.store.thread_lists.page(ThreadsWanted(policy="pinned"))] == []
+    assert [view.thread.id for view in await manager.store.thread_lists.page(ThreadsWanted(policy="auto"))] == ["t"]
 
 
 async def test_a_pin_that_expires_leaves_what_the_switch_says(
@@ -128,7 +128,7 @@ async def test_a_pin_that_expires_leaves_what_the_switch_says(
 async def test_a_hold_that_expires_lets_its_version_be_drained(
     manager: GraphVersionManager, eventually: Callable[..., Any]
 ) -> None:
-    await manager.holding.hold("one", "h1", "audit", time.time() + 0.2)
+    await manager.store.holders.hold("one", "h1", "audit", time.time() + 0.2)
     await manager.switch("two")
     assert await held(manager, "one") == [("hold", "h1", "audit")]
     await eventually(lambda: rows(manager, "SELECT 1 FROM versions WHERE id = 'one' AND status = 'drained'"))
@@ -311,33 +311,33 @@ async def test_threads_are_listed_in_pages_that_miss_nobody(manager: GraphVersio
     await manager.pin("t0")
     seen: list[str] = []
     after = None
-    while found := await manager.lists.page(ThreadsWanted(), limit=3, after=after):
+    while found := await manager.store.thread_lists.page(ThreadsWanted(), limit=3, after=after):
         seen += [view.thread.id for view in found]
         after = (found[-1].thread.updated_at, found[-1].thread.id)
     assert sorted(seen) == [f"t{number}" for number in range(7)]
     assert seen[0] == "t0"
-    assert {view.thread.id for view in await manager.lists.page(ThreadsWanted(waiting="interrupt"))} == {
+    assert {view.thread.id for view in await manager.store.thread_lists.page(ThreadsWanted(waiting="interrupt"))} == {
         "t1",
         "t3",
         "t5",
     }
-    both = await manager.lists.page(ThreadsWanted(waiting="true", status="interrupted"))
+    both = await manager.store.thread_lists.page(ThreadsWanted(waiting="true", status="interrupted"))
     assert {view.thread.id for view in both} == {"t1", "t3", "t5"}
-    assert [view.thread.id for view in await manager.lists.page(ThreadsWanted(policy="pinned", version="one"))] == [
-        "t0"
-    ]
-    assert await manager.lists.page(ThreadsWanted(version="two")) == []
+    assert [
+        view.thread.id for view in await manager.store.thread_lists.page(ThreadsWanted(policy="pinned", version="one"))
+    ] == ["t0"]
+    assert await manager.store.thread_lists.page(ThreadsWanted(version="two")) == []
 
 
 async def test_holders_come_in_pages_with_exact_counts(manager: GraphVersionManager) -> None:
     for number in range(5):
         await said(manager, f"t{number}", "ask")
-    await manager.holding.hold("one", "h", "audit", None)
+    await manager.store.holders.hold("one", "h", "audit", None)
     page = await manager.holder_page("one", limit=4)
     assert (page.count, dict(page.by_kind)) == (6, {"hold": 1, "thread": 5})
     rest = await manager.holder_page("one", limit=4, after=page.after)
     assert rest.after is None
     assert len({(holder.kind, holder.id) for holder in (*page.holders, *rest.holders)}) == 6
     with pytest.raises(NotFound):
-        await manager.holding.release("one", "unknown")
-    assert await manager.holding.release("one", "h") == ("h",)
+        await manager.store.holders.release("one", "unknown")
+    assert await manager.store.holders.release("one", "h") == ("h",)

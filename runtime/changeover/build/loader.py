@@ -30,7 +30,8 @@ from changeover.errors import Conflict, NotFound, ProjectError
 from changeover.giving_way import GivingWay
 from changeover.project.problems import Problem
 from changeover.resources.need import Key, named
-from changeover.resources.reconciling import Name, reconcile
+from changeover.resources.reconciling import Name, ResourcePlan, reconcile
+from changeover.store.known_routing import KnownRouting
 from changeover.store.records import VersionId
 from changeover.store.versions import Versions
 
@@ -53,24 +54,25 @@ class Loader:
         builder: Builder,
         saver: BaseCheckpointSaver[Any],
         store: BaseStore | None,
+        routing: KnownRouting,
         *,
         keep_loaded: int,
-        in_use: Callable[[], Collection[str]],
-        serves: Callable[[], str | None],
+        running: Callable[[], Collection[VersionId]],
     ) -> None:
         self._versions = versions
         self._builder = builder
         self._saver = saver
         self._store = store
         self._keep_loaded = keep_loaded
-        self._in_use = in_use
-        self._serves = serves
+        self._routing = routing
+        self._running = running
         self._loading: dict[VersionId, asyncio.Lock] = {}
         self._kept: Counter[str] = Counter()
         self._newest: VersionId | None = None
         self._newest_number = 0
         self._needed_last: Mapping[Name, str] = {}  # by the newest
         self.loaded = LoadedVersions()
+        routing.follow(self.expect)
 
     async def compile(self, files: Mapping[str, bytes], giving_way: GivingWay | None = None) -> Candidate:
         """Check and compile the files of a snapshot. Raises `ProjectError` with every problem found."""
@@ -105,7 +107,8 @@ class Loader:
     def expect(self) -> None:
         """What servers say of their tools is compared with what serves, and with the newest where that has others."""
         known = {version.id: version.observed for version in self.loaded}
-        tools = {**known.get(self._newest or VersionId(""), {}), **known.get(VersionId(self._serves() or ""), {})}
+        serves = self._routing.now.current if self._routing.now else VersionId("")
+        tools = {**known.get(self._newest or VersionId(""), {}), **known.get(serves, {})}
         self._builder.expect(tools)
 
     def discard(self, candidate: Candidate) -> None:
@@ -185,7 +188,7 @@ class Loader:
                 self.adopt(version.id, candidate)
             yield Refreshed(version.id, is_changed=not same and version.id in self.loaded)
 
-    async def needs(self, *ids: VersionId) -> list[Mapping[Name, Key]]:
+    async def _needs(self, *ids: VersionId) -> list[Mapping[Name, Key]]:
         """What each of these versions needs live, by kind and name; equal keys are the same thing.
 
         Of versions that are all loaded it is known; else it is told from their files, so that both are told alike.
@@ -194,6 +197,14 @@ class Loader:
         if all(version is not None and not version.registered for version in loaded):
             return [named(version.tenancy.needs) for version in loaded if version is not None]
         return [await self._builder.declared(await self._versions.files(id_)) for id_ in ids]
+
+    async def resource_plan(self, before: VersionId | None, after: VersionId, *, partly: bool = False) -> ResourcePlan:
+        """What is to be opened, kept, replaced and closed for one version after another, or partly beside it."""
+        if before is None:
+            (needed,) = await self._needs(after)
+            return reconcile({}, needed)
+        had, needed = await self._needs(before, after)
+        return reconcile(had, {**had, **needed} if partly else needed)
 
     def awake(self) -> set[str | None]:
         """Versions that hold something live, but for the newest."""
@@ -220,13 +231,17 @@ class Loader:
         self._let_go(version)
         return True
 
+    def in_use(self) -> set[VersionId]:
+        """Versions that are routed to, or that something runs on in this process."""
+        return {*self._routing.versions, *self._running()}
+
     def close(self) -> None:
         for version in list(self.loaded):
             self.loaded.pop(version.id)
             self._let_go(version)
 
     def _needed(self) -> set[str]:
-        return {*self._in_use(), *self._kept}
+        return {*self.in_use(), *self._kept}
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from changeover.checkpoints.postgres import PostgresSaver
     from changeover.checkpoints.postgres_memory import PostgresMemory
 
+    LongTermMemory = Memory | PostgresMemory
+
 
 @asynccontextmanager
 async def saver_for(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,14 @@ from changeover.contracts.differences import Difference
 from changeover.contracts.grading import Grading, Level
 from changeover.contracts.steps import declared
 from changeover.contracts.suggesting import Parts, step_file, suggested_step
-from changeover.errors import Conflict, InvalidRequest, NotFound
+from changeover.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from changeover.project.migrations import FOLDER
 from changeover.rollout.folder import ProjectFolder
 from changeover.rollout.planning import Planning
+from changeover.store.known_routing import KnownRouting
+from changeover.store.plans import Plans
 from changeover.store.records import Version, VersionId
-from changeover.store.versions import contract_digest
+from changeover.store.versions import Versions, contract_digest
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 OURS = "the folder"
@@ -51,6 +54,46 @@ class Draft:
             "guesses": list(self.guesses),
             "left": [difference.to_json() for difference in self.left],
         }
+
+
+class Drafting:
+    """Drafts steps from the version that serves a graph; where the folder serves already, from what it left behind."""
+
+    def __init__(
+        self, folder: ProjectFolder, planning: Planning, routing: KnownRouting, versions: Versions, plans: Plans
+    ) -> None:
+        self._folder = folder
+        self._planning = planning
+        self._routing = routing
+        self._versions = versions
+        self._plans = plans
+
+    async def step(self, graph: str, name: str | None, from_: str | None) -> Draft:
+        """From the version that is named, if one is. Raises what `draft` does, and `nothing-current`."""
+        if from_ is not None:
+            return await self._draft(graph, name, from_)
+        if self._routing.now is None:
+            raise Unavailable("no version is current yet", code="nothing-current", hint="name the version with from_")
+        serves = self._routing.now.version_for(graph)
+        found = await self._draft(graph, name, serves)
+        if found.says_something:
+            return found
+        for left in await self._left_behind(graph, serves):
+            older = await self._draft(graph, name, left)
+            if older.says_something:
+                return older
+        return found
+
+    async def _draft(self, graph: str, name: str | None, own: str) -> Draft:
+        return await draft(graph, name, await self._versions.get(own), self._folder, self._planning)
+
+    async def _left_behind(self, graph: str, current: VersionId) -> list[str]:
+        """The versions that saved threads of a graph which is served by another one, most threads first."""
+        counts: Counter[str] = Counter()
+        for one in await self._plans.threads({graph: current}, listed=1):
+            if one.group.saved_version is not None:
+                counts[one.group.saved_version] += one.group.count
+        return [version for version, _ in counts.most_common()]
 
 
 async def draft(graph: str, name: str | None, own: Version, folder: ProjectFolder, planning: Planning) -> Draft:

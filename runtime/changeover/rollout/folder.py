@@ -21,7 +21,7 @@ from changeover.build.loader import Loader
 from changeover.build.mcp_tools import observed_path
 from changeover.contracts.chain import Chain, chain_text, chains_of
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
-from changeover.errors import Conflict, OperatorError, ProjectError
+from changeover.errors import ChangeoverError, Conflict, OperatorError, ProjectError
 from changeover.giving_way import GivingWay
 from changeover.project.check_server import demand_alerts
 from changeover.project.document import read
@@ -78,8 +78,15 @@ class ProjectFolder:
         self._tried_with: Mapping[str, str] | None = None  # the environment of the last build
         self.awaits_others = False  # the last build was rejected for nothing but what was not there
 
-    async def read_environment(self) -> None:
-        """Take the values of the process and of `.env` as they are, before anything is built with them."""
+    async def take_up(self) -> None:
+        """Before anything is built: bring to its end what an earlier process began to write, and take the environment.
+
+        What cannot be finished keeps nobody from being served: whoever reads the folder is told.
+        """
+        try:
+            await self.files.finish()
+        except ChangeoverError as error:
+            log.warning("edit_not_finished", extra={"reason": error.message, "hint": error.hint})
         await self._variables.read()
 
     def close(self) -> None:

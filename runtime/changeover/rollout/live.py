@@ -11,18 +11,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Literal
 
 from changeover.errors import ChangeoverError, ProjectError
 from changeover.giving_way import GivingWay, Overtaken
 from changeover.rollout.folder import ProjectFolder
+from changeover.rollout.promoting import Promotion
 from changeover.rollout.watch import FolderWatcher
-from changeover.store.records import Version
 
 log = logging.getLogger(__name__)
 
-Policy = Literal["promote", "stage"]
-Promote = Callable[[Version], Awaitable[object]]
 RETRY_S = 0.5
 RETRIES = 20
 FIRST_LOOK_S = 2.0  # after an edit was rejected for something that was not there
@@ -30,15 +27,17 @@ LONGEST_LOOK_S = 60.0
 
 
 class LiveEdits:
-    """Follows a folder until it is closed. `start` returns once files are watched; `close` is idempotent."""
+    """Follows a folder until it is closed. `start` returns once files are watched; `close` is idempotent.
+
+    Without a `promotion` what it builds waits for a switch by hand.
+    """
 
     def __init__(
-        self, folder: ProjectFolder, promote: Promote, policy: Policy, quiet_s: float, poll_s: float | None
+        self, folder: ProjectFolder, promotion: Promotion | None, quiet_s: float, poll_s: float | None
     ) -> None:
         self._watcher = FolderWatcher(folder.path, quiet_s=quiet_s, poll_s=poll_s)
         self._folder = folder
-        self._promote = promote
-        self._policy = policy
+        self._promotion = promotion
         self._one_at_a_time = asyncio.Lock()
         self._giving_way = GivingWay()  # of what is being done just now
         self._moment = asyncio.Event()
@@ -108,8 +107,8 @@ class LiveEdits:
             return
         if version.bad:
             log.warning("edit_not_promoted", extra={"version": version.id, "reason": "it was rolled back"})
-        elif self._policy == "promote":
-            await self._promote(version)
+        elif self._promotion is not None:
+            await self._promotion.promote(version)
         await self._folder.dealt_with(version.digest)
 
     async def _attempt(self, step: Callable[[GivingWay], Awaitable[object]]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,16 +13,17 @@ from langgraph.pregel import Pregel
 
 from changeover.build.digest import FORMAT as DIGEST_FORMAT
 from changeover.build.loaded import Compiled
+from changeover.build.loader import Loader
 from changeover.build.step_code import LoadedSteps
 from changeover.contracts.chain import chain_digest
 from changeover.contracts.contract import FORMAT as CONTRACT_FORMAT
 from changeover.contracts.contract import contract_of
-from changeover.errors import InvalidRequest
+from changeover.errors import Conflict, InvalidRequest
 from changeover.project.models import NAME_PATTERN
 from changeover.rollout.folder import graph_entry
 from changeover.rollout.registered_steps import registered_steps
-from changeover.store.records import NewVersion
-from changeover.store.versions import contract_digest
+from changeover.store.records import NewVersion, Version
+from changeover.store.versions import Versions, contract_digest
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,21 @@ def registration(name: str, graphs: Mapping[str, Any], description: str, migrati
         contract_format=CONTRACT_FORMAT,
     )
     return Registration(new, compiled, steps)
+
+
+async def register(
+    versions: Versions, loader: Loader, name: str, graphs: Mapping[str, Any], description: str, migrations: object
+) -> Version:
+    """Add a version of these graphs, and keep it loaded. Raises `Conflict` for a name that has other graphs."""
+    made = await asyncio.to_thread(registration, name, graphs, description, migrations)
+    known = await versions.by_digest(made.version.digest)
+    if known is None and any(version.id == name for version in await versions.list(limit=100_000)):
+        raise Conflict(
+            f"'{name}' was registered with other graphs before", code="already-registered", hint="choose a new name"
+        )
+    version = await versions.put(made.version, {})
+    loader.register(version.id, made.graphs, made.steps)
+    return version
 
 
 def _compiled(version: str, name: str, value: Any) -> Compiled:

@@ -7,29 +7,23 @@ switch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from changeover.build.loader import Loader
 from changeover.repeating import Repeating
-from changeover.store.records import Routing
+from changeover.store.known_routing import KnownRouting
 from changeover.store.versions import Versions
 
 LOOK_EVERY_S = 0.5
 
 
 class Resting(Repeating):
-    def __init__(self, loader: Loader, versions: Versions, routing: Callable[[], Routing | None]) -> None:
+    def __init__(self, loader: Loader, versions: Versions, routing: KnownRouting) -> None:
         super().__init__("resting", LOOK_EVERY_S, self._let_rest)
         self._loader = loader
         self._versions = versions
         self._routing = routing
 
     async def _let_rest(self) -> None:
-        if not self._loader.awake() - self._routed():
+        if not self._loader.awake() - self._routing.versions:
             return  # nothing to ask the database about
         in_service = {version.id for version in await self._versions.in_use()}
-        self._loader.rest_but(in_service | self._routed())
-
-    def _routed(self) -> set[str | None]:
-        routing = self._routing()
-        return {routing.current, *routing.graphs.values(), routing.ramping} if routing else set()
+        self._loader.rest_but(in_service | self._routing.versions)

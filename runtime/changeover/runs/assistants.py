@@ -7,7 +7,7 @@ for each run by `routing`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -15,7 +15,9 @@ from uuid import UUID, uuid4, uuid5
 from changeover.errors import Conflict, NotFound
 from changeover.store import assistants as stored
 from changeover.store.assistants import SortBy
+from changeover.store.known_routing import KnownRouting
 from changeover.store.records import Assistant, AssistantFilter, AssistantId, GraphEntry, Routing, Version
+from changeover.store.versions import Versions
 
 NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")  # the LangGraph server's, so that ids agree
 UNTITLED = "Untitled"
@@ -86,12 +88,12 @@ class Assistants:
     def __init__(
         self,
         rows: stored.Assistants,
-        routing: Callable[[], Routing | None],
-        version: Callable[[str], Awaitable[Version]],
+        routing: KnownRouting,
+        versions: Versions,
     ) -> None:
         self._rows = rows
         self._routing = routing
-        self._version = version
+        self._versions = versions
         self._revision = 0
         self._served: Served = {}
         self._since: Mapping[str, float] = {}
@@ -109,12 +111,12 @@ class Assistants:
 
     async def served(self) -> Served:
         """Every graph that new threads may use, with the version that serves it."""
-        routing = self._routing()
+        routing = self._routing.now
         if routing is None:
             return {}
         if routing.revision != self._revision:  # what the versions of a routing have does not change
             ids = {routing.current, *routing.graphs.values()}
-            self._served = _served(routing, {id_: await self._version(id_) for id_ in ids})
+            self._served = _served(routing, {id_: await self._versions.get(id_) for id_ in ids})
             self._revision = routing.revision
         return self._served
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -31,7 +31,9 @@ from changeover.runs.live import LiveRun
 from changeover.runs.log import Entry, RunLog, events_lost
 from changeover.runs.outcomes import STOPS, TAKEN, Released
 from changeover.runs.request import RunRequest
+from changeover.runs.temporary import TemporaryThreads
 from changeover.store.endings import lost
+from changeover.store.feedback import FeedbackRows
 from changeover.store.records import Run
 from changeover.store.runs import Runs
 from changeover.store.streams import Streams
@@ -42,9 +44,6 @@ ENDED_RUNS_KEPT = 128
 ENDED_BYTES_KEPT = 32 * 1024 * 1024
 PAGE = 500  # events read from disk at a time
 ASK_EVERY_S = 0.1  # how often a run of another process is looked at
-
-Forget = Callable[[str], Awaitable[None]]
-Feedback = Callable[[RunRequest, Sequence[str]], Awaitable[Mapping[str, str]]]  # addresses, by key
 
 
 class RunCancelled(Exception):
@@ -107,12 +106,14 @@ class BackgroundRun:
 class BackgroundRuns:
     """The tasks of a manager's runs, and the streams of those that ended a little while ago."""
 
-    def __init__(self, engine: Engine, rows: Runs, streams: Streams, forget_thread: Forget, feedback: Feedback) -> None:
+    def __init__(
+        self, engine: Engine, rows: Runs, streams: Streams, temporary: TemporaryThreads, feedback: FeedbackRows
+    ) -> None:
         self._engine = engine
         self._rows = rows
-        self._feedback = feedback
         self._streams = streams
-        self._forget_thread = forget_thread
+        self._temporary = temporary
+        self._feedback = feedback
         self._active: dict[str, BackgroundRun] = {}
         self._ended: OrderedDict[str, BackgroundRun] = OrderedDict()
         self._announced: list[Callable[[BackgroundRun], object]] = []
@@ -293,7 +294,7 @@ class BackgroundRuns:
         told = live.run.version
         await self._say_version(run, live)
         if keys := (run.request.kwargs or {}).get("feedback_keys"):
-            await self._say(run, "feedback", await self._feedback(run.request, keys))
+            await self._say(run, "feedback", await self._feedback.urls(run.request.id, keys, run.request.address))
         async with aclosing(live.parts()) as parts:
             async for part in parts:
                 if not (run.keep_stream or run.log.is_followed):
@@ -329,7 +330,7 @@ class BackgroundRuns:
             if run.error is not None:
                 await self._say(run, "error", error_json(run.error))
             if run.request.temporary and run.request.thread_id is not None:
-                await self._forget_thread(run.request.thread_id)
+                await self._temporary.forget(run.request.thread_id)
         finally:
             if self._active.get(run.request.id) is run:
                 del self._active[run.request.id]

@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable
 
 from changeover.errors import ChangeoverError, InvalidRequest
 from changeover.runs.alarm import Alarm
-from changeover.runs.assistants import applied
+from changeover.runs.assistants import Assistants, applied
+from changeover.runs.background import BackgroundRuns
 from changeover.runs.kwargs import ALL_MODES, request_of
 from changeover.runs.request import RunRequest
 from changeover.runs.schedules import next_time
@@ -67,6 +68,18 @@ def request_of_cron(cron: Cron, assistant: Assistant) -> RunRequest:
         create_thread=cron.thread_id is None,
         temporary=cron.thread_id is None and cron.on_run_completed == "delete",
     )
+
+
+class CronRuns:
+    """Makes the runs of crons, each of its assistant as that is now."""
+
+    def __init__(self, assistants: Assistants, background: BackgroundRuns) -> None:
+        self._assistants = assistants
+        self._background = background
+
+    async def make(self, cron: Cron) -> str:
+        request = request_of_cron(cron, await self._assistants.resolve(cron.assistant_id))
+        return (await self._background.start(request).accepted).id
 
 
 class Crons:

@@ -18,7 +18,9 @@ from collections.abc import Awaitable, Callable
 from changeover.errors import ChangeoverError, OperatorError, Unavailable
 from changeover.processes import host, is_alive
 from changeover.runs.engine import Engine
-from changeover.store.records import Routing, Run
+from changeover.runs.turns import Turns
+from changeover.store.known_routing import KnownRouting
+from changeover.store.records import Run
 from changeover.store.servers import Servers
 
 log = logging.getLogger(__name__)
@@ -30,24 +32,24 @@ TakeUp = Callable[[Run], Awaitable[None]]
 
 
 class Pulse:
-    """Beats from `start` to `close`. `known` gives the revision of the routing that this process knows."""
+    """Beats from `start` to `close`."""
 
     def __init__(
         self,
         servers: Servers,
         engine: Engine,
+        turns: Turns,
+        routing: KnownRouting,
         *,
         lease_s: float,
-        known: Callable[[], int],
-        routing_moved: Callable[[Routing], None],
         take_up: TakeUp,
         adopt: Callable[[], Awaitable[None]],
     ) -> None:
         self._servers = servers
         self._engine = engine
+        self._turns = turns
+        self._routing = routing
         self._lease_s = lease_s
-        self._known = known
-        self._routing_moved = routing_moved
         self._take_up = take_up
         self._adopt = adopt
         self._beaten = 0.0
@@ -101,11 +103,11 @@ class Pulse:
         self._asked = _now()
         try:
             await self._renew()
-            news = await self._servers.news(self._known())
+            news = await self._servers.news(self._routing.revision)
         finally:
             self._asked = None
-        if news.routing is not None and news.routing.revision > self._known():
-            self._routing_moved(news.routing)
+        if news.routing is not None and news.routing.revision > self._routing.revision:
+            self._routing.moved(news.routing)
         for wished in news.wished:
             self._engine.heed(wished)
         if self._takes and self._taken:
@@ -117,13 +119,8 @@ class Pulse:
             await self._adopt()
         if news.has_peers or (self._was_gated and not news.is_gated) or self._engine.has_missed_turns:
             self._engine.has_missed_turns = False
-            await self.give_turns()
+            await self._turns.give()
         self._was_gated = news.is_gated
-
-    async def give_turns(self) -> None:
-        """Let those that wait, and have nobody before them, try."""
-        for run_id in await self._servers.startable():
-            self._engine.give_turn(run_id)
 
     async def _go_on(self) -> None:
         missed: str | None = None  # said once: it may last for hours, and the disk may be what is full
@@ -156,7 +153,7 @@ class Pulse:
             self._taken.extend(taken)
             await self._take_up_taken()
             await self._renew()
-        await self.give_turns()
+        await self._turns.give()
 
     async def _take_up_taken(self) -> None:
         """Go on with what is this server's now; a run that could not be is tried again, or is nobody's matter."""

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 
 from changeover.store.records import MultitaskStrategy, NewRun, RunId, ThreadId, VersionId
+
+PLACE = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 
 Durability = Literal["sync", "async", "exit"]
 
@@ -60,6 +63,34 @@ class RunRequest:
     kwargs: Mapping[str, Any] | None = None
     address: str = ""  # of this server, as its client knows it
     id: RunId = field(default_factory=new_run_id)
+
+    @classmethod
+    def of_call(
+        cls,
+        graph: str,
+        input: Any,
+        thread_id: str | None,
+        version: str | None,
+        config: RunnableConfig | None,
+        context: Any,
+        **options: Any,
+    ) -> RunRequest:
+        """What a call of the library asks for: `config` may say where to go on from, as LangGraph's own may."""
+        given = dict(config or {})
+        configurable: dict[str, Any] = dict((config or {}).get("configurable") or {})
+        place = {name: configurable.pop(name) for name in PLACE if name in configurable}
+        if place and options.get("checkpoint") is None:
+            given["configurable"] = configurable
+            options["checkpoint"] = place
+        return cls(
+            graph,
+            input,
+            ThreadId(thread_id) if thread_id is not None else None,
+            VersionId(version) if version is not None else None,
+            config=given,
+            context=context,
+            **options,
+        )
 
     @property
     def continues(self) -> bool:

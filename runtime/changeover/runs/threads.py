@@ -15,7 +15,7 @@ import asyncio
 import copy
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -33,6 +33,7 @@ from changeover.checkpoints.staging import StagedSaver
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, TimedOut
 from changeover.migrations.landing import TAG
 from changeover.migrations.situations import situation
+from changeover.runs.assistants import Assistants
 from changeover.runs.request import new_run_id
 from changeover.runs.routing import decide
 from changeover.store import threads as stored
@@ -77,7 +78,7 @@ class Threads:
         rows: stored.Threads,
         loader: Loader,
         saver: BaseCheckpointSaver[Any],
-        graph_of: Callable[[str], Awaitable[str]],
+        assistants: Assistants,
         give_turn: Callable[[str | None], None],
         *,
         sweep_s: float,
@@ -85,7 +86,7 @@ class Threads:
         self.rows = rows
         self._loader = loader
         self._saver = saver
-        self._graph_of = graph_of
+        self._assistants = assistants
         self._give_turn = give_turn
         self._sweep_s = sweep_s
         self._editing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -288,6 +289,10 @@ class Threads:
         else:
             await asyncio.shield(self._write_elsewhere(seen, state, change))
         return config
+
+    async def _graph_of(self, given: str) -> str:
+        """The graph that a client names by its name, or by the id of an assistant."""
+        return (await self._assistants.resolve(given)).graph
 
     async def _write_elsewhere(self, seen: Seen, state: NewState, change: whole.Change) -> None:
         """Where state is kept elsewhere, the thread is claimed while it is written, and runs wait that long."""

@@ -100,13 +100,11 @@ class FolderService:
 
     async def _serve_current(self) -> None:
         """What is current, or a first version; that of another host's process if it was quicker."""
-        self._manager.routing = await self._manager.store.routing.head()
         try:
             await self._manager.serve_folder()
         except Conflict as error:
             if error.code != "routing-changed":
                 raise
-            self._manager.routing = await self._manager.store.routing.head()
             await self._manager.serve_folder()
 
     async def _lead_later(self) -> None:

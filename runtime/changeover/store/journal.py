@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from changeover.errors import Conflict, NotFound
+from changeover.errors import ChangeoverError, Conflict, NotFound
 from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.records import Event, Operation, OperationStatus
 from changeover.store.servers import ABANDONED, LIVING
+
+log = logging.getLogger(__name__)
 
 IDEMPOTENCY_KEPT_S = 24 * 3600
 GO_ON = ("drain", "migration")  # what moves no routing, and is gone on with from wherever it was
@@ -28,6 +31,13 @@ class Journal:
     async def add_event(self, type_: str, **data: Any) -> None:
         now = self._clock()
         await self._database.write(lambda connection: rows.add_event(connection, now, type_, **data))
+
+    async def try_event(self, type_: str, data: Mapping[str, Any]) -> None:
+        """An event of something that goes on whether or not it is written: where it cannot be, the log has it alone."""
+        try:
+            await self.add_event(type_, **data)
+        except ChangeoverError as error:
+            log.warning("event_not_written", extra={"event": type_, "reason": error.message})
 
     async def events(self, *, after: int = 0, limit: int = 100, newest: bool = False) -> list[Event]:
         """Events after an id, oldest first; with `newest`, the last `limit` of them."""

@@ -21,11 +21,13 @@ from changeover.store.database import Database
 from changeover.store.event_log import EventLog
 from changeover.store.feedback import FeedbackRows
 from changeover.store.gate import Gate
+from changeover.store.holders import Holders
 from changeover.store.journal import Journal
 from changeover.store.landings import Landings
 from changeover.store.observations import Observations
 from changeover.store.operations import Operations
 from changeover.store.outbox import Outbox
+from changeover.store.pins import Pins
 from changeover.store.plans import Plans
 from changeover.store.routing import RoutingLog
 from changeover.store.runs import Runs
@@ -33,6 +35,7 @@ from changeover.store.schema import migrate_sqlite
 from changeover.store.servers import SchemaCheck, Servers
 from changeover.store.sqlite_database import SqliteDatabase, explain
 from changeover.store.streams import Streams
+from changeover.store.thread_lists import ThreadLists
 from changeover.store.threads import Threads
 from changeover.store.usage import Usage
 from changeover.store.versions import Versions
@@ -62,6 +65,9 @@ class Store:
     usage: Usage
     operations: Operations
     event_log: EventLog
+    pins: Pins
+    holders: Holders
+    thread_lists: ThreadLists
     lock: FileLock | None
 
     @classmethod
@@ -109,6 +115,9 @@ class Store:
             Usage(database, clock),
             Operations(database, clock),
             EventLog(database),
+            Pins(database, clock),
+            Holders(database, clock),
+            ThreadLists(database, clock),
             lock,
         )
 

@@ -77,7 +77,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         version = await manager.version(v)
         _demand_graph(version, g)
         active, standing = await asyncio.gather(
-            manager.store.runs.active_on(version.id, g), manager.lists.nodes(version.id, g)
+            manager.store.runs.active_on(version.id, g), manager.store.thread_lists.nodes(version.id, g)
         )
         here = [flight for flight in manager.in_flight.on(version.id) if flight.run.graph == g]
         nodes: defaultdict[str | None, Counter[str]] = defaultdict(Counter)

@@ -49,7 +49,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     ) -> JSON:
         """Threads at an interrupt or a breakpoint, the one that waits longest first; `count` is of all of them."""
         told = {"version": version, "graph": graph}
-        found, count = await manager.lists.asking(**told, limit=limit + 1, after=cursor(after, float, str))
+        found, count = await manager.store.thread_lists.asking(**told, limit=limit + 1, after=cursor(after, float, str))
         shown = found[:limit]
         page: dict[str, Any] = {"interrupts": await asyncio.gather(*map(asked, shown)), "count": count}
         if len(found) > limit:

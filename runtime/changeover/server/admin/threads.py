@@ -62,7 +62,7 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
         """The one that changed last first. `node` is where they wait (`outer/inner` in a graph that runs in a node),
         `id` what their ids begin with."""
         wanted = ThreadsWanted(version, status, policy, waiting, graph, node, id_)
-        found = await manager.lists.page(wanted, limit=limit + 1, after=cursor(after, float, str))
+        found = await manager.store.thread_lists.page(wanted, limit=limit + 1, after=cursor(after, float, str))
         page: dict[str, Any] = {"threads": [view.to_json() for view in found[:limit]]}
         if len(found) > limit:
             last = found[limit - 1].thread
@@ -73,7 +73,9 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     @routes.get("/threads/counts")
     async def counts(version: Name | None = None) -> JSON:
         """How many there are by version, graph, status and what waits on them; and how many stand at which node."""
-        places, nodes = await asyncio.gather(manager.lists.places(version), manager.lists.nodes(version))
+        places, nodes = await asyncio.gather(
+            manager.store.thread_lists.places(version), manager.store.thread_lists.nodes(version)
+        )
         return JSON({"threads": [asdict(place) for place in places], "nodes": [asdict(standing) for standing in nodes]})
 
     @routes.get("/threads/{id_:path}")

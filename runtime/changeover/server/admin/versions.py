@@ -120,16 +120,16 @@ def router(manager: GraphVersionManager, stopping: asyncio.Event) -> APIRouter:
     @routes.post("/versions/{v}/holds", status_code=201)
     async def hold(v: str, wanted: Hold) -> JSON:
         expires_at = wanted.expires_at.timestamp() if wanted.expires_at else None
-        made = await manager.holding.hold(v, uuid.uuid4().hex, wanted.reason, expires_at)
+        made = await manager.store.holders.hold(v, uuid.uuid4().hex, wanted.reason, expires_at)
         return JSON(made.to_json(), 201)
 
     @routes.get("/versions/{v}/holds")
     async def holds(v: str) -> JSON:
-        return JSON({"holds": [hold.to_json() for hold in await manager.holding.holds(v)]})
+        return JSON({"holds": [hold.to_json() for hold in await manager.store.holders.holds(v)]})
 
     @routes.delete("/versions/{v}/holds")
     async def release(v: str, id_: Annotated[Name | None, Query(alias="id")] = None, who: Actor = None) -> JSON:
-        released = await manager.holding.release(v, id_, actor(who))
+        released = await manager.store.holders.release(v, id_, actor(who))
         return JSON({"version": v, "released": len(released), "ids": list(released)})
 
     @routes.post("/versions/{v}/retire")
