@@ -26,7 +26,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from changeover.build.loaded import LoadedGraph
-from changeover.errors import ChangeoverError, InvalidRequest, NotFound, OperatorError, Unavailable
+from changeover.errors import ChangeoverError, NotFound, OperatorError, Unavailable
 from changeover.hooks import ServiceHooks
 from changeover.migrations.adopting import Adoption, Progress
 from changeover.migrations.moving import Fated
@@ -38,7 +38,6 @@ from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.folder import settings_file
 from changeover.rollout.forecast import Plan
 from changeover.rollout.hooking import Hooks
-from changeover.rollout.live import LiveEdits
 from changeover.rollout.operations import Drain, Receipt, Wishes
 from changeover.rollout.registration import register
 from changeover.rollout.rehearsing import Rehearsal
@@ -94,7 +93,6 @@ class GraphVersionManager:
         self._hooks = tuple(hooks)
         self._parts: Parts | None = None
         self._stack: AsyncExitStack | None = None
-        self._watching: LiveEdits | None = None
 
     @classmethod
     def open(
@@ -148,12 +146,7 @@ class GraphVersionManager:
 
         A server does, once it serves.
         """
-        await self.store.alerts.follow(self.settings.alerts)
-        pulse = self.parts.rollout.pulse
-        pulse.take_runs()
-        await pulse.beat()
-        await self.parts.runs.deliveries.start(alone=self.store.is_alone)
-        self.crons.start()
+        await self.parts.work()
 
     async def close(self) -> None:
         """Stop watching, let runs end or come to a boundary (at most 30 s), close everything. Idempotent."""
@@ -161,23 +154,17 @@ class GraphVersionManager:
         if stack is None:
             return
         try:
-            await self.stop_watching()
-            await self.crons.close()
-            await self.end_runs(CLOSE_WAIT_S)
+            await self.parts.end(CLOSE_WAIT_S)
         finally:
             await stack.aclose()
 
     def stop_runs(self) -> None:
         """Take no more runs. What goes on elsewhere stops at its next boundary; what nobody could go on with ends."""
-        self.parts.rollout.pulse.leave_runs()
-        self.rollout.stop()
-        self.engine.stop()
+        self.parts.stop_runs()
 
     async def end_runs(self, timeout_s: float) -> None:
         """Let runs end or come to a boundary within the time; then cut off what is left."""
-        self.stop_runs()
-        await self.background.close(timeout_s)
-        await self.engine.close(timeout_s)
+        await self.parts.end_runs(timeout_s)
 
     @property
     def is_open(self) -> bool:
@@ -273,9 +260,7 @@ class GraphVersionManager:
 
         Raises `Conflict` where the thread's state does not fit the version, and while a run is on the thread.
         """
-        change = ThreadChange(
-            _id(version) if version is not None else None, "pinned", True, _seconds(until), True, actor, reason
-        )
+        change = ThreadChange.to_pin(_id(version) if version is not None else None, until, actor, reason)
         return await self.change_thread(thread_id, change)
 
     async def migrate_thread(self, thread_id: str, to: Version | str, *, reason: str = "") -> Fated:
@@ -466,7 +451,7 @@ class GraphVersionManager:
         Without `wait` the operation goes on by itself: `operations.get(id)` says how far it is.
         """
         in_flight = in_flight or self.settings.rollout_in_flight
-        wishes = Wishes(self.settings.rollout_drain, in_flight, timeout_s, reason=reason, actor=actor)
+        wishes = Wishes(in_flight=in_flight, timeout_s=timeout_s, reason=reason, actor=actor)
         return await self.rollout.drain(_id(version), wishes, wait=wait)
 
     async def backup(self, path: str | Path, *, force: bool = False) -> Backup:
@@ -566,9 +551,7 @@ class GraphVersionManager:
 
     async def graph(self, name: str, version: str | None = None) -> tuple[VersionId, LoadedGraph]:
         """A graph as a version has it; the one that would serve it where none is named."""
-        if version is None and self.routing is None:
-            raise Unavailable("no version is current yet", code="nothing-current")
-        id_ = VersionId(version) if version else self.routing.version_for(name)  # type: ignore[union-attr]
+        id_ = VersionId(version) if version else self.parts.ground.routing.demand().version_for(name)
         return id_, await self.loader.graph(id_, name)
 
     # --- following the folder --------------------------------------------------------------------
@@ -576,21 +559,16 @@ class GraphVersionManager:
     async def watch(self, policy: str | None = None) -> None:
         """Follow the folder from now on: a save becomes a version, and with `promote` it serves."""
         chosen = policy or self.settings.watch_auto
-        if chosen == "off" or self._watching is not None:
-            return
-        promotion = None if chosen == "stage" else self.parts.rollout.promotion
-        edits = LiveEdits(self.folder, promotion, self.settings.watch_quiet_s, self.settings.watch_poll_s)
-        await edits.start()
-        self._watching = edits
+        if chosen != "off":
+            await self.parts.rollout.live.start(promotes=chosen != "stage")
 
     async def stop_watching(self) -> None:
-        watching, self._watching = self._watching, None
-        if watching is not None:
-            await watching.close()
+        if self.watching:
+            await self.parts.rollout.live.close()
 
     @property
     def watching(self) -> bool:
-        return self._watching is not None
+        return self._parts is not None and self._parts.rollout.live.is_following
 
     async def promote(self, version: Version) -> Receipt | None:
         """What the watcher does with a version it built: serve it, unless it serves already.
@@ -614,13 +592,13 @@ class GraphVersionManager:
 
     def status(self) -> dict[str, Any]:
         """What this process knows at this moment: routing, its loaded versions with their runs in flight, uptime."""
-        return self.parts.rollout.overview.status(self.started_at, watching=self.watching)
+        return self.parts.rollout.overview.status(self.started_at)
 
     async def report(self) -> dict[str, Any]:
         """`status` with the versions in use as the database has them, whether the folder is what serves, and the
         version that a rollback would lead to.
         """
-        return await self.parts.rollout.overview.report(self.started_at, watching=self.watching)
+        return await self.parts.rollout.overview.report(self.started_at)
 
     async def usage(
         self,
@@ -638,15 +616,6 @@ class GraphVersionManager:
         `InvalidRequest`.
         """
         return await self.parts.runs.usage.over_time(since, until, step_s, version, graph, by)
-
-
-def _seconds(moment: datetime | float | None) -> float | None:
-    """Unix seconds. Raises `InvalidRequest` for a time without its zone."""
-    if not isinstance(moment, datetime):
-        return moment
-    if moment.tzinfo is None:
-        raise InvalidRequest("the time has no zone", code="invalid-expiry", hint="use datetime.now(UTC) + ...")
-    return moment.timestamp()
 
 
 def _id(version: Version | str) -> str:

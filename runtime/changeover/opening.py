@@ -35,6 +35,47 @@ class Parts:
     rollout: RolloutParts
     notes: Sequence[str]
 
+    async def take_up(self) -> None:
+        """After a crash and after a clean stop alike: read the routing, end what nobody can go on with.
+
+        Runs that can be gone on with wait for `work`, here or in another process.
+        """
+        store, runs, rollout = self.ground.store, self.runs, self.rollout
+        await self.ground.routing.read()
+        await rollout.pulse.start(alone=store.is_alone)
+        await rollout.rollout.adopt()
+        await store.streams.discard_old()
+        await runs.recovery.end_what_cannot_go_on(await store.servers.orphans())
+        await runs.temporary.forget_left()
+        runs.threads.start()
+        rollout.expiry.start()
+        rollout.resting.start()
+
+    async def work(self) -> None:
+        """Begin what nobody waits for."""
+        store, runs, pulse = self.ground.store, self.runs, self.rollout.pulse
+        await store.alerts.follow(self.ground.settings.alerts)
+        pulse.take_runs()
+        await pulse.beat()
+        await runs.deliveries.start(alone=store.is_alone)
+        runs.crons.start()
+
+    def stop_runs(self) -> None:
+        self.rollout.pulse.leave_runs()
+        self.rollout.rollout.stop()
+        self.runs.engine.stop()
+
+    async def end_runs(self, timeout_s: float) -> None:
+        self.stop_runs()
+        await self.runs.background.close(timeout_s)
+        await self.runs.engine.close(timeout_s)
+
+    async def end(self, timeout_s: float) -> None:
+        """Begin nothing any more, and let go what runs. What is open is closed after that, by the stack."""
+        await self.rollout.live.close()
+        await self.runs.crons.close()
+        await self.end_runs(timeout_s)
+
 
 class Opened(Protocol):
     """Whoever has opened parts."""
@@ -64,7 +105,7 @@ async def open_parts(
     *,
     is_worker: bool,
 ) -> Parts:
-    """Ready to serve, once they are in the hands of who closes the stack. Raises `OperatorError`."""
+    """Opened into the stack, which closes them, and ready to serve. Raises `OperatorError`."""
     ground = await open_ground(stack, project, settings, saver, shares_lock=is_worker)
     hooks.start(ground.store.journal)
     stack.push_async_callback(hooks.close)
@@ -74,22 +115,6 @@ async def open_parts(
     rollout = open_rollout(stack, ground, build, runs, hooks)
     await rollout.folder.take_up()
     notes = [note for note in [await build.wishes.problem(), *runs.letters.missing()] if note]
-    await _take_up(ground, runs, rollout)
-    return Parts(ground, build, runs, rollout, notes)
-
-
-async def _take_up(ground: Ground, runs: RunParts, rollout: RolloutParts) -> None:
-    """After a crash and after a clean stop alike: read the routing, end what nobody can go on with.
-
-    Runs that can be gone on with wait for `GraphVersionManager.work`, here or in another process.
-    """
-    store = ground.store
-    await ground.routing.read()
-    await rollout.pulse.start(alone=store.is_alone)
-    await rollout.rollout.adopt()
-    await store.streams.discard_old()
-    await runs.recovery.end_what_cannot_go_on(await store.servers.orphans())
-    await runs.temporary.forget_left()
-    runs.threads.start()
-    rollout.expiry.start()
-    rollout.resting.start()
+    parts = Parts(ground, build, runs, rollout, notes)
+    await parts.take_up()
+    return parts

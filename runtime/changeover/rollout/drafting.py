@@ -16,7 +16,7 @@ from changeover.contracts.differences import Difference
 from changeover.contracts.grading import Grading, Level
 from changeover.contracts.steps import declared
 from changeover.contracts.suggesting import Parts, step_file, suggested_step
-from changeover.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from changeover.errors import Conflict, InvalidRequest, NotFound
 from changeover.project.migrations import FOLDER
 from changeover.rollout.folder import ProjectFolder
 from changeover.rollout.planning import Planning
@@ -72,9 +72,7 @@ class Drafting:
         """From the version that is named, if one is. Raises what `draft` does, and `nothing-current`."""
         if from_ is not None:
             return await self._draft(graph, name, from_)
-        if self._routing.now is None:
-            raise Unavailable("no version is current yet", code="nothing-current", hint="name the version with from_")
-        serves = self._routing.now.version_for(graph)
+        serves = self._routing.demand("name the version with from_").version_for(graph)
         found = await self._draft(graph, name, serves)
         if found.says_something:
             return found

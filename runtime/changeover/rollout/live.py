@@ -27,36 +27,50 @@ LONGEST_LOOK_S = 60.0
 
 
 class LiveEdits:
-    """Follows a folder until it is closed. `start` returns once files are watched; `close` is idempotent.
+    """Follows a folder from `start` to `close`; both are idempotent, and it may be started again."""
 
-    Without a `promotion` what it builds waits for a switch by hand.
-    """
-
-    def __init__(
-        self, folder: ProjectFolder, promotion: Promotion | None, quiet_s: float, poll_s: float | None
-    ) -> None:
-        self._watcher = FolderWatcher(folder.path, quiet_s=quiet_s, poll_s=poll_s)
+    def __init__(self, folder: ProjectFolder, promotion: Promotion, quiet_s: float, poll_s: float | None) -> None:
         self._folder = folder
         self._promotion = promotion
+        self._quiet_s = quiet_s
+        self._poll_s = poll_s
+        self._promotes = True
+        self._watcher: FolderWatcher | None = None
         self._one_at_a_time = asyncio.Lock()
         self._giving_way = GivingWay()  # of what is being done just now
         self._moment = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        await self._watcher.__aenter__()
+    @property
+    def is_following(self) -> bool:
+        return self._watcher is not None
+
+    async def start(self, *, promotes: bool) -> None:
+        """Returns once files are watched. Where it does not promote, what it builds waits for a switch by hand."""
+        if self._watcher is not None:
+            return
+        watcher = FolderWatcher(self._folder.path, quiet_s=self._quiet_s, poll_s=self._poll_s)
+        self._watcher, self._promotes = watcher, promotes
+        try:
+            await watcher.__aenter__()
+        except BaseException:
+            self._watcher = None
+            raise
         self._tasks = [
-            asyncio.create_task(self._listen(), name="changeover-watch-moments"),
+            asyncio.create_task(self._listen(watcher), name="changeover-watch-moments"),
             asyncio.create_task(self._follow(), name="changeover-watch"),
             asyncio.create_task(self._wait_for_others(), name="changeover-watch-others"),
         ]
 
     async def close(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is None:
+            return
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._watcher.__aexit__(None, None, None)
+        await watcher.__aexit__(None, None, None)
 
     async def _follow(self) -> None:
         while True:  # first what was edited while nobody looked
@@ -64,9 +78,9 @@ class LiveEdits:
             await self._take_edit()
             await self._moment.wait()
 
-    async def _listen(self) -> None:
+    async def _listen(self, watcher: FolderWatcher) -> None:
         """A newer save gives up what waits for a server or an install for an older one, which it may have mended."""
-        async for _ in self._watcher.moments():
+        async for _ in watcher.moments():
             is_busy, work = self._one_at_a_time.locked(), self._giving_way
             self._moment.set()
             try:
@@ -107,7 +121,7 @@ class LiveEdits:
             return
         if version.bad:
             log.warning("edit_not_promoted", extra={"version": version.id, "reason": "it was rolled back"})
-        elif self._promotion is not None:
+        elif self._promotes:
             await self._promotion.promote(version)
         await self._folder.dealt_with(version.digest)
 

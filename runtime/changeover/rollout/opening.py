@@ -15,6 +15,7 @@ from changeover.rollout.drafting import Drafting
 from changeover.rollout.expiry import Expiry
 from changeover.rollout.folder import ProjectFolder
 from changeover.rollout.hooking import Hooks
+from changeover.rollout.live import LiveEdits
 from changeover.rollout.observing import Observing
 from changeover.rollout.operations import Rollout
 from changeover.rollout.overview import Overview
@@ -31,6 +32,7 @@ class RolloutParts:
     rollout: Rollout
     operations: Steering
     promotion: Promotion
+    live: LiveEdits
     drafting: Drafting
     adopting: Adopting
     overview: Overview
@@ -73,14 +75,17 @@ def open_rollout(
     stack.push_async_callback(expiry.close)
     resting = Resting(loader, store.versions, routing)
     stack.push_async_callback(resting.close)
+    promotion = Promotion(rollout, routing, store.versions, store.journal, settings)
+    live = LiveEdits(folder, promotion, settings.watch_quiet_s, settings.watch_poll_s)
     return RolloutParts(
         folder=folder,
         rollout=rollout,
         operations=Steering(store.operations, runs.in_flight),
-        promotion=Promotion(rollout, routing, store.versions, store.journal, settings),
+        promotion=promotion,
+        live=live,
         drafting=Drafting(folder, rollout.planning, routing, store.versions, store.plans),
         adopting=Adopting(store, ground.saver, loader, folder),
-        overview=Overview(store, routing, runs.in_flight, loader, build.resources, runs.usage, rollout, folder, pulse),
+        overview=Overview(ground, build, runs, rollout, folder, live, pulse),
         pulse=pulse,
         expiry=expiry,
         resting=resting,

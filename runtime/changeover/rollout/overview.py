@@ -8,17 +8,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from changeover.build.loader import Loader
+from changeover.build.ground import Ground
+from changeover.build.opening import BuildParts
 from changeover.errors import ChangeoverError, Unavailable
-from changeover.resources.pool import ResourcePool
 from changeover.rollout.folder import ProjectFolder
+from changeover.rollout.live import LiveEdits
 from changeover.rollout.operations import Rollout
-from changeover.runs.inflight import InFlight
+from changeover.runs.opening import RunParts
 from changeover.runs.pulse import Pulse
-from changeover.store.known_routing import KnownRouting
-from changeover.store.opening import Store
 from changeover.store.records import VersionId, timestamp
-from changeover.usage.reporting import UsageReports
 
 SILENT_S = 3.0
 
@@ -26,27 +24,26 @@ SILENT_S = 3.0
 class Overview:
     def __init__(
         self,
-        store: Store,
-        routing: KnownRouting,
-        in_flight: InFlight,
-        loader: Loader,
-        resources: ResourcePool,
-        usage: UsageReports,
+        ground: Ground,
+        build: BuildParts,
+        runs: RunParts,
         rollout: Rollout,
         folder: ProjectFolder,
+        live: LiveEdits,
         pulse: Pulse,
     ) -> None:
-        self._store = store
-        self._routing = routing
-        self._in_flight = in_flight
-        self._loader = loader
-        self._resources = resources
-        self._usage = usage
+        self._store = ground.store
+        self._routing = ground.routing
+        self._resources = build.resources
+        self._loader = build.loader
+        self._in_flight = runs.in_flight
+        self._usage = runs.usage
         self._rollout = rollout
         self._folder = folder
+        self._live = live
         self._pulse = pulse
 
-    def status(self, started_at: float | None, *, watching: bool) -> dict[str, Any]:
+    def status(self, started_at: float | None) -> dict[str, Any]:
         """What this process knows at this moment, without asking the database."""
         flights = self._in_flight.count()
         loaded = self._loader.loaded
@@ -56,14 +53,14 @@ class Overview:
             "versions": [
                 {"id": id_, "loaded": id_ in loaded, "in_flight": flights.get(VersionId(id_), 0)} for id_ in known
             ],
-            "watching": watching,
+            "watching": self._live.is_following,
             "loaded": len(loaded),
             "started_at": timestamp(started_at),
             "uptime_s": round(time.time() - started_at, 3) if started_at else 0.0,
             "health": self._health(),
         }
 
-    async def report(self, started_at: float | None, *, watching: bool) -> dict[str, Any]:
+    async def report(self, started_at: float | None) -> dict[str, Any]:
         """`status` with the versions in use, the folder, and where a rollback would lead, as the database has them."""
         routing = await self._store.routing.head()
         flights = self._in_flight.count()
@@ -72,7 +69,7 @@ class Overview:
         threads, runs = await self._store.thread_lists.by_version(), await self._store.runs.active_by_version()
         back_to = await self._rollout.rollback_target() if routing else None
         return {
-            **self.status(started_at, watching=watching),
+            **self.status(started_at),
             "routing": routing.to_json() if routing else None,
             "versions": [
                 {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from changeover.errors import Unavailable
 from changeover.store.records import Routing, VersionId
 from changeover.store.routing import RoutingLog
 
@@ -28,6 +29,12 @@ class KnownRouting:
     def versions(self) -> set[VersionId]:
         """Those that new work may be given to."""
         return set(self.now.versions) if self.now else set()
+
+    def demand(self, hint: str = "build the project and switch to it") -> Routing:
+        """Raises `Unavailable` before the first version is current."""
+        if self.now is None:
+            raise Unavailable("no version is current yet", code="nothing-current", hint=hint)
+        return self.now
 
     def follow(self, heed: Callable[[], None]) -> None:
         """Have something done after each change."""

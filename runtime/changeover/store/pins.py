@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal
 
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound
@@ -68,6 +69,15 @@ class ThreadChange:
     sets_expiry: bool = False
     actor: str = ""
     reason: str = ""
+
+    @classmethod
+    def to_pin(cls, version: str | None, until: datetime | float | None, actor: str, reason: str) -> ThreadChange:
+        """Raises `InvalidRequest` for a time without its zone."""
+        if isinstance(until, datetime):
+            if until.tzinfo is None:
+                raise InvalidRequest("the time has no zone", code="invalid-expiry", hint="use datetime.now(UTC) + ...")
+            until = until.timestamp()
+        return cls(version, "pinned", True, until, True, actor, reason)
 
 
 @dataclass(frozen=True, slots=True)
