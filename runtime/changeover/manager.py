@@ -5,6 +5,9 @@ async with GraphVersionManager.open("path/to/project") as manager:
     await manager.switch(await manager.build())
     answer = await manager.invoke("support", {"messages": [("user", "Where is A-1042?")]}, thread_id="t1")
 ```
+Followed by `watch`, a saved file becomes an answer so: `rollout.live` notices the save, `rollout.folder` has a version
+built of it, `rollout.promoting` switches to that, and `runs.engine` gives the next run to it.
+
 Owns no rules of its own: versions, routing, runs and rollout have them. `opening` says which parts there are, and how
 they are put together. One manager serves one project on one database, in one event loop.
 """

@@ -43,7 +43,7 @@ class LiveEdits:
 
     @property
     def is_following(self) -> bool:
-        return self._watcher is not None
+        return bool(self._tasks)
 
     async def start(self, *, promotes: bool) -> None:
         """Returns once files are watched. Where it does not promote, what it builds waits for a switch by hand."""
@@ -56,6 +56,8 @@ class LiveEdits:
         except BaseException:
             self._watcher = None
             raise
+        if self._watcher is not watcher:
+            return  # it was closed meanwhile
         self._tasks = [
             asyncio.create_task(self._listen(watcher), name="changeover-watch-moments"),
             asyncio.create_task(self._follow(), name="changeover-watch"),

@@ -24,7 +24,7 @@ from changeover.checkpoints.fence import FENCE, Fence
 from changeover.runs.arrivals import with_answers_by
 from changeover.runs.control import Boundary
 from changeover.runs.inflight import Flight
-from changeover.runs.request import Part, RunRequest
+from changeover.runs.request import PLACE, Part, RunRequest
 from changeover.runs.seams import Seams
 from changeover.runs.transformers import Transformers
 from changeover.store.landings import Landing
@@ -341,5 +341,4 @@ def run_config(request: RunRequest, run: Run, saver: Any) -> RunnableConfig:
 def _place(checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
     if checkpoint is None:
         return {}
-    keys = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
-    return {key: checkpoint[key] for key in keys if checkpoint.get(key)}
+    return {key: checkpoint[key] for key in PLACE if checkpoint.get(key)}
