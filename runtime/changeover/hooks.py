@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from changeover.errors import ProjectError
     from changeover.manager import GraphVersionManager
-    from changeover.rollout.operations import Receipt
+    from changeover.rollout.receipt import Receipt
 
 Action = Literal["switch", "ramp", "rollback"]
 

@@ -41,9 +41,10 @@ from changeover.rollout.draining import InFlightChoice
 from changeover.rollout.folder import settings_file
 from changeover.rollout.forecast import Plan
 from changeover.rollout.hooking import Hooks
-from changeover.rollout.operations import Drain, Receipt, Wishes
+from changeover.rollout.receipt import Receipt
 from changeover.rollout.registration import register
 from changeover.rollout.rehearsing import Rehearsal
+from changeover.rollout.wishes import Drain, Wishes
 from changeover.runs.background import BackgroundRun
 from changeover.runs.request import RunRequest
 from changeover.runs.routing import decide

@@ -17,17 +17,18 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, Unavailable
 from changeover.migrations.items import Items, ItemsMoved
 from changeover.migrations.moving import Fated, Moving
 from changeover.rollout.batch_items import move_items
 from changeover.rollout.batch_progress import BatchProgress
+from changeover.rollout.patience import Patience
 from changeover.store.landings import Sight
 from changeover.store.opening import Store
 from changeover.store.operations import STOPPED, given_up
@@ -36,12 +37,9 @@ from changeover.store.records import Operation, OperationStatus, Routing, Thread
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 KIND = "migration"
 PAGE = 200
 LOOK_EVERY_S = 0.2  # while it waits for its turn
-RETRY_S = 0.5  # after the database was away
 
 
 class Batches:
@@ -53,7 +51,7 @@ class Batches:
         self._items = items
         self._turn = asyncio.Lock()  # one at a time: another would move the same threads
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.stops = False
+        self._patience = Patience((Unavailable,))
 
     async def begin(
         self,
@@ -67,8 +65,7 @@ class Batches:
         actor: str = "library",
     ) -> Operation:
         """Write the operation down and start it. Raises what is wrong with the request; then nothing was begun."""
-        if self.stops:
-            raise Unavailable("the server stops", code="stopping")
+        self._patience.demand()
         await self._demand(target, from_, graphs, threads)
         request = {
             "to": target.id,
@@ -98,9 +95,13 @@ class Batches:
             await asyncio.shield(task)
         return await self._store.journal.operation(id_)
 
+    def stop(self) -> None:
+        """The process stops: batches stop between two pages."""
+        self._patience.stop()
+
     async def close(self) -> None:
-        """Stop between two pages; what is left is for whoever finds its row."""
-        self.stops = True
+        """Stop where they are; what is left is for whoever finds its row."""
+        self.stop()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -139,7 +140,7 @@ class Batches:
 
         try:
             async with self._in_turn(operation.id):
-                items = await self._patiently(work)
+                items = await self._patience.until_there(work)
             told = {"operation": operation.id, "to": operation.request["to"], **progress.counts}
             await self._tell("threads_migrated", dry_run=operation.request["dry_run"], **told)
             await self._end(operation, "done", {**_result(operation, progress), "items": items.to_json()})
@@ -167,9 +168,8 @@ class Batches:
 
     async def _demand_wanted(self, operation: str) -> None:
         """Raises `Conflict` once somebody has cancelled it: what has moved stays moved."""
-        if self.stops:
-            raise Unavailable("the server stops", code="stopping")
-        asked = await self._patiently(partial(self._store.operations.asked, operation))
+        self._patience.demand()
+        asked = await self._patience.until_there(partial(self._store.operations.asked, operation))
         if asked is not None and asked.what == "stop":
             raise given_up(operation, asked, "what had moved stays moved")
 
@@ -185,11 +185,11 @@ class Batches:
 
     async def _tell(self, type_: str, **data: Any) -> None:
         with suppress(Unavailable):  # the server stops: who goes on with it tells it
-            await self._patiently(partial(self._store.journal.add_event, type_, **data))
+            await self._patience.until_there(partial(self._store.journal.add_event, type_, **data))
 
     async def _end(self, operation: Operation, status: OperationStatus, result: Mapping[str, Any]) -> None:
         with suppress(Unavailable):
-            await self._patiently(partial(self._store.journal.end, operation.id, status, result))
+            await self._patience.until_there(partial(self._store.journal.end, operation.id, status, result))
 
     async def _work(self, operation: Operation, progress: BatchProgress) -> ItemsMoved:
         """Threads first, then the items that they share, unless it is about threads that somebody named."""
@@ -218,7 +218,9 @@ class Batches:
             graph: [known[VersionId(one)] for one in each if one in known] for graph, each in progress.sources.items()
         }
         wanted = partial(self._demand_wanted, work.operation)
-        return await self._patiently(partial(move_items, self._items, target, sources, wanted, dry_run=work.dry_run))
+        return await self._patience.until_there(
+            partial(move_items, self._items, target, sources, wanted, dry_run=work.dry_run)
+        )
 
     async def _about(self, operation: Operation, target: Version, found: Sequence[PlannedThreads]) -> _Work:
         request = operation.request
@@ -243,7 +245,7 @@ class Batches:
             progress.graph, progress.after = graph, ""
         while saved_by:
             read = partial(self._store.landings.page, graph, saved_by, limit=PAGE, after=progress.after)
-            sights = await self._patiently(read)
+            sights = await self._patience.until_there(read)
             if not sights:
                 return
             await self._page(work, [sight for sight in sights if work.is_wanted(sight)], progress, puts_off=True)
@@ -259,7 +261,7 @@ class Batches:
             await self._note(work, progress)
 
     async def _page(self, work: _Work, sights: Sequence[Sight], progress: BatchProgress, *, puts_off: bool) -> None:
-        _demand_good(await self._patiently(partial(self._store.versions.get, work.to)))
+        _demand_good(await self._patience.until_there(partial(self._store.versions.get, work.to)))
         now = time.time()
         left = [fated for sight in sights if (fated := work.left_alone(sight, now)) is not None]
         alone = {fated.thread_id for fated in left}
@@ -274,33 +276,19 @@ class Batches:
             try:
                 return moved + await self._moving.many(sights, work.to, work.reason, dry_run=work.dry_run)
             except Unavailable:
-                await self._pause()
+                await self._patience.pause()
                 await self._demand_wanted(work.operation)
             again = await self._sights([sight.thread.id for sight in sights])
             sights = [sight for sight in again if work.is_wanted(sight)]
             moved += [Fated(sight.thread.id, "moved", work.reason) for sight in again if not work.is_wanted(sight)]
 
     async def _sights(self, ids: Sequence[str]) -> Sequence[Sight]:
-        return await self._patiently(partial(self._store.landings.sights, ids))
+        return await self._patience.until_there(partial(self._store.landings.sights, ids))
 
     async def _note(self, work: _Work, progress: BatchProgress) -> None:
-        if self.stops:
-            raise Unavailable("the server stops", code="stopping")
-        await self._patiently(partial(self._store.journal.progress, work.operation, progress.to_json()))
+        self._patience.demand()
+        await self._patience.until_there(partial(self._store.journal.progress, work.operation, progress.to_json()))
         await self._demand_wanted(work.operation)
-
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer of the database, however long it is away."""
-        while True:
-            try:
-                return await ask()
-            except Unavailable:
-                await self._pause()
-
-    async def _pause(self) -> None:
-        if self.stops:
-            raise Unavailable("the server stops", code="stopping")
-        await asyncio.sleep(RETRY_S)
 
 
 def _demand_good(target: Version) -> None:

@@ -6,23 +6,23 @@ finish  ->  handover  ->  cancel
 ```
 A step asks the owners of the runs, in whatever process, through their rows; each step is an event. A version that
 serves again is drained no more, nor is one whose operation somebody has cancelled; where somebody escalated it, the
-step that he asked for comes at once.
+step that he asked for comes at once. Here too: what is told of a version while it drains, and when it is late.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from changeover.errors import Unavailable
+from changeover.rollout.patience import Patience
 from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import Asked, Fate, VersionId, timestamp
+from changeover.store.records import Asked, Fate, OperationStatus, VersionId, timestamp
 from changeover.store.servers import Wished
 
 InFlightChoice = Literal["finish", "handover", "cancel"]
@@ -31,6 +31,7 @@ Drained = Literal["ended", "late", "cancelled"]
 LOOK_EVERY_S = 0.2
 CANCELLED = "cancelled while its version was drained"
 CANCEL_WAIT_S = 10.0
+HOLDERS_LISTED = 100
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,24 @@ def escalated(to: InFlightChoice, settings: Settings, asked_at: float, now: floa
     return planned if planned[-1].until > now else steps(to, settings, now)
 
 
+def status_of(ended: Collection[Drained]) -> OperationStatus:
+    """Of an operation whose drains ended like this."""
+    if "cancelled" in ended:
+        return "cancelled"
+    return "timed_out" if "late" in ended else "done"
+
+
 class Draining:
     """Takes a version through its steps."""
 
-    def __init__(self, store: Store, in_flight: InFlight, engine: Engine, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, in_flight: InFlight, engine: Engine, settings: Settings, patience: Patience
+    ) -> None:
         self._store = store
         self._in_flight = in_flight
         self._engine = engine
         self._settings = settings
-        self.stops = False  # the process does, and waits for nothing more
+        self._patience = patience
 
     async def drain(
         self, version: VersionId, operation: str, plan: Sequence[Step], begun: InFlightChoice | None = None
@@ -108,6 +118,7 @@ class Draining:
             elif ended:
                 return "ended"
             elif not left:
+                await self.stalled(version, operation)
                 return "late"
 
     async def drain_all(
@@ -130,10 +141,7 @@ class Draining:
         server stops: whoever finds the operation goes on with it.
         """
         while True:
-            if self.stops:
-                raise Unavailable(
-                    "the server stops", code="stopping", hint="another server, or this one, goes on with it"
-                )
+            self._patience.demand(hint="another server, or this one, goes on with it")
             if not await self._store.runs.left_on(version):
                 return True
             asked = await self._store.operations.asked(operation)
@@ -152,6 +160,24 @@ class Draining:
         for fate in fates:
             if fate.asked is not None:
                 self._engine.heed(Wished(fate.run.id, fate.asked, CANCELLED))
+
+    async def stalled(self, version: VersionId, operation: str) -> None:
+        """Tell that something still runs there after the last step, and what."""
+        report = await self.report(version, operation)
+        told = {"waiting_for": report["holders"], "count": report["holders_count"]}
+        await self._store.journal.add_event("drain_stalled", version=version, operation=operation, **told)
+
+    async def report(self, version: VersionId, operation: str) -> dict[str, Any]:
+        """What still holds a version that drains."""
+        status = (await self._store.versions.get(version)).status
+        holders = await self._store.versions.holders(version)
+        return {
+            "operation": operation,
+            "version": version,
+            "status": status.value,
+            "holders": [holder.to_json() for holder in holders[:HOLDERS_LISTED]],
+            "holders_count": len(holders),
+        }
 
     async def _take(self, step: Step, version: VersionId, operation: str, *, is_asked: bool) -> None:
         fates: Sequence[Fate] = []

@@ -25,7 +25,7 @@ from changeover.store.journal import Journal
 
 if TYPE_CHECKING:
     from changeover.manager import GraphVersionManager
-    from changeover.rollout.operations import Receipt
+    from changeover.rollout.receipt import Receipt
 
 log = logging.getLogger(__name__)
 

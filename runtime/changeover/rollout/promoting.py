@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 
 from changeover.errors import Conflict
-from changeover.rollout.operations import Receipt, Rollout, Wishes
+from changeover.rollout.operations import Rollout
+from changeover.rollout.receipt import Receipt
+from changeover.rollout.wishes import Wishes
 from changeover.settings import Settings
 from changeover.store.journal import Journal
 from changeover.store.known_routing import KnownRouting

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from changeover.errors import Unavailable
 from changeover.manager import GraphVersionManager
-from changeover.rollout.operations import Receipt
+from changeover.rollout.receipt import Receipt
 from changeover.server.admin.common import (
     Actor,
     IfMatch,

@@ -1,0 +1,74 @@
+"""The entry of an operation under way: its row in the journal, from the request to how it ended.
+
+```
+async with entries.opened("drain", request) as entry:
+    entry.result = ...
+```
+Invariant: an entry that was opened is ended, whatever is raised, or what follows it ends it; but a drain that stops
+with its process is left as it is, to be gone on with by who finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from changeover.errors import Conflict, TimedOut
+from changeover.rollout.following import Following, Sequel
+from changeover.rollout.patience import Patience
+from changeover.rollout.receipt import Receipt
+from changeover.store.journal import Journal
+from changeover.store.operations import STOPPED
+from changeover.store.records import OperationStatus
+from changeover.store.routing import RoutingLog
+
+
+@dataclass
+class Entry:
+    """With a `sequel` the operation goes on after its answer, and that is what ends it."""
+
+    id: str
+    result: dict[str, Any] = field(default_factory=dict)
+    status: OperationStatus = "done"
+    sequel: Sequel | None = None
+
+
+class Entries:
+    def __init__(self, journal: Journal, routing: RoutingLog, following: Following, patience: Patience) -> None:
+        self._journal = journal
+        self._routing = routing
+        self._following = following
+        self._patience = patience
+
+    @asynccontextmanager
+    async def opened(self, kind: str, request: Mapping[str, Any], id_: str | None = None) -> AsyncIterator[Entry]:
+        """Within it the operation is under way. Raises `Conflict` where one of this id is already."""
+        entry = Entry(id_ or uuid.uuid4().hex)
+        await self._journal.begin(entry.id, kind, request)
+        try:
+            yield entry
+        except BaseException as error:
+            if entry.sequel is None and not (kind == "drain" and self._patience.stops):
+                await asyncio.shield(self._following.end(entry.id, _status_of(error), {"error": f"{error}"[:2000]}))
+            raise
+        else:
+            if entry.sequel is None:
+                await self._following.end(entry.id, entry.status, entry.result)
+        finally:
+            if entry.sequel is not None:
+                self._following.follow(entry.sequel)
+
+    async def receipt(self, operation: str) -> Receipt | None:
+        """The receipt of a change that was made before: by this process, or by one that died before it told."""
+        routing = await self._routing.of_operation(operation)
+        return None if routing is None else Receipt.of(await self._journal.operation(operation), routing)
+
+
+def _status_of(error: BaseException) -> OperationStatus:
+    if isinstance(error, Conflict) and error.code == STOPPED:
+        return "cancelled"
+    return "timed_out" if isinstance(error, TimedOut) else "failed"

@@ -1,0 +1,70 @@
+"""The way back: where a rollback leads, and the threads that go there with it.
+
+Reads the rows that a rollback is planned on; what may be gone back to is decided by `plan.plan_rollback`. A thread
+whose state does not fit what serves now stays on the version that was left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from changeover.errors import Conflict
+from changeover.rollout.plan import plan_rollback
+from changeover.rollout.receipt import THREADS_LISTED
+from changeover.rollout.wishes import Wishes
+from changeover.store.opening import Store
+from changeover.store.records import RoutingChange, VersionId
+
+HISTORY_LIMIT = 10_000
+HISTORY_SOON = 20  # changes among which the version to go back to nearly always is
+
+
+class WayBack:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def target(self) -> VersionId | None:
+        """Where a rollback that names nothing would lead now; None where there is nothing to go back to."""
+        for limit in (HISTORY_SOON, HISTORY_LIMIT):
+            history = await self._store.routing.history(limit=limit)
+            versions = await self._store.versions.known({routing.current for routing in history})
+            try:
+                return plan_rollback(history, versions, None, None, operation="", actor="").current
+            except Conflict:
+                if len(history) < limit:
+                    break
+        return None
+
+    async def change(
+        self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes, operation: str
+    ) -> RoutingChange:
+        """What a rollback would write. Raises why there is none."""
+        history = await self._store.routing.history(limit=HISTORY_LIMIT)
+        named = {routing.current for routing in history}.union(*(set(each.graphs.values()) for each in history))
+        if to is not None:
+            named.add((await self._store.versions.get(to)).id)
+        change = plan_rollback(
+            history,
+            await self._store.versions.known(named),
+            graphs,
+            VersionId(to) if to else None,
+            operation=operation,
+            actor=wishes.actor,
+            reason=wishes.reason,
+        )
+        return change if wishes.threads is None else replace(change, threads=wishes.threads)
+
+    async def bring_threads(self, versions: Sequence[VersionId]) -> dict[str, Any]:
+        """Threads that had moved to these go where the routing leads now, those whose state fits."""
+        moved: list[str] = []
+        count = 0
+        for version in versions:
+            while True:
+                some, ids = await self._store.runs.move_back(version, THREADS_LISTED, f"rolled back from {version}")
+                count += some
+                moved = [*moved, *ids][:THREADS_LISTED]
+                if not some:
+                    break
+        return {"moved back": {"count": count, "ids": moved}} if count else {}
