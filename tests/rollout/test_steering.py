@@ -275,6 +275,21 @@ async def test_who_takes_over_a_cancelled_operation_sees_it(
     assert not run.ended.is_set()
 
 
+async def test_what_a_switch_has_left_is_drained_although_its_caller_has_gone(
+    manager: GraphVersionManager, node: Node, eventually: Any
+) -> None:
+    await running(manager, node, eventually)
+    switching = asyncio.create_task(manager.switch("two"))
+    while manager.routing is None or manager.routing.current != "two":  # noqa: ASYNC110 - just then it is cut off
+        await asyncio.sleep(0)
+    assert switching.cancel()
+    await asyncio.gather(switching, return_exceptions=True)
+    (seen,) = await manager.operations.page(OperationFilter(version="two"))
+    assert (seen.operation.status, (seen.waits_for or {}).get("count")) == ("running", 1)
+    node.go.set()
+    assert (await ended(manager, seen.operation.id, eventually)).operation.status == "done"
+
+
 async def test_a_drain_that_was_cut_off_before_its_plan_is_gone_on_with(
     manager: GraphVersionManager, node: Node, eventually: Any
 ) -> None:

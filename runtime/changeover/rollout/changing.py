@@ -83,10 +83,16 @@ class Changing:
         return moved
 
     async def _move(self, change: RoutingChange) -> Moved:
-        """One transaction in the database, one assignment in memory; the second also if the caller has left."""
+        """One transaction in the database, one assignment in memory; the second also if the caller has left.
+
+        A caller that leaves does so once it is decided whether the routing has moved: what follows depends on it.
+        """
         moving = asyncio.ensure_future(self._store.routing.apply(change, decide))
         moving.add_done_callback(self._note_move)
-        return await asyncio.shield(moving)
+        try:
+            return await asyncio.shield(moving)
+        finally:
+            await asyncio.wait({moving})
 
     def _note_move(self, moving: asyncio.Future[Moved]) -> None:
         if moving.cancelled() or moving.exception() is not None:

@@ -4,8 +4,9 @@
 async with entries.opened("drain", request) as entry:
     entry.result = ...
 ```
-Invariant: an entry that was opened is ended, whatever is raised, or what follows it ends it; but a drain that stops
-with its process is left as it is, to be gone on with by who finds it.
+Invariant: an entry that was opened is ended, whatever is raised, or what follows it ends it. One whose caller has left
+after the routing had moved is gone on with, as if its process had died; a drain that stops with its process is left as
+it is, to be gone on with by who finds it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from changeover.errors import Conflict, TimedOut
 from changeover.rollout.following import Following, Sequel
-from changeover.rollout.patience import Patience
+from changeover.rollout.patience import AWAY, Patience
 from changeover.rollout.receipt import Receipt
 from changeover.store.journal import Journal
 from changeover.store.operations import STOPPED
@@ -53,7 +54,7 @@ class Entries:
             yield entry
         except BaseException as error:
             if entry.sequel is None and not (kind == "drain" and self._patience.stops):
-                await asyncio.shield(self._following.end(entry.id, _status_of(error), {"error": f"{error}"[:2000]}))
+                await asyncio.shield(self._broken_off(entry.id, error))
             raise
         else:
             if entry.sequel is None:
@@ -66,6 +67,12 @@ class Entries:
         """The receipt of a change that was made before: by this process, or by one that died before it told."""
         routing = await self._routing.of_operation(operation)
         return None if routing is None else Receipt.of(await self._journal.operation(operation), routing)
+
+    async def _broken_off(self, operation: str, error: BaseException) -> None:
+        with suppress(*AWAY):
+            if await self._routing.of_operation(operation) is not None:
+                return self._following.adopt(await self._journal.operation(operation))
+        await self._following.end(operation, _status_of(error), {"error": f"{error}"[:2000]})
 
 
 def _status_of(error: BaseException) -> OperationStatus:
