@@ -52,7 +52,11 @@ from changeover.settings import Settings
 from changeover.store.backup import Backup, back_up
 from changeover.store.holders import HolderPage
 from changeover.store.pins import ThreadChange, ThreadReport, ThreadView
-from changeover.store.records import Holder, Operation, Routing, Version, VersionId
+from changeover.store.records.holder import Holder
+from changeover.store.records.ids import VersionId
+from changeover.store.records.operation import Operation
+from changeover.store.records.routing import Routing
+from changeover.store.records.version import Version
 
 CLOSE_WAIT_S = 30.0
 

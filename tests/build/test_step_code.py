@@ -20,7 +20,7 @@ from changeover.errors import Conflict, InvalidRequest, NotFound, ProjectError
 from changeover.project.check import analyse
 from changeover.project.load import Project
 from changeover.rollout.registration import registration
-from changeover.store.records import VersionId
+from changeover.store.records.ids import VersionId
 
 Load = Callable[[dict[str, str]], tuple[LoadedSteps, Chain, CodeTree]]
 

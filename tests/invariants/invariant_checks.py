@@ -12,7 +12,7 @@ from typing import Any
 from invariant_stage import NODES
 from invariant_world import World
 
-from changeover.store.records import Routing, bucket
+from changeover.store.records.routing import Routing, bucket
 
 ENDED = ("success", "error", "timeout", "interrupted")
 

@@ -18,7 +18,7 @@ from changeover.checkpoints.sqlite import delete_for_runs
 from changeover.checkpoints.staging import StagedSaver
 from changeover.errors import InvalidRequest
 from changeover.runs.threads import HEAD, Place
-from changeover.store.records import ThreadId
+from changeover.store.records.ids import ThreadId
 
 
 def extend(state: list[str] | None, writes: list[list[str]]) -> list[str]:

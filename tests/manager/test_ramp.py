@@ -14,7 +14,8 @@ from manager_desks import WiderDesk, desk, do, rows
 
 from changeover import GraphVersionManager
 from changeover.errors import Conflict, InvalidRequest, NotFound
-from changeover.store.records import Routing, VersionId, bucket
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import Routing, bucket
 
 THREADS = tuple(f"t{number}" for number in range(40))
 

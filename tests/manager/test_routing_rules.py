@@ -13,7 +13,7 @@ from manager_desks import Gate, WiderDesk, assert_nothing_is_left, desk, do, row
 
 from changeover import GraphVersionManager
 from changeover.errors import Conflict, NotFound, Unavailable
-from changeover.store.records import Run
+from changeover.store.records.run import Run
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from strange_desks import Strange
 
 from changeover import GraphVersionManager
 from changeover.errors import ChangeoverError
-from changeover.store.records import Version
+from changeover.store.records.version import Version
 
 
 class World:

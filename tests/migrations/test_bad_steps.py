@@ -14,7 +14,7 @@ from moving_desks import RENAMES, as_stored, asking, python_step
 
 from changeover import GraphVersionManager
 from changeover.errors import ChangeoverError, Conflict, ProjectError
-from changeover.store.records import Event
+from changeover.store.records.event import Event
 
 Eventually = Callable[..., Any]
 GIVEN = {"log": [], "note": "n"}

@@ -18,7 +18,7 @@ import pytest
 from changeover import GraphVersionManager
 from changeover.errors import NotFound, ProjectError
 from changeover.rollout.watch import DEFAULT_MAX_WAIT_S
-from changeover.store.records import Version
+from changeover.store.records.version import Version
 
 Eventually = Callable[..., Awaitable[Any]]
 Write = Callable[[Mapping[str, str]], Path]

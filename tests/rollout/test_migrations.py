@@ -13,7 +13,8 @@ from plan_desks import RENAME, desk, opened
 from changeover import GraphVersionManager
 from changeover.errors import Conflict, InvalidRequest, NotFound
 from changeover.store.operations import OperationFilter
-from changeover.store.records import Operation, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.operation import Operation
 
 
 @pytest.fixture

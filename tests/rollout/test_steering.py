@@ -17,7 +17,8 @@ from changeover.rollout.steering import Seen
 from changeover.runs.background import BackgroundRun
 from changeover.runs.kwargs import request_of
 from changeover.store.operations import OperationFilter
-from changeover.store.records import RoutingChange, ThreadId, VersionId
+from changeover.store.records.ids import ThreadId, VersionId
+from changeover.store.records.routing import RoutingChange
 
 DEADLINE_S = 20.0
 

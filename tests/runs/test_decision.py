@@ -14,18 +14,12 @@ from changeover.contracts.grading import Grade
 from changeover.contracts.steps import declared
 from changeover.errors import ChangeoverError, Conflict
 from changeover.runs.routing import decide
-from changeover.store.records import (
-    Decision,
-    Facts,
-    GraphEntry,
-    NewRun,
-    Routing,
-    RunId,
-    Thread,
-    ThreadId,
-    VersionId,
-    bucket,
-)
+from changeover.store.records.decision import Decision, Facts
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.routing import Routing, bucket
+from changeover.store.records.run import NewRun
+from changeover.store.records.thread import Thread
+from changeover.store.records.version import GraphEntry
 from changeover.versions.lifecycle import Status
 
 NOW = 1_000.0

@@ -14,7 +14,8 @@ from langgraph.types import StateUpdate, interrupt
 from changeover import GraphVersionManager
 from changeover.contracts.waiting import WaitingSet
 from changeover.runs.threads import Place
-from changeover.store.records import Thread, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.thread import Thread
 
 
 class Desk(TypedDict):

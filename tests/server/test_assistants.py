@@ -319,7 +319,7 @@ async def test_settings_of_an_assistant_are_merged_under_those_of_the_run() -> N
 
 
 def _assistant(**settings: Any) -> Any:
-    from changeover.store.records import Assistant
+    from changeover.store.records.assistant import Assistant
 
     blank: dict[str, Any] = {"config": {}, "context": {}, "metadata": {}}
     return Assistant(

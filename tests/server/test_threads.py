@@ -19,7 +19,7 @@ from thread_desks import Gate, serve_desks
 
 from changeover import GraphVersionManager, create_app
 from changeover.errors import InvalidRequest
-from changeover.store.records import ThreadId
+from changeover.store.records.ids import ThreadId
 from changeover.store.thread_search import ThreadFilter
 from changeover.store.threads import TimeToLive
 

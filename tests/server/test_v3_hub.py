@@ -19,7 +19,7 @@ from changeover.server.langgraph.v3 import hub as hubs
 from changeover.server.langgraph.v3.events import RUN_MODES
 from changeover.server.langgraph.v3.hub import Hub
 from changeover.server.langgraph.v3.subscriptions import Filter, Listener
-from changeover.store.records import ThreadId
+from changeover.store.records.ids import ThreadId
 
 DEADLINE_S = 20.0
 ALL = frozenset(("values", "updates", "messages", "tools", "lifecycle", "input", "checkpoints", "tasks", "custom"))

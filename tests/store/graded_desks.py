@@ -21,20 +21,12 @@ from changeover.runs.routing import decide
 from changeover.store.connection import Connection
 from changeover.store.landings import Landing, RestingLanding, Sight
 from changeover.store.opening import Store
-from changeover.store.records import (
-    Accepted,
-    GraphEntry,
-    NewRun,
-    NewVersion,
-    Outcome,
-    Routing,
-    RoutingChange,
-    Run,
-    RunId,
-    Thread,
-    ThreadId,
-    VersionId,
-)
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.routing import Routing, RoutingChange
+from changeover.store.records.run import Accepted, NewRun, Run
+from changeover.store.records.thread import Thread
+from changeover.store.records.version import GraphEntry, NewVersion
 
 V1, V2, V3, V4, V5 = (VersionId(f"v{n}") for n in range(1, 6))
 ASKED = WaitingSet.of([WaitingTask("ask", "interrupt", asked=1)]).format()

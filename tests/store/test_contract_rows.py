@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from changeover.store.opening import Store
-from changeover.store.records import GraphEntry, NewVersion
+from changeover.store.records.version import GraphEntry, NewVersion
 
 
 async def put(store: Store, version: str, contract: dict[str, object], format_: int) -> None:

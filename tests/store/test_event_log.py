@@ -11,7 +11,7 @@ from changeover.errors import NotFound
 from changeover.store import event_log, rows
 from changeover.store.event_log import EventFilter
 from changeover.store.opening import Store
-from changeover.store.records import Event
+from changeover.store.records.event import Event
 
 FILTERS = [
     EventFilter(),

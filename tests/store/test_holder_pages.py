@@ -10,7 +10,9 @@ import pytest
 from changeover.store.holders import Holders
 from changeover.store.opening import Store
 from changeover.store.pins import Pins
-from changeover.store.records import GraphEntry, NewVersion, RoutingChange, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import RoutingChange
+from changeover.store.records.version import GraphEntry, NewVersion
 
 THREADS = 4_000
 HELD = THREADS // 10

@@ -16,7 +16,9 @@ from changeover.runs.routing import decide
 from changeover.store.connection import Connection
 from changeover.store.opening import Store
 from changeover.store.pins import Pins, ThreadChange
-from changeover.store.records import Outcome, Run, ThreadId
+from changeover.store.records.ids import ThreadId
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.run import Run
 
 Sql = Callable[..., Any]
 

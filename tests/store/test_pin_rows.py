@@ -12,7 +12,11 @@ from changeover.runs.routing import decide
 from changeover.store.holders import Holders
 from changeover.store.opening import Store
 from changeover.store.pins import Pins, ThreadChange
-from changeover.store.records import GraphEntry, NewRun, NewVersion, Outcome, RoutingChange, RunId, ThreadId, VersionId
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.routing import RoutingChange
+from changeover.store.records.run import NewRun
+from changeover.store.records.version import GraphEntry, NewVersion
 from changeover.store.thread_lists import ThreadLists, ThreadsWanted
 
 

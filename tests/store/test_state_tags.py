@@ -12,16 +12,11 @@ import pytest
 from changeover.errors import PreconditionFailed
 from changeover.runs.routing import decide
 from changeover.store.opening import Store
-from changeover.store.records import (
-    Accepted,
-    GraphEntry,
-    NewRun,
-    NewVersion,
-    Outcome,
-    RoutingChange,
-    RunId,
-    ThreadId,
-)
+from changeover.store.records.ids import RunId, ThreadId
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.routing import RoutingChange
+from changeover.store.records.run import Accepted, NewRun
+from changeover.store.records.version import GraphEntry, NewVersion
 from changeover.store.state_tags import ANY, tag
 
 ASKS = Outcome("interrupted", "", "interrupt")

@@ -18,7 +18,11 @@ from changeover import GraphVersionManager
 from changeover.errors import Conflict, NotFound, OperatorError
 from changeover.store.connection import ConstraintViolated
 from changeover.store.opening import Store
-from changeover.store.records import GraphEntry, NewRun, NewVersion, Outcome, RoutingChange, RunId, ThreadId, VersionId
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.routing import RoutingChange
+from changeover.store.records.run import NewRun
+from changeover.store.records.version import GraphEntry, NewVersion
 from changeover.versions.lifecycle import MOVES, Status
 
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"

@@ -11,7 +11,9 @@ import pytest
 
 from changeover.contracts.waiting import WaitingSet, WaitingTask
 from changeover.store.opening import Store
-from changeover.store.records import GraphEntry, NewVersion, RoutingChange, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import RoutingChange
+from changeover.store.records.version import GraphEntry, NewVersion
 from changeover.store.thread_lists import ThreadLists, ThreadsWanted
 
 ASKED = WaitingTask("ask", "interrupt", asked=1)

@@ -16,7 +16,8 @@ from changeover.store.connection import ConstraintViolated
 from changeover.store.fates import move_back
 from changeover.store.opening import Store
 from changeover.store.pins import Pins, ThreadChange
-from changeover.store.records import Outcome, ThreadId
+from changeover.store.records.ids import ThreadId
+from changeover.store.records.outcome import Outcome
 
 
 async def saved(store: Store, thread: str = "t") -> tuple[Any, ...]:

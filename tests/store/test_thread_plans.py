@@ -11,7 +11,7 @@ from graded_desks import ASKED, V1, V2, begin, put_versions, rest, switch, waits
 
 from changeover.store.opening import Store
 from changeover.store.pins import Pins, ThreadChange
-from changeover.store.records import Outcome
+from changeover.store.records.outcome import Outcome
 
 MANY, SETS = 5_000, 50
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from changeover.store.containment import contains
 from changeover.store.opening import Store
-from changeover.store.records import ThreadId
+from changeover.store.records.ids import ThreadId
 from changeover.store.thread_search import ThreadFilter
 from changeover.store.threads import NewThread
 

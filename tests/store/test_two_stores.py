@@ -13,7 +13,11 @@ from changeover.errors import ChangeoverError, Conflict
 from changeover.runs.routing import decide
 from changeover.store.connection import Connection, ConstraintViolated
 from changeover.store.opening import Store
-from changeover.store.records import GraphEntry, NewRun, NewVersion, Outcome, RoutingChange, RunId, ThreadId, VersionId
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.routing import RoutingChange
+from changeover.store.records.run import NewRun
+from changeover.store.records.version import GraphEntry, NewVersion
 
 Stores = tuple[Store, Store]
 

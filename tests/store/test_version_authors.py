@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from changeover.store.opening import Store
-from changeover.store.records import NewVersion
+from changeover.store.records.version import NewVersion
 
 NEW = NewVersion("d1", {}, "first", author="ada")
 

@@ -10,18 +10,11 @@ import pytest
 
 from changeover.errors import InvalidRequest, RunLost
 from changeover.store.opening import Store
-from changeover.store.records import (
-    Decision,
-    GraphEntry,
-    NewRun,
-    NewVersion,
-    Outcome,
-    Run,
-    RunId,
-    ThreadId,
-    Used,
-    VersionId,
-)
+from changeover.store.records.decision import Decision
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.outcome import Outcome, Used
+from changeover.store.records.run import NewRun, Run
+from changeover.store.records.version import GraphEntry, NewVersion
 from changeover.store.usage import EDGES_S, HOUR_S, edge_of
 from changeover.usage.report import POINTS_LIMIT, quantile, window
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from changeover.build.catalogue import Catalogue, Contracts, Json, of_code
-from changeover.store.records import Version
+from changeover.store.records.version import Version
 from changeover.store.versions import Versions
 
 

@@ -26,7 +26,7 @@ from changeover.build.tenancy import Tenancy
 from changeover.project.problems import Problem
 from changeover.resources.model_connections import Connections
 from changeover.resources.need import Key
-from changeover.store.records import VersionId
+from changeover.store.records.ids import VersionId
 
 CompiledGraph = Pregel[Any, Any, Any, Any]
 

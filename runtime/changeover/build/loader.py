@@ -32,7 +32,7 @@ from changeover.project.problems import Problem
 from changeover.resources.need import Key, named
 from changeover.resources.reconciling import Name, ResourcePlan, reconcile
 from changeover.store.known_routing import KnownRouting
-from changeover.store.records import VersionId
+from changeover.store.records.ids import VersionId
 from changeover.store.versions import Versions
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from changeover.build.modules import CodeTrees
 from changeover.build.own_folder import OwnFolder
 from changeover.checkpoints.opening import long_term_store
 from changeover.resources.pool import ResourcePool
-from changeover.store.records import VersionId
+from changeover.store.records.ids import VersionId
 
 if TYPE_CHECKING:
     from changeover.checkpoints.opening import LongTermMemory

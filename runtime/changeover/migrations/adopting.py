@@ -36,7 +36,7 @@ from changeover.migrations.situations import situation
 from changeover.migrations.values import Types
 from changeover.store.adoption import AdoptionRows, NewRow, Stray
 from changeover.store.database import Database
-from changeover.store.records import VersionId
+from changeover.store.records.ids import VersionId
 
 log = logging.getLogger(__name__)
 

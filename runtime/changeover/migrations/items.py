@@ -34,7 +34,7 @@ from changeover.migrations.rewriting import BUILTIN, Directed
 from changeover.project.migration_models import StoreParts
 from changeover.store.database import Database
 from changeover.store.items import Became, DueItem, ItemRows, MovedItem, Pass, Vector
-from changeover.store.records import VersionId
+from changeover.store.records.ids import VersionId
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from changeover.migrations.frames import (
 from changeover.migrations.reading import NO_TASK, SAVER, Graph, NotMovable, behind
 from changeover.migrations.situations import situation_of
 from changeover.migrations.values import Types, short
-from changeover.store.records import Waiting
+from changeover.store.records.thread import Waiting
 
 FORMAT = 4  # of LangGraph's checkpoints
 TAG = "changeover_version"

@@ -37,7 +37,8 @@ from changeover.migrations.restoring import restore
 from changeover.migrations.rewriting import Directed, rewrite
 from changeover.migrations.serializing import moving_serializer
 from changeover.migrations.values import Types
-from changeover.store.records import GraphEntry, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.version import GraphEntry
 from changeover.store.versions import Versions
 
 log = logging.getLogger(__name__)

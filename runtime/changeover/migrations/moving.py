@@ -25,7 +25,9 @@ from changeover.migrations.reading import NotMovable
 from changeover.migrations.situations import situation
 from changeover.store.connection import Connection
 from changeover.store.landings import Landing, Landings, RestingLanding, Sight
-from changeover.store.records import Run, Thread, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.run import Run
+from changeover.store.records.thread import Thread
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from langgraph.types import StateSnapshot
 from changeover.contracts.waiting import answered, finished_calls, gathered, leads_to, waiting_set
 from changeover.migrations.calls import find_calls, task_names
 from changeover.migrations.frames import CONTROL, Frame, Task, contract_at, send_of
-from changeover.store.records import Waiting
+from changeover.store.records.thread import Waiting
 
 SENDS = "__pregel_tasks"
 

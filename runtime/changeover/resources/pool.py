@@ -22,7 +22,7 @@ from changeover.resources.keeper import Keeper, Tell
 from changeover.resources.need import Key, Keys, Need
 from changeover.resources.reconciling import Name
 from changeover.resources.resource import Resource, ResourceDown
-from changeover.store.records import timestamp
+from changeover.store.records.times import timestamp
 
 log = logging.getLogger(__name__)
 

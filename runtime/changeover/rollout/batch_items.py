@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from changeover.errors import ChangeoverError, Unavailable
 from changeover.migrations.items import Items, ItemsMoved
-from changeover.store.records import Version, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.version import Version
 
 
 async def move_items(

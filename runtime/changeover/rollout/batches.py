@@ -33,7 +33,11 @@ from changeover.store.landings import Sight
 from changeover.store.opening import Store
 from changeover.store.operations import STOPPED, given_up
 from changeover.store.plans import PlannedThreads
-from changeover.store.records import Operation, OperationStatus, Routing, Thread, Version, VersionId, thread_policy
+from changeover.store.records.ids import VersionId
+from changeover.store.records.operation import Operation, OperationStatus
+from changeover.store.records.routing import Routing
+from changeover.store.records.thread import Thread, thread_policy
+from changeover.store.records.version import Version
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,9 @@ from changeover.rollout.wishes import Wishes
 from changeover.runs.routing import decide
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import Asked, Routing, RoutingChange, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.operation import Asked
+from changeover.store.records.routing import Routing, RoutingChange
 from changeover.store.routing import Moved
 
 log = logging.getLogger(__name__)

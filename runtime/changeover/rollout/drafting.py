@@ -22,7 +22,8 @@ from changeover.rollout.folder import ProjectFolder
 from changeover.rollout.planning import Planning
 from changeover.store.known_routing import KnownRouting
 from changeover.store.plans import Plans
-from changeover.store.records import Version, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.version import Version
 from changeover.store.versions import Versions, contract_digest
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")

@@ -22,7 +22,10 @@ from changeover.runs.engine import Engine
 from changeover.runs.inflight import InFlight
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import Asked, Fate, OperationStatus, VersionId, timestamp
+from changeover.store.records.ids import VersionId
+from changeover.store.records.operation import Asked, OperationStatus
+from changeover.store.records.run import Fate
+from changeover.store.records.times import timestamp
 from changeover.store.servers import Wished
 
 InFlightChoice = Literal["finish", "handover", "cancel"]

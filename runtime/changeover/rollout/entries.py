@@ -24,7 +24,7 @@ from changeover.rollout.patience import AWAY, Patience
 from changeover.rollout.receipt import Receipt
 from changeover.store.journal import Journal
 from changeover.store.operations import STOPPED
-from changeover.store.records import OperationStatus
+from changeover.store.records.operation import OperationStatus
 from changeover.store.routing import RoutingLog
 
 

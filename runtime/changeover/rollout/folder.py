@@ -32,7 +32,8 @@ from changeover.rollout.observing import Observing
 from changeover.rollout.variables import MAY_COME, Variables
 from changeover.settings import Settings
 from changeover.store.opening import Store
-from changeover.store.records import GraphEntry, NewVersion, Routing, Version
+from changeover.store.records.routing import Routing
+from changeover.store.records.version import GraphEntry, NewVersion, Version
 from changeover.store.versions import contract_digest
 from changeover.versions.snapshot import Snapshot, SnapshotUnstable, problems_of
 

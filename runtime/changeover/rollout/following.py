@@ -23,7 +23,8 @@ from changeover.rollout.patience import AWAY, Patience
 from changeover.rollout.way_back import WayBack
 from changeover.settings import Settings
 from changeover.store.journal import Journal
-from changeover.store.records import Operation, OperationStatus, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.operation import Operation, OperationStatus
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from changeover.contracts.differences import Difference, Severity
 from changeover.resources.reconciling import ResourcePlan
-from changeover.store.records import VersionId
+from changeover.store.records.ids import VersionId
 
 Verdict = Literal["compatible", "migrates", "stays", "refused"]
 VERDICTS: tuple[Verdict, ...] = ("compatible", "migrates", "stays", "refused")

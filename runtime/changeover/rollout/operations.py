@@ -42,7 +42,8 @@ from changeover.runs.inflight import InFlight
 from changeover.settings import Settings
 from changeover.store.opening import Store
 from changeover.store.operations import given_up
-from changeover.store.records import Routing, RoutingChange, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import Routing, RoutingChange
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from changeover.rollout.live import LiveEdits
 from changeover.rollout.operations import Rollout
 from changeover.runs.opening import RunParts
 from changeover.runs.pulse import Pulse
-from changeover.store.records import VersionId, timestamp
+from changeover.store.records.ids import VersionId
+from changeover.store.records.times import timestamp
 
 SILENT_S = 3.0
 

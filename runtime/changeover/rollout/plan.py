@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from changeover.errors import Conflict, InvalidRequest, NotFound
-from changeover.store.records import Routing, RoutingChange, Version, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import Routing, RoutingChange
+from changeover.store.records.version import Version
 
 SALT_BYTES = 16
 

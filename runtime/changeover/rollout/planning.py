@@ -20,7 +20,9 @@ from changeover.errors import ChangeoverError, Conflict, NotFound
 from changeover.rollout.forecast import Plan, PlannedGraph, Tally, Verdict, changed_files, changes_json, worst
 from changeover.store.opening import Store
 from changeover.store.plans import PlannedThreads
-from changeover.store.records import GraphEntry, Routing, Version, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import Routing
+from changeover.store.records.version import GraphEntry, Version
 
 Contracts = Mapping[str, tuple[int, dict[str, Any]]]
 Versions = Mapping[VersionId, Version]

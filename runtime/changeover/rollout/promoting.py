@@ -11,7 +11,7 @@ from changeover.rollout.wishes import Wishes
 from changeover.settings import Settings
 from changeover.store.journal import Journal
 from changeover.store.known_routing import KnownRouting
-from changeover.store.records import Version
+from changeover.store.records.version import Version
 from changeover.store.versions import Versions
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from changeover.store.records import Fate, Operation, Routing, VersionId, timestamp
+from changeover.store.records.ids import VersionId
+from changeover.store.records.operation import Operation
+from changeover.store.records.routing import Routing
+from changeover.store.records.run import Fate
+from changeover.store.records.times import timestamp
 
 THREADS_LISTED = 100  # of each kind
 

@@ -22,7 +22,7 @@ from changeover.errors import Conflict, InvalidRequest
 from changeover.project.models import NAME_PATTERN
 from changeover.rollout.folder import graph_entry
 from changeover.rollout.registered_steps import registered_steps
-from changeover.store.records import NewVersion, Version
+from changeover.store.records.version import NewVersion, Version
 from changeover.store.versions import Versions, contract_digest
 
 

@@ -14,7 +14,9 @@ from changeover.resources.reconciling import ResourcePlan
 from changeover.rollout.forecast import Plan
 from changeover.rollout.planning import Planning
 from changeover.store.opening import Store
-from changeover.store.records import Routing, RoutingChange, Run, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import Routing, RoutingChange
+from changeover.store.records.run import Run
 
 RUNS_LISTED = 100
 

@@ -20,7 +20,7 @@ from changeover.rollout.draining import CANCELLED, Draining, InFlightChoice
 from changeover.rollout.patience import Patience
 from changeover.store.opening import Store
 from changeover.store.operations import given_up
-from changeover.store.records import Asked
+from changeover.store.records.operation import Asked
 
 LOOK_EVERY_S = 0.05
 GATE_GRACE_S = 5.0  # the gate outlasts the wait behind it, so that it is opened by what was waited for

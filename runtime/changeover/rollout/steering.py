@@ -15,7 +15,9 @@ from changeover.errors import Conflict
 from changeover.rollout.batches import KIND as MIGRATION
 from changeover.runs.inflight import InFlight
 from changeover.store.operations import STOPPED, After, Look, OperationFilter, Operations, Standing
-from changeover.store.records import Operation, Run, timestamp
+from changeover.store.records.operation import Operation
+from changeover.store.records.run import Run
+from changeover.store.records.times import timestamp
 
 LISTED = 10
 HARDER = ("finish", "handover", "cancel")

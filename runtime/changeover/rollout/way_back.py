@@ -15,7 +15,8 @@ from changeover.rollout.plan import plan_rollback
 from changeover.rollout.receipt import THREADS_LISTED
 from changeover.rollout.wishes import Wishes
 from changeover.store.opening import Store
-from changeover.store.records import RoutingChange, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import RoutingChange
 
 HISTORY_LIMIT = 10_000
 HISTORY_SOON = 20  # changes among which the version to go back to nearly always is

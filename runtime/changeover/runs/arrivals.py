@@ -19,7 +19,8 @@ from changeover.migrations.moving import Moving
 from changeover.migrations.reading import NotMovable
 from changeover.runs.request import RunRequest
 from changeover.store.landings import Landing, Landings
-from changeover.store.records import Run, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.run import Run
 from changeover.store.runs import Runs
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,10 @@ from changeover.errors import Conflict, NotFound
 from changeover.store import assistants as stored
 from changeover.store.assistants import SortBy
 from changeover.store.known_routing import KnownRouting
-from changeover.store.records import Assistant, AssistantFilter, AssistantId, GraphEntry, Routing, Version
+from changeover.store.records.assistant import Assistant, AssistantFilter
+from changeover.store.records.ids import AssistantId
+from changeover.store.records.routing import Routing
+from changeover.store.records.version import GraphEntry, Version
 from changeover.store.versions import Versions
 
 NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")  # the LangGraph server's, so that ids agree

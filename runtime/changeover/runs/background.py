@@ -34,7 +34,7 @@ from changeover.runs.request import RunRequest
 from changeover.runs.temporary import TemporaryThreads
 from changeover.store.endings import lost
 from changeover.store.feedback import FeedbackRows
-from changeover.store.records import Run
+from changeover.store.records.run import Run
 from changeover.store.runs import Runs
 from changeover.store.streams import Streams
 

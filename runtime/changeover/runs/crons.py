@@ -25,7 +25,8 @@ from changeover.runs.schedules import next_time
 from changeover.store import crons as stored
 from changeover.store.crons import Cron, Firing
 from changeover.store.journal import Journal
-from changeover.store.records import Assistant, timestamp
+from changeover.store.records.assistant import Assistant
+from changeover.store.records.times import timestamp
 
 log = logging.getLogger(__name__)
 

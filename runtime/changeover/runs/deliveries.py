@@ -21,7 +21,8 @@ from changeover.runs.letters import Letters, said_of
 from changeover.runs.posting import Poster, Undelivered
 from changeover.runs.request import Part, RunRequest
 from changeover.store.outbox import Delivery, Outbox
-from changeover.store.records import Outcome, Run
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -49,7 +49,10 @@ from changeover.runs.request import RunRequest
 from changeover.runs.resuming import what_is_left
 from changeover.runs.routing import decide
 from changeover.store.acceptance import Cancelled
-from changeover.store.records import Accepted, Outcome, Run, RunId, Thread, VersionId, Waiting
+from changeover.store.records.ids import RunId, VersionId
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.run import Accepted, Run
+from changeover.store.records.thread import Thread, Waiting
 from changeover.store.runs import Runs
 from changeover.store.servers import Wished
 from changeover.store.wishes import displaced_by

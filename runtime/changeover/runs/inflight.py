@@ -15,7 +15,10 @@ from typing import Any
 from changeover.checkpoints.rewinding import Origin
 from changeover.errors import Unavailable
 from changeover.runs.control import Boundary
-from changeover.store.records import Run, RunId, Thread, Used, VersionId
+from changeover.store.records.ids import RunId, VersionId
+from changeover.store.records.outcome import Used
+from changeover.store.records.run import Run
+from changeover.store.records.thread import Thread
 from changeover.usage.watching import Watch
 
 

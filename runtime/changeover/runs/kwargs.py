@@ -17,7 +17,8 @@ from typing import Any
 from langgraph.types import Command, Send
 
 from changeover.runs.request import RunRequest
-from changeover.store.records import Run, RunId, ThreadId, VersionId
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.run import Run
 
 # Background runs may be joined in any mode, so that they stream in all (`events`, which costs, only when it is named).
 ALL_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug")

@@ -20,7 +20,7 @@ from changeover.project.environment import MissingVariable, resolve
 from changeover.resources.addresses import parse
 from changeover.runs.posting import Undelivered
 from changeover.store.outbox import Delivery
-from changeover.store.records import timestamp
+from changeover.store.records.times import timestamp
 
 
 @dataclass(frozen=True)

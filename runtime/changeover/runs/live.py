@@ -28,7 +28,9 @@ from changeover.runs.request import PLACE, Part, RunRequest
 from changeover.runs.seams import Seams
 from changeover.runs.transformers import Transformers
 from changeover.store.landings import Landing
-from changeover.store.records import Outcome, Run, Waiting
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.run import Run
+from changeover.store.records.thread import Waiting
 
 INTERRUPT = "__interrupt__"
 EVENTS = "events"

@@ -18,7 +18,9 @@ from changeover.runs.encoding import dumps
 from changeover.runs.inflight import Flight
 from changeover.runs.kwargs import outlives_the_process
 from changeover.runs.live import LiveRun
-from changeover.store.records import Outcome, Run, RunStatus, Waiting
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.run import Run, RunStatus
+from changeover.store.records.thread import Waiting
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from changeover.processes import host, is_alive
 from changeover.runs.engine import Engine
 from changeover.runs.turns import Turns
 from changeover.store.known_routing import KnownRouting
-from changeover.store.records import Run
+from changeover.store.records.run import Run
 from changeover.store.servers import Servers
 
 log = logging.getLogger(__name__)

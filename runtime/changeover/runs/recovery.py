@@ -13,7 +13,8 @@ from changeover.runs.background import BackgroundRuns
 from changeover.runs.encoding import dumps
 from changeover.runs.engine import Engine
 from changeover.runs.kwargs import outlives_the_process, request_of_run
-from changeover.store.records import Outcome, Run
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.run import Run
 from changeover.store.runs import Runs
 from changeover.store.streams import Streams
 

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 
-from changeover.store.records import MultitaskStrategy, NewRun, RunId, ThreadId, VersionId
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.run import MultitaskStrategy, NewRun
 
 PLACE = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 

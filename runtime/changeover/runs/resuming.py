@@ -18,7 +18,8 @@ from langgraph.types import All, Command, StateSnapshot
 
 from changeover.build.loaded import CompiledGraph
 from changeover.runs.request import RunRequest
-from changeover.store.records import Run, Waiting
+from changeover.store.records.run import Run
+from changeover.store.records.thread import Waiting
 
 INTERRUPT = "__interrupt__"
 Nodes = All | Sequence[str]

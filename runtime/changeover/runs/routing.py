@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 
 from changeover.errors import Conflict, NotFound, Unavailable
 from changeover.store.grades import goes, rewrites, told
-from changeover.store.records import Decision, Facts, GraphEntry, Routing, Thread, VersionId, thread_policy
+from changeover.store.records.decision import Decision, Facts
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import Routing
+from changeover.store.records.thread import Thread, thread_policy
+from changeover.store.records.version import GraphEntry
 from changeover.versions.lifecycle import Status
 
 if TYPE_CHECKING:

@@ -37,7 +37,9 @@ from changeover.runs.assistants import Assistants
 from changeover.runs.request import new_run_id
 from changeover.runs.routing import decide
 from changeover.store import threads as stored
-from changeover.store.records import Decision, Thread, ThreadId, VersionId
+from changeover.store.records.decision import Decision
+from changeover.store.records.ids import ThreadId, VersionId
+from changeover.store.records.thread import Thread
 from changeover.store.state_tags import changed, has_one
 from changeover.store.threads import Moved, NewState, NewThread, Seen, ThreadRow, TimeToLive, TtlStrategy
 

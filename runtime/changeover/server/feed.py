@@ -22,7 +22,7 @@ from changeover.errors import ChangeoverError, Unavailable
 from changeover.manager import GraphVersionManager
 from changeover.server.encoding import dumps
 from changeover.store.event_log import EventFilter
-from changeover.store.records import Event
+from changeover.store.records.event import Event
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from changeover.errors import ChangeoverError, Conflict, ProjectError, Unavailab
 from changeover.manager import GraphVersionManager
 from changeover.rollout.watch_lock import WatchLock
 from changeover.server.security import OPEN_PATHS, route_path
-from changeover.store.records import Routing
+from changeover.store.records.routing import Routing
 
 log = logging.getLogger(__name__)
 

@@ -13,19 +13,13 @@ from changeover.errors import ChangeoverError, Conflict, NotFound
 from changeover.store import rows, usage, webhooks
 from changeover.store.connection import Connection
 from changeover.store.grades import Grades, GraphOf
-from changeover.store.records import (
-    Accepted,
-    Decision,
-    Facts,
-    GraphEntry,
-    NewRun,
-    Outcome,
-    Routing,
-    Run,
-    RunId,
-    Thread,
-    VersionId,
-)
+from changeover.store.records.decision import Decision, Facts
+from changeover.store.records.ids import RunId, VersionId
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.routing import Routing
+from changeover.store.records.run import Accepted, NewRun, Run
+from changeover.store.records.thread import Thread
+from changeover.store.records.version import GraphEntry
 from changeover.store.servers import GATE
 from changeover.store.state_tags import demand_seen
 from changeover.store.wishes import ask, displaced_by

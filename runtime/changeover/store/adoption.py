@@ -18,7 +18,8 @@ from changeover.errors import Conflict
 from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import VersionId, Waiting
+from changeover.store.records.ids import VersionId
+from changeover.store.records.thread import Waiting
 from changeover.store.thread_rows import pinned, status_of
 
 REASON = "adopted from LangGraph"

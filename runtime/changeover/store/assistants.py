@@ -16,7 +16,8 @@ from changeover.errors import Conflict, NotFound
 from changeover.store import rows
 from changeover.store.connection import Connection, Row
 from changeover.store.database import Database
-from changeover.store.records import Assistant, AssistantFilter, AssistantId
+from changeover.store.records.assistant import Assistant, AssistantFilter
+from changeover.store.records.ids import AssistantId
 
 SortBy = Literal["assistant_id", "graph_id", "name", "created_at", "updated_at"]
 Change = Callable[[Assistant], Assistant]

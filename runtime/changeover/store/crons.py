@@ -17,7 +17,7 @@ from changeover.store import rows
 from changeover.store.assistants import CONTAINS
 from changeover.store.connection import Connection, Row
 from changeover.store.database import Database
-from changeover.store.records import timestamp
+from changeover.store.records.times import timestamp
 
 OnRunCompleted = Literal["delete", "keep"]
 SORTS = {

@@ -14,19 +14,12 @@ from changeover.store.acceptance import PENDING, RUNNING, Unchanging, thread_of
 from changeover.store.connection import Connection
 from changeover.store.grades import goes, rewrites, told
 from changeover.store.landings import Landing, lost, settle_down
-from changeover.store.records import (
-    Decision,
-    Fate,
-    Outcome,
-    Routing,
-    Run,
-    RunId,
-    Thread,
-    Used,
-    VersionId,
-    Wish,
-    thread_policy,
-)
+from changeover.store.records.decision import Decision
+from changeover.store.records.ids import RunId, VersionId
+from changeover.store.records.outcome import Outcome, Used
+from changeover.store.records.routing import Routing
+from changeover.store.records.run import Fate, Run, Wish
+from changeover.store.records.thread import Thread, thread_policy
 from changeover.store.state_tags import NEXT
 from changeover.store.thread_rows import pinned
 from changeover.store.wishes import ask

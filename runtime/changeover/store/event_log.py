@@ -14,7 +14,7 @@ from changeover.errors import NotFound
 from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import Event
+from changeover.store.records.event import Event
 
 SCANNED = 5_000
 COLUMNS = {"thread_id": ["thread_id"], "operation": ["operation"], "version": ["version", "left_version"]}

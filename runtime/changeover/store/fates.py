@@ -10,7 +10,7 @@ from changeover.store import rows
 from changeover.store.acceptance import Unchanging
 from changeover.store.connection import Connection, Row
 from changeover.store.grades import goes, rewrites, told
-from changeover.store.records import Routing
+from changeover.store.records.routing import Routing
 from changeover.store.thread_groups import ThreadGroup, groups, policy_of
 
 PAGE = 1000

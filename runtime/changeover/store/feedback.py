@@ -16,7 +16,7 @@ from changeover.errors import NotFound
 from changeover.store import rows
 from changeover.store.connection import Connection, Row
 from changeover.store.database import Database
-from changeover.store.records import timestamp
+from changeover.store.records.times import timestamp
 
 VALID_S = 30 * 86400.0  # how long an address takes an opinion
 SECRET_BYTES = 32

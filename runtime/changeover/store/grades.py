@@ -15,7 +15,7 @@ from typing import TypeAlias
 from changeover.contracts.chain import NoPath, chain_of, moves_between
 from changeover.contracts.grading import Grade, Grading, Level
 from changeover.store.connection import Connection
-from changeover.store.records import GraphEntry
+from changeover.store.records.version import GraphEntry
 
 REMEMBERED = 64  # pairs of versions that threads move between at the same time
 COMPATIBLE = Grade("compatible", "nothing that was saved has changed")

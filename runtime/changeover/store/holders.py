@@ -13,7 +13,9 @@ from changeover.errors import Conflict, InvalidRequest, NotFound
 from changeover.store import rows
 from changeover.store.connection import Connection, Row
 from changeover.store.database import Database
-from changeover.store.records import Holder, VersionId, timestamp
+from changeover.store.records.holder import Holder
+from changeover.store.records.ids import VersionId
+from changeover.store.records.times import timestamp
 
 After = tuple[float, str, str]
 """Where a page ends: `since`, kind and id of its last holder."""

@@ -11,7 +11,8 @@ from changeover.errors import ChangeoverError, Conflict, NotFound
 from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import Event, Operation, OperationStatus
+from changeover.store.records.event import Event
+from changeover.store.records.operation import Operation, OperationStatus
 from changeover.store.servers import ABANDONED, LIVING
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from changeover.errors import Unavailable
-from changeover.store.records import Routing, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import Routing
 from changeover.store.routing import RoutingLog
 
 

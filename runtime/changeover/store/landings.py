@@ -22,7 +22,9 @@ from changeover.store.acceptance import Unchanging
 from changeover.store.connection import Connection, Row
 from changeover.store.database import Database
 from changeover.store.inserts import Inserts
-from changeover.store.records import Run, Thread, VersionId, Waiting, thread_policy
+from changeover.store.records.ids import VersionId
+from changeover.store.records.run import Run
+from changeover.store.records.thread import Thread, Waiting, thread_policy
 from changeover.store.thread_edits import Also, Mark, is_after
 from changeover.store.thread_rows import BUSY, status_of
 

@@ -14,7 +14,9 @@ from changeover.errors import Conflict, NotFound
 from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import Asked, Operation, OperationStatus, OperationWish, Routing, Run
+from changeover.store.records.operation import Asked, Operation, OperationStatus, OperationWish
+from changeover.store.records.routing import Routing
+from changeover.store.records.run import Run
 
 STOPPED = "operation-cancelled"
 After = tuple[float, str]

@@ -18,19 +18,13 @@ from changeover.store.acceptance import Unchanging, facts_of, graph_of, thread_o
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.grades import goes, rewrites
-from changeover.store.records import (
-    Decision,
-    Event,
-    Facts,
-    NewRun,
-    Routing,
-    RunId,
-    Thread,
-    ThreadId,
-    VersionId,
-    thread_policy,
-    timestamp,
-)
+from changeover.store.records.decision import Decision, Facts
+from changeover.store.records.event import Event
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.routing import Routing
+from changeover.store.records.run import NewRun
+from changeover.store.records.thread import Thread, thread_policy
+from changeover.store.records.times import timestamp
 from changeover.store.thread_rows import refuse_busy
 from changeover.store.versions import find
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from changeover.store.acceptance import Unchanging
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import VersionId
+from changeover.store.records.ids import VersionId
 from changeover.store.thread_groups import ThreadGroup, groups
 
 LISTED = 100

@@ -17,7 +17,10 @@ from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.endings import fates_of_runs
 from changeover.store.operations import demand_wanted
-from changeover.store.records import Fate, Routing, RoutingChange, Version, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import Routing, RoutingChange
+from changeover.store.records.run import Fate
+from changeover.store.records.version import Version
 from changeover.store.versions import find
 
 

@@ -7,19 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from changeover.store.connection import Connection, Row
-from changeover.store.records import (
-    Asked,
-    Event,
-    GraphEntry,
-    Operation,
-    Routing,
-    Run,
-    RunId,
-    Thread,
-    ThreadId,
-    Version,
-    VersionId,
-)
+from changeover.store.records.event import Event
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.operation import Asked, Operation
+from changeover.store.records.routing import Routing
+from changeover.store.records.run import Run
+from changeover.store.records.thread import Thread
+from changeover.store.records.version import GraphEntry, Version
 from changeover.versions.lifecycle import Status
 
 CONTINUES, RESUMES = 1, 2  # runs.continues: without new input; with the answer to what waits

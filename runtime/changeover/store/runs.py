@@ -18,21 +18,11 @@ from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.fates import fate_of_threads, move_back
 from changeover.store.landings import Landing
-from changeover.store.records import (
-    Accepted,
-    Decision,
-    Fate,
-    NewRun,
-    Outcome,
-    Run,
-    RunId,
-    RunStatus,
-    Thread,
-    ThreadId,
-    Used,
-    VersionId,
-    Wish,
-)
+from changeover.store.records.decision import Decision
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.outcome import Outcome, Used
+from changeover.store.records.run import Accepted, Fate, NewRun, Run, RunStatus, Wish
+from changeover.store.records.thread import Thread
 
 # As the schema says them, word for word: an index is used for these alone.
 ACTIVE = "status IN ('pending', 'running')"

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import Routing, Run, RunId, Wish
+from changeover.store.records.ids import RunId
+from changeover.store.records.routing import Routing
+from changeover.store.records.run import Run, Wish
 
 NOW = "((julianday('now') - 2440587.5) * 86400.0)"
 ORPHANED = (

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from changeover.errors import PreconditionFailed
 from changeover.store.connection import Connection
-from changeover.store.records import timestamp
+from changeover.store.records.times import timestamp
 
 ANY = "*"  # whatever its state is, so long as there is a thread
 NO_STATE = "none"

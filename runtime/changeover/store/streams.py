@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.landings import lost
-from changeover.store.records import Run
+from changeover.store.records.run import Run
 
 KEPT_S = 24 * 3600.0
 StoredEvent = tuple[int, str, bytes]

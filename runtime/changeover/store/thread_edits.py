@@ -14,7 +14,10 @@ from changeover.errors import Conflict
 from changeover.store import rows
 from changeover.store.acceptance import PENDING, Unchanging
 from changeover.store.connection import Connection
-from changeover.store.records import Decision, Facts, NewRun, RunId, ThreadId, ThreadStatus, VersionId, Waiting
+from changeover.store.records.decision import Decision, Facts
+from changeover.store.records.ids import RunId, ThreadId, VersionId
+from changeover.store.records.run import NewRun
+from changeover.store.records.thread import ThreadStatus, Waiting
 from changeover.store.state_tags import NEXT
 from changeover.store.thread_rows import ThreadRow, get, pinned, refuse_busy, status_of
 

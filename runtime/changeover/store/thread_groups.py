@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from changeover.store.connection import Connection, is_sqlite
-from changeover.store.records import GraphEntry, Routing, VersionId, Waiting
+from changeover.store.records.ids import VersionId
+from changeover.store.records.routing import Routing
+from changeover.store.records.thread import Waiting
+from changeover.store.records.version import GraphEntry
 
 RESTS = "coalesce(waiting, '') = ''"  # as in 0011_resting.sql, word for word: its index is used for that alone
 _Alike = tuple[str, VersionId, VersionId | None, str | None, Waiting | None, str | None, str | None, bool]

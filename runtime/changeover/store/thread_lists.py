@@ -21,7 +21,7 @@ from changeover.store import rows
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.pins import EFFECTIVE, Policy, ThreadView, view_of
-from changeover.store.records import Thread, ThreadStatus
+from changeover.store.records.thread import Thread, ThreadStatus
 
 WaitingFilter = Literal["true", "false", "interrupt", "breakpoint", "failure", "cancelled"]
 After = tuple[float, str]

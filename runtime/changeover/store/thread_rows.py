@@ -9,7 +9,8 @@ from changeover.errors import Conflict, NotFound
 from changeover.store import rows
 from changeover.store.acceptance import PENDING, RUNNING, graph_of, thread_of
 from changeover.store.connection import Connection, Row
-from changeover.store.records import Thread, ThreadStatus, Waiting, thread_policy, timestamp
+from changeover.store.records.thread import Thread, ThreadStatus, Waiting, thread_policy
+from changeover.store.records.times import timestamp
 
 TtlStrategy = Literal["delete", "keep_latest"]
 

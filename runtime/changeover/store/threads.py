@@ -15,7 +15,8 @@ from changeover.store import rows, thread_edits, thread_removal, thread_search
 from changeover.store.acceptance import graph_of
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import Decision, RunId, ThreadId, VersionId
+from changeover.store.records.decision import Decision
+from changeover.store.records.ids import RunId, ThreadId, VersionId
 from changeover.store.thread_edits import Also, Decide, Moved, NewState, Seen
 from changeover.store.thread_rows import ThreadRow, TimeToLive, TtlStrategy, get, refuse_busy, thread_row, unknown
 from changeover.store.thread_search import SortBy, ThreadFilter

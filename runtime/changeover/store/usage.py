@@ -14,7 +14,7 @@ from typing import Any
 
 from changeover.store.connection import Connection
 from changeover.store.database import Database
-from changeover.store.records import Outcome, Used
+from changeover.store.records.outcome import Outcome, Used
 
 MINUTE_S, HOUR_S = 60, 3600
 MINUTES_KEPT_S = 48 * HOUR_S

@@ -13,7 +13,9 @@ from changeover.store import rows, usage
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.late_steps import with_late_steps
-from changeover.store.records import GraphEntry, Holder, NewVersion, Version, VersionId
+from changeover.store.records.holder import Holder
+from changeover.store.records.ids import VersionId
+from changeover.store.records.version import GraphEntry, NewVersion, Version
 
 Clock = Callable[[], float]
 

@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 from changeover.store import rows
 from changeover.store.connection import Connection
-from changeover.store.records import Outcome, Run, timestamp
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.run import Run
+from changeover.store.records.times import timestamp
 
 
 def enqueue(connection: Connection, run_id: str, url: str, body: str, now: float) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from changeover.store.connection import Connection
-from changeover.store.records import RunId, Wish
+from changeover.store.records.ids import RunId
+from changeover.store.records.run import Wish
 
 
 def ask(connection: Connection, id_: RunId, wish: Wish, reason: str) -> None:

@@ -15,7 +15,8 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 
-from changeover.store.records import Used, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.outcome import Used
 from changeover.usage import calls
 from changeover.usage.calls import Tokens
 from changeover.usage.labels import Labels

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from changeover.errors import InvalidRequest
-from changeover.store.records import timestamp
+from changeover.store.records.times import timestamp
 from changeover.store.usage import EDGES_S, HOUR_S, MINUTE_S, MINUTES_KEPT_S, UsageRow
 
 POINTS_LIMIT = 1_000

@@ -19,7 +19,9 @@ from langgraph.errors import GraphBubbleUp
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
-from changeover.store.records import Outcome, Run, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.run import Run
 from changeover.usage import calls
 from changeover.usage.labels import UNKNOWN, label
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
 from langchain_core.runnables import RunnableConfig
 
-from changeover.store.records import Outcome, Run, Used, VersionId
+from changeover.store.records.ids import VersionId
+from changeover.store.records.outcome import Outcome, Used
+from changeover.store.records.run import Run
 from changeover.store.usage import Usage
 from changeover.usage.counting import Meter
 from changeover.usage.keeping import Keeping

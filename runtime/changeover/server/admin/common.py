@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from changeover.errors import InvalidRequest, PreconditionFailed
 from changeover.manager import GraphVersionManager
-from changeover.store.records import Version
+from changeover.store.records.version import Version
 
 ACTOR_LIMIT_CHARS = 100
 Name = Annotated[str, Field(max_length=255)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from changeover.manager import GraphVersionManager
 from changeover.project.load import load
-from changeover.store.records import Version
+from changeover.store.records.version import Version
 from changeover.versions.diff import diff
 
 Files = Mapping[str, bytes]

@@ -13,7 +13,7 @@ from changeover.contracts.chain import chain_of
 from changeover.errors import NotFound
 from changeover.manager import GraphVersionManager
 from changeover.server.encoding import JSON
-from changeover.store.records import Version
+from changeover.store.records.version import Version
 
 LIVE = ("running", "waiting", "failed")
 

@@ -16,7 +16,7 @@ from changeover.manager import GraphVersionManager
 from changeover.server.admin.common import After, Name, cursor, cursor_of
 from changeover.server.admin.waiting import waits_for
 from changeover.server.encoding import JSON
-from changeover.store.records import timestamp
+from changeover.store.records.times import timestamp
 from changeover.store.thread_lists import Asking
 
 STATES_AT_ONCE = 8

@@ -14,7 +14,7 @@ from changeover.manager import GraphVersionManager
 from changeover.server.admin.common import Actor, Limit, Name, Strict, actor, cursor, cursor_of
 from changeover.server.encoding import JSON
 from changeover.store.operations import OperationFilter
-from changeover.store.records import OperationStatus
+from changeover.store.records.operation import OperationStatus
 
 Reason = Annotated[str, Field(max_length=1000)]
 Kind = Literal["switch", "ramp", "rollback", "drain", "migration"]

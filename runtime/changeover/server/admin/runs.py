@@ -13,7 +13,7 @@ from changeover.errors import Conflict
 from changeover.manager import GraphVersionManager
 from changeover.server.admin.common import Actor, Limit, Name, Offset, Strict, actor
 from changeover.server.encoding import JSON
-from changeover.store.records import RunStatus
+from changeover.store.records.run import RunStatus
 
 
 class Cancel(Strict):

@@ -16,7 +16,8 @@ from changeover.server.admin.common import Actor, After, Limit, Name, Strict, ac
 from changeover.server.admin.waiting import waits_for
 from changeover.server.encoding import JSON
 from changeover.store.pins import Policy, ThreadChange
-from changeover.store.records import ThreadStatus, timestamp
+from changeover.store.records.thread import ThreadStatus
+from changeover.store.records.times import timestamp
 from changeover.store.thread_lists import ThreadsWanted, WaitingFilter
 
 ThreadPath = Annotated[str, Path(max_length=255)]

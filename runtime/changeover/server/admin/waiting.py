@@ -8,7 +8,7 @@ from typing import Any
 from changeover.errors import ChangeoverError
 from changeover.manager import GraphVersionManager
 from changeover.server.encoding import interrupt_json
-from changeover.store.records import Thread
+from changeover.store.records.thread import Thread
 
 READ_TIMEOUT_S = 10.0  # a version that is not loaded is built for it; its build goes on where that takes longer
 

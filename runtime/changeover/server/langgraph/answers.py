@@ -22,7 +22,7 @@ from changeover.runs.log import Entry
 from changeover.runs.outcomes import Released
 from changeover.server.langgraph import sse
 from changeover.server.langgraph.listener import Listener
-from changeover.store.records import Run
+from changeover.store.records.run import Run
 
 Headers = list[tuple[bytes, bytes]]
 

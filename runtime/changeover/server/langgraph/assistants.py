@@ -24,7 +24,8 @@ from changeover.server.encoding import JSON
 from changeover.server.langgraph.objects import JsonObject, storable
 from changeover.server.langgraph.payloads import ConfigBody, Strict
 from changeover.store.assistants import SortBy
-from changeover.store.records import Assistant, AssistantFilter, VersionId
+from changeover.store.records.assistant import Assistant, AssistantFilter
+from changeover.store.records.ids import VersionId
 
 VERSION_HEADER = "Changeover-Version"
 Field_ = Literal[

@@ -25,7 +25,8 @@ from changeover.server.encoding import JSON
 from changeover.server.langgraph.objects import JsonObject, storable
 from changeover.server.langgraph.payloads import Durability, Names, StreamMode, Strict, run_body
 from changeover.store.crons import Cron, CronFilter, OnRunCompleted
-from changeover.store.records import MultitaskStrategy, timestamp
+from changeover.store.records.run import MultitaskStrategy
+from changeover.store.records.times import timestamp
 
 SortBy = Literal["cron_id", "assistant_id", "thread_id", "created_at", "updated_at", "next_run_date", "end_time"]
 Field_ = Literal[

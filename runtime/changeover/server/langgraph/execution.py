@@ -20,7 +20,7 @@ from changeover.server.langgraph.listener import Listener
 from changeover.server.langgraph.payloads import RunBody, check_thread_id, run_body
 from changeover.server.langgraph.requests import address_of, run_request, seen_of, version_of
 from changeover.server.receiving import read_body
-from changeover.store.records import Run
+from changeover.store.records.run import Run
 
 LEFT = "the caller left"
 

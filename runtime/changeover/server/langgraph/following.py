@@ -23,7 +23,7 @@ from changeover.server.langgraph.listener import Listener
 from changeover.server.langgraph.state import empty_state, state_json
 from changeover.server.langgraph.v3.elsewhere import Elsewhere
 from changeover.server.receiving import read_body
-from changeover.store.records import Run
+from changeover.store.records.run import Run
 
 RUN_MODES, LIFECYCLE, STATE_UPDATE = "run_modes", "lifecycle", "state_update"
 MODES = frozenset((RUN_MODES, LIFECYCLE, STATE_UPDATE))

@@ -17,7 +17,7 @@ from changeover.server.langgraph.execution import LEFT
 from changeover.server.langgraph.listener import Listener
 from changeover.server.langgraph.runs import run_of
 from changeover.server.receiving import read_body
-from changeover.store.records import Run
+from changeover.store.records.run import Run
 
 MODES = frozenset(
     ("values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events", "tools")

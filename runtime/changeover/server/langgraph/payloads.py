@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from changeover.errors import InvalidRequest
 from changeover.server.langgraph.objects import Json, JsonObject
 from changeover.server.problems import invalid
-from changeover.store.records import MultitaskStrategy
+from changeover.store.records.run import MultitaskStrategy
 
 StreamMode = Literal[
     "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events", "tools"

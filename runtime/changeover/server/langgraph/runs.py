@@ -17,7 +17,9 @@ from changeover.server.langgraph.answers import place_of
 from changeover.server.langgraph.execution import accepted
 from changeover.server.langgraph.payloads import RunBody, Strict, check_thread_id
 from changeover.server.langgraph.requests import address_of, run_request, seen_of, version_of
-from changeover.store.records import Run, RunId, RunStatus, timestamp
+from changeover.store.records.ids import RunId
+from changeover.store.records.run import Run, RunStatus
+from changeover.store.records.times import timestamp
 
 Action = Literal["interrupt", "rollback"]
 Select = Annotated[list[str] | None, Query()]

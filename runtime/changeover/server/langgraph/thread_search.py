@@ -14,7 +14,7 @@ from changeover.server.encoding import dumps
 from changeover.server.langgraph.state import interrupts_by_task
 from changeover.server.langgraph.thread_payloads import ThreadSearch, ThreadsWanted
 from changeover.store.containment import contains
-from changeover.store.records import timestamp
+from changeover.store.records.times import timestamp
 from changeover.store.threads import ThreadRow
 
 STATES_LIMIT = 2000  # states that one request may have read, to look for values in them

@@ -23,7 +23,7 @@ from changeover.server.langgraph.thread_payloads import (
     place_of,
     selected_field,
 )
-from changeover.store.records import Thread
+from changeover.store.records.thread import Thread
 from changeover.store.state_tags import tag
 from changeover.store.threads import ThreadRow
 

@@ -21,7 +21,7 @@ from changeover.server.langgraph.thread_payloads import (
     ThreadsWanted,
     time_to_live,
 )
-from changeover.store.records import ThreadId
+from changeover.store.records.ids import ThreadId
 from changeover.store.threads import ThreadRow
 
 ThreadPath = Annotated[str, Path(pattern=f"^{THREAD_ID}$")]

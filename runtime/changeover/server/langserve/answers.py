@@ -27,7 +27,7 @@ from changeover.server.langgraph.listener import Listener
 from changeover.server.langserve.payloads import EventsVersion
 from changeover.server.langserve.watching import WatchedRun
 from changeover.server.problems import problem
-from changeover.store.records import Run
+from changeover.store.records.run import Run
 
 HEARTBEAT_S = 10.0
 SEND_WAIT_S = 60.0  # a client that takes nothing for so long has gone

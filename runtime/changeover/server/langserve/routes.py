@@ -21,7 +21,7 @@ from changeover.server.encoding import JSON
 from changeover.server.langserve.answers import CallbackEvents, Chunks, Document, LogPatches
 from changeover.server.langserve.objects import decoded
 from changeover.server.langserve.payloads import BatchBody, EventsBody, InvokeBody, LogBody, Settings
-from changeover.store.records import ThreadId, VersionId
+from changeover.store.records.ids import ThreadId, VersionId
 
 Graph = Annotated[str, Path(max_length=255, description="The name of a graph or an agent")]
 Version = Annotated[str | None, Header(alias="Changeover-Version", max_length=255)]

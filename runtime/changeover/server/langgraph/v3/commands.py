@@ -33,7 +33,8 @@ from changeover.server.langgraph.v3.payloads import (
     StateGet,
     params,
 )
-from changeover.store.records import Run, Thread
+from changeover.store.records.run import Run
+from changeover.store.records.thread import Thread
 
 log = logging.getLogger(__name__)
 

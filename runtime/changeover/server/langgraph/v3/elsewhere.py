@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from changeover.errors import ChangeoverError, NotFound
 from changeover.manager import GraphVersionManager
-from changeover.store.records import Run, RunId
+from changeover.store.records.ids import RunId
+from changeover.store.records.run import Run
 from changeover.store.runs import Trace
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,8 @@ from changeover.server.langgraph.v3.events import (
     root_lifecycle,
 )
 from changeover.server.langgraph.v3.threads import ThreadEvents
-from changeover.store.records import Outcome, Run
+from changeover.store.records.outcome import Outcome
+from changeover.store.records.run import Run
 
 log = logging.getLogger(__name__)
 

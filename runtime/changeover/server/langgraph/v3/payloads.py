@@ -10,7 +10,7 @@ from changeover.server.langgraph.objects import Json, JsonObject
 from changeover.server.langgraph.payloads import ConfigBody, Goto, Strict
 from changeover.server.langgraph.v3.answers import Refused
 from changeover.server.langgraph.v3.subscriptions import Filter
-from changeover.store.records import MultitaskStrategy
+from changeover.store.records.run import MultitaskStrategy
 
 Channel = Annotated[
     str,
