@@ -95,3 +95,16 @@ async def test_a_rehearsal_is_refused_where_the_rollback_would_be(project: Any) 
             assert (made.status_code, made.json()["to"]) == (200, "one")
             refused = await client.post("/admin/rollback", json={"dry_run": True})
             assert (refused.status_code, refused.json()["code"]) == (409, "nothing-to-roll-back")
+
+
+async def test_the_way_back_is_found_behind_many_changes(project: Any) -> None:
+    async with GraphVersionManager.open(project({})) as manager:
+        await opened(manager)
+        await manager.switch("two")
+        for percent in range(24, -1, -1):
+            await manager.ramp("one", percent)
+        assert (await manager.rehearse_rollback())["to"] == "one"
+        assert (await manager.report())["rollback"] == {"to": "one"}
+        assert (await manager.rollback()).to == "one"
+        with pytest.raises(Conflict, match="no earlier version"):
+            await manager.rollback()

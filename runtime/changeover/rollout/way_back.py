@@ -6,8 +6,9 @@ whose state does not fit what serves now stays on the version that was left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from changeover.errors import Conflict
@@ -28,34 +29,33 @@ class WayBack:
 
     async def target(self) -> VersionId | None:
         """Where a rollback that names nothing would lead now; None where there is nothing to go back to."""
-        for limit in (HISTORY_SOON, HISTORY_LIMIT):
-            history = await self._store.routing.history(limit=limit)
-            versions = await self._store.versions.known({routing.current for routing in history})
-            try:
-                return plan_rollback(history, versions, None, None, operation="", actor="").current
-            except Conflict:
-                if len(history) < limit:
-                    break
-        return None
+        try:
+            return (await self._planned(partial(plan_rollback, graphs=None, to=None, operation="", actor=""))).current
+        except Conflict:
+            return None
 
     async def change(
         self, to: str | None, graphs: Sequence[str] | None, wishes: Wishes, operation: str
     ) -> RoutingChange:
         """What a rollback would write. Raises why there is none."""
-        history = await self._store.routing.history(limit=HISTORY_LIMIT)
-        named = {routing.current for routing in history}.union(*(set(each.graphs.values()) for each in history))
-        if to is not None:
-            named.add((await self._store.versions.get(to)).id)
-        change = plan_rollback(
-            history,
-            await self._store.versions.known(named),
-            graphs,
-            VersionId(to) if to else None,
-            operation=operation,
-            actor=wishes.actor,
-            reason=wishes.reason,
+        target = (await self._store.versions.get(to)).id if to is not None else None
+        plan = partial(
+            plan_rollback, graphs=graphs, to=target, operation=operation, actor=wishes.actor, reason=wishes.reason
         )
+        change = await self._planned(plan, {target} if target is not None else set())
         return change if wishes.threads is None else replace(change, threads=wishes.threads)
+
+    async def _planned(self, plan: Callable[..., RoutingChange], named: Set[VersionId] = frozenset()) -> RoutingChange:
+        """Planned on the newest changes, and on all of them where there is no way back among these."""
+        try:
+            return await self._planned_on(HISTORY_SOON, plan, named)
+        except Conflict:
+            return await self._planned_on(HISTORY_LIMIT, plan, named)
+
+    async def _planned_on(self, limit: int, plan: Callable[..., RoutingChange], named: Set[VersionId]) -> RoutingChange:
+        history = await self._store.routing.history(limit=limit)
+        served = {id_ for routing in history for id_ in (routing.current, *routing.graphs.values())}
+        return plan(history, await self._store.versions.known(served | named))
 
     async def bring_threads(self, versions: Sequence[VersionId]) -> dict[str, Any]:
         """Threads that had moved to these go where the routing leads now, those whose state fits."""
