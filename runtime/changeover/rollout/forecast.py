@@ -7,6 +7,7 @@ over a hundred thousand of them is a page long.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,8 +31,12 @@ class Counted:
     ids: list[str] = field(default_factory=list)
 
     def add(self, count: int, ids: Sequence[str]) -> None:
+        """`ids` are in their order."""
         self.count += count
-        self.ids = sorted({*self.ids, *ids})[:LISTED]
+        if len(self.ids) == LISTED:
+            ids = ids[: bisect_left(ids, self.ids[-1])]  # those that come before the last one
+        if ids:
+            self.ids = sorted({*self.ids, *ids})[:LISTED]
 
     def to_json(self) -> dict[str, Any]:
         return {"count": self.count, "ids": list(self.ids)}

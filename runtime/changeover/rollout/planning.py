@@ -18,14 +18,12 @@ from changeover.contracts.differences import ALWAYS, Difference
 from changeover.contracts.grading import Grade, Grading, Level
 from changeover.errors import ChangeoverError, Conflict, NotFound
 from changeover.rollout.forecast import Plan, PlannedGraph, Tally, Verdict, changed_files, changes_json, worst
+from changeover.store.forms import Asked, Form, FormsOf
 from changeover.store.opening import Store
 from changeover.store.plans import PlannedThreads
 from changeover.store.records.ids import VersionId
 from changeover.store.records.routing import Routing
-from changeover.store.records.version import GraphEntry, Version
-
-Contracts = Mapping[str, tuple[int, dict[str, Any]]]
-Versions = Mapping[VersionId, Version]
+from changeover.store.records.version import Version
 
 
 @dataclass(frozen=True)
@@ -69,12 +67,11 @@ class Planning:
                 code="version-rejected",
                 hint=f"see `changeover show {target.id}` for its problems",
             )
-        scope = await self._scope(target, routing, graphs, keep)
+        before = await self._serving(routing)
+        scope = _scope(target, routing, before, graphs, keep)
         found = await self._store.plans.threads(dict.fromkeys(scope, target.id), policy=threads)
-        named = {target.id, *(one.group.saved_version for one in found)} | set(scope.values()) - {None}
-        versions, contracts = await self._described({VersionId(id_) for id_ in named if id_})
-        target = versions.get(target.id, target)
-        return await asyncio.to_thread(_planned, target, routing, scope, found, versions, contracts)
+        forms = await self._described(_concerned(target.id, scope, found))
+        return await asyncio.to_thread(_planned, target, before, scope, found, forms)
 
     async def demand_unbroken(
         self,
@@ -96,13 +93,13 @@ class Planning:
 
     async def differences(self, old: Version, new: Version) -> dict[str, dict[str, Any]]:
         """The graded changes of each graph that both versions have with another contract or chain."""
-        versions, contracts = await self._described({old.id, new.id})
+        forms = await self._described({graph: {old.id, new.id} for graph in old.graphs.keys() & new.graphs.keys()})
         told: dict[str, dict[str, Any]] = {}
-        for graph in sorted(old.graphs.keys() & new.graphs.keys()):
-            mine, theirs = versions[old.id].graphs[graph], versions[new.id].graphs[graph]
-            if (mine.contract_digest, mine.chain) == (theirs.contract_digest, theirs.chain):
+        for graph in sorted(forms):
+            mine, theirs = forms[graph][old.id], forms[graph][new.id]
+            if (mine.entry.contract_digest, mine.entry.chain) == (theirs.entry.contract_digest, theirs.entry.chain):
                 continue
-            pair = _pair(graph, old.id, mine, new.id, theirs, contracts)
+            pair = _pair(old.id, mine, new.id, theirs)
             told[graph] = {
                 "grade": _grade(pair),
                 "changes": [each.to_json() for each in pair.differences],
@@ -112,46 +109,60 @@ class Planning:
 
     async def level(self, graph: str, version: Version) -> Level:
         """A graph as a version has it. Raises `NotFound`."""
-        versions, contracts = await self._described({version.id})
-        entry = versions[version.id].graphs.get(graph)
-        if entry is None:
+        forms = await self._described({graph: {version.id}})
+        if version.id not in forms[graph]:
             raise NotFound(f"{version.id} has no graph or agent '{graph}'", code="unknown-graph")
-        return _level(version.id, entry, contracts)
+        return _level(version.id, forms[graph][version.id])
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _scope(
-        self, target: Version, routing: Routing | None, graphs: Sequence[str] | None, keep: Collection[str]
-    ) -> dict[str, VersionId | None]:
-        """The graphs that a switch concerns, each with the version that serves it now."""
-        if graphs:
-            for graph in graphs:
-                if graph not in target.graphs:
-                    raise NotFound(f"{target.id} has no graph or agent '{graph}'", code="unknown-graph")
-            return {graph: routing.version_for(graph) if routing else None for graph in graphs}
-        names = set(target.graphs)
-        if routing is not None:
-            served = await self._store.versions.known({routing.current, *routing.graphs.values()})
-            names |= set(served[routing.current].graphs) if routing.current in served else set()
-            names |= set(routing.graphs)
-        kept = {graph for graph in keep if routing is not None and graph in routing.graphs}
-        return {graph: routing.version_for(graph) if routing else None for graph in sorted(names - kept)}
+    async def _serving(self, routing: Routing | None) -> Version | None:
+        """The version that is current; None where there is none."""
+        if routing is None:
+            return None
+        return (await self._store.versions.known({routing.current})).get(routing.current)
 
-    async def _described(self, ids: Collection[VersionId]) -> tuple[Versions, Contracts]:
-        """Versions with the contracts of their graphs, those of earlier releases described anew where that can be."""
-        versions, contracts = await self._read(ids)
-        older = [version.id for version in versions.values() if _is_older(version, contracts)]
-        for id_ in older:
+    async def _described(self, asked: Asked) -> Mapping[str, FormsOf]:
+        """Graphs of versions, those that earlier releases described anew where that can be."""
+        forms = await self._store.forms.of(asked)
+        older = {id_ for each in forms.values() for id_, form in each.items() if form.format < FORMAT}
+        for id_ in sorted(older):
             try:
                 await self._load(id_)
             except ChangeoverError:
                 continue  # its threads stay, which `_pair` says
-        return await self._read(ids) if older else (versions, contracts)
+        return await self._store.forms.of(asked) if older else forms
 
-    async def _read(self, ids: Collection[VersionId]) -> tuple[Versions, Contracts]:
-        versions = await self._store.versions.known(ids)
-        digests = {entry.digest for version in versions.values() for entry in version.graphs.values()}
-        return versions, await self._store.versions.contracts(digests)
+
+def _scope(
+    target: Version,
+    routing: Routing | None,
+    before: Version | None,
+    graphs: Sequence[str] | None,
+    keep: Collection[str],
+) -> dict[str, VersionId | None]:
+    """The graphs that a switch concerns, each with the version that serves it now."""
+    if graphs:
+        for graph in graphs:
+            if graph not in target.graphs:
+                raise NotFound(f"{target.id} has no graph or agent '{graph}'", code="unknown-graph")
+        return {graph: routing.version_for(graph) if routing else None for graph in graphs}
+    names = set(target.graphs)
+    if routing is not None:
+        names |= set(before.graphs) if before is not None else set()
+        names |= set(routing.graphs)
+    kept = {graph for graph in keep if routing is not None and graph in routing.graphs}
+    return {graph: routing.version_for(graph) if routing else None for graph in sorted(names - kept)}
+
+
+def _concerned(
+    target: VersionId, scope: Mapping[str, VersionId | None], found: Sequence[PlannedThreads]
+) -> dict[str, set[VersionId]]:
+    """The versions that each graph is looked at on: the new one, the one that serves, those that saved threads."""
+    concerned = {graph: {target} | ({served} if served is not None else set()) for graph, served in scope.items()}
+    for one in found:
+        concerned[one.group.graph].add(one.group.saved_version)
+    return concerned
 
 
 def _would_break(plan: Plan) -> Conflict:
@@ -169,11 +180,10 @@ def _would_break(plan: Plan) -> Conflict:
 
 def _planned(
     target: Version,
-    routing: Routing | None,
+    before: Version | None,
     scope: Mapping[str, VersionId | None],
     found: Sequence[PlannedThreads],
-    versions: Versions,
-    contracts: Contracts,
+    forms: Mapping[str, FormsOf],
 ) -> Plan:
     groups: dict[str, list[PlannedThreads]] = {}
     for one in found:
@@ -182,9 +192,9 @@ def _planned(
     steps: list[str] = []
     for graph, served in scope.items():
         own = [one.group.saved_version for one in groups.get(graph, [])]
-        if served is not None and served in versions and graph in versions[served].graphs:
+        if served is not None and served in forms[graph]:
             own = [served, *own]
-        pairs = dict(_pairs(graph, own, target, versions, contracts))
+        pairs = dict(_pairs(graph, own, target.id, forms[graph]))
         if not pairs:
             continue
         tally = Tally()
@@ -194,44 +204,40 @@ def _planned(
         changes = changes_json((version, each) for version, pair in pairs.items() for each in pair.differences)
         planned[graph] = PlannedGraph(tuple(pairs), worst(map(_grade, pairs.values())), changes, tally)
         steps += [step for pair in pairs.values() for step in pair.steps]
-    before = versions.get(routing.current) if routing else None
     files = changed_files(before.manifest, target.manifest) if before is not None else []
-    return Plan(target.id, routing.current if routing else None, planned, files, tuple(dict.fromkeys(steps)))
+    return Plan(target.id, before.id if before else None, planned, files, tuple(dict.fromkeys(steps)))
 
 
 def _pairs(
-    graph: str, own: Sequence[VersionId], target: Version, versions: Versions, contracts: Contracts
+    graph: str, own: Sequence[VersionId], target: VersionId, forms: FormsOf
 ) -> Iterator[tuple[VersionId, _Pair]]:
     """Each version that has the graph in another form than the target; equal forms share their pair."""
-    theirs = target.graphs.get(graph)
-    known: dict[tuple[int, int, str], _Pair] = {}
+    theirs = forms.get(target)
+    known: dict[tuple[int, str, str], _Pair] = {}
     for id_ in dict.fromkeys(own):
-        mine = versions[id_].graphs.get(graph) if id_ in versions else None
-        if id_ == target.id or (mine is None and theirs is None):
+        mine = forms.get(id_)
+        if id_ == target or (mine is None and theirs is None):
             continue
         if mine is None:
             reason = f"{id_} has no graph '{graph}', or is gone"
             yield id_, _Pair(None, (), Grade("stays", reason))
         elif theirs is None:
-            yield id_, _removed(graph, target.id)
-        elif (mine.digest, mine.chain) != (theirs.digest, theirs.chain):
-            format_, contract = contracts[mine.digest]
-            form = (format_, id(contract), mine.chain)  # equal contracts are one object
-            if format_ < FORMAT or form not in known:
-                known[form] = _pair(graph, id_, mine, target.id, theirs, contracts)
+            yield id_, _removed(graph, target)
+        elif (mine.entry.digest, mine.entry.chain) != (theirs.entry.digest, theirs.entry.chain):
+            form = (mine.format, mine.entry.contract_digest, mine.entry.chain)
+            if mine.format < FORMAT or form not in known:
+                known[form] = _pair(id_, mine, target, theirs)
             yield id_, known[form]
 
 
-def _pair(
-    graph: str, own: VersionId, mine: GraphEntry, other: VersionId, theirs: GraphEntry, contracts: Contracts
-) -> _Pair:
-    for id_, entry in ((own, mine), (other, theirs)):
-        if contracts[entry.digest][0] < FORMAT and mine.contract_digest != theirs.contract_digest:
+def _pair(own: VersionId, mine: Form, other: VersionId, theirs: Form) -> _Pair:
+    for id_, form in ((own, mine), (other, theirs)):
+        if form.format < FORMAT and mine.entry.contract_digest != theirs.entry.contract_digest:
             reason = f"{id_} was described by an earlier release, and cannot be loaded here to be described anew"
             hint = f"see what is wrong with it: `changeover show {id_}`"
             difference = Difference("not-described", "", "breaks", reason, hint, None, ALWAYS)
             return _Pair(None, (difference,), Grade("stays", reason, hint))
-    grading = Grading(_level(own, mine, contracts), _level(other, theirs, contracts))
+    grading = Grading(_level(own, mine), _level(other, theirs))
     if grading.blocked is None:
         return _Pair(grading, grading.differences)
     blocked = grading.blocked
@@ -246,8 +252,8 @@ def _removed(graph: str, target: VersionId) -> _Pair:
     return _Pair(None, (difference,), Grade("stays", reason, hint))
 
 
-def _level(version: VersionId, entry: GraphEntry, contracts: Contracts) -> Level:
-    return Level(version, contracts[entry.digest][1], chain_of(entry.chain), entry.contract_digest)
+def _level(version: VersionId, form: Form) -> Level:
+    return Level(version, form.contract, chain_of(form.entry.chain), form.entry.contract_digest)
 
 
 def _grade(pair: _Pair) -> Any:
@@ -263,7 +269,3 @@ def _count(tally: Tally, one: PlannedThreads, grade: Grade, target: VersionId) -
     elif verdict == "stays" and one.policy == "eager" and group.waiting is not None:
         counted = "refused"
     tally.add(counted, reason, hint, group.count, group.ids)
-
-
-def _is_older(version: Version, contracts: Contracts) -> bool:
-    return any(contracts[entry.digest][0] < FORMAT for entry in version.graphs.values())

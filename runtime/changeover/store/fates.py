@@ -44,8 +44,9 @@ def _fate(connection: Connection, known: Unchanging, routing: Routing, group: Th
         return known.grade(connection, graph, group.saved_version, other, group.waits, group.waiting)
 
     if group.holds is not None and target != version:
-        of_graph = known.graph(connection, version, graph)
-        is_eager = group.holds != "pinned" and group.applies(routing.threads, of_graph) == "eager"
+        entry = known.graph(connection, version, graph)
+        policy = group.applies(routing.threads, entry.threads if entry else None)
+        is_eager = group.holds != "pinned" and policy == "eager"
         was_left_behind = group.holds != "pinned" and routing.action == "rollback" and not goes(on(target))
         if not is_eager and not was_left_behind:
             return f"stays: {group.holds}"

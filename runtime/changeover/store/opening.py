@@ -20,6 +20,7 @@ from changeover.store.crons import Crons
 from changeover.store.database import Database
 from changeover.store.event_log import EventLog
 from changeover.store.feedback import FeedbackRows
+from changeover.store.forms import Forms
 from changeover.store.gate import Gate
 from changeover.store.holders import Holders
 from changeover.store.journal import Journal
@@ -47,6 +48,7 @@ class Store:
 
     database: Database
     versions: Versions
+    forms: Forms
     routing: RoutingLog
     runs: Runs
     streams: Streams
@@ -97,6 +99,7 @@ class Store:
         return cls(
             database,
             Versions(database, clock),
+            Forms(database),
             RoutingLog(database, clock),
             Runs(database, clock, servers.id),
             Streams(database, clock),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from changeover.store.acceptance import Unchanging
 from changeover.store.connection import Connection
 from changeover.store.database import Database
 from changeover.store.records.ids import VersionId
@@ -76,13 +76,20 @@ def threads_for_plan(
     named = ", ".join(f":graph{n}" for n in range(len(targets)))
     of_graph = f"CASE graph{leads} END"
     where = f"graph IN ({named}) AND (version <> {of_graph} OR saved_by <> {of_graph})"
-    known = Unchanging()
     found = groups(connection, where, values, now, listed)
+    said = _said_of_graphs(connection, found)
     return [
-        PlannedThreads(
-            group,
-            targets[group.graph],
-            group.applies(policy, known.graph(connection, group.version, group.graph)),
-        )
+        PlannedThreads(group, targets[group.graph], group.applies(policy, said.get((group.version, group.graph))))
         for group in found
     ]
+
+
+def _said_of_graphs(connection: Connection, found: Sequence[ThreadGroup]) -> dict[tuple[str, str], str]:
+    """The policies of the graphs that these threads are in, by version and graph: of those that say one."""
+    versions = sorted({group.version for group in found})
+    said = connection.execute(
+        "SELECT version, graph, threads FROM version_graphs"
+        " WHERE threads <> 'auto' AND version IN (SELECT value FROM json_each(?))",
+        (json.dumps(versions),),
+    )
+    return {(version, graph): threads for version, graph, threads in said.fetchall()}

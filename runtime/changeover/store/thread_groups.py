@@ -17,7 +17,6 @@ from changeover.store.connection import Connection, is_sqlite
 from changeover.store.records.ids import VersionId
 from changeover.store.records.routing import Routing
 from changeover.store.records.thread import Waiting
-from changeover.store.records.version import GraphEntry
 
 RESTS = "coalesce(waiting, '') = ''"  # as in 0011_resting.sql, word for word: its index is used for that alone
 _Alike = tuple[str, VersionId, VersionId | None, str | None, Waiting | None, str | None, str | None, bool]
@@ -42,9 +41,9 @@ class ThreadGroup:
     def saved_version(self) -> VersionId:
         return self.saved_by or self.version
 
-    def applies(self, of_routing: str | None, graph: GraphEntry | None) -> str:
+    def applies(self, of_routing: str | None, of_graph: str | None) -> str:
         """The policy that applies: their own, else that of the switch, else the graph's, as `thread_policy` has it."""
-        return self.policy or of_routing or (graph.threads if graph else "auto")
+        return self.policy or of_routing or of_graph or "auto"
 
 
 def groups(connection: Connection, where: str, values: Mapping[str, Any], now: float, listed: int) -> list[ThreadGroup]:
