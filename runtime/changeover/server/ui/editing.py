@@ -19,6 +19,7 @@ from starlette.responses import Response
 from changeover.server.ui.api import Api, Json, Refused, together
 from changeover.server.ui.drafts import FILES_LIMIT, NO_FILE, Draft, bases_of, difference, drafts_of, sha256
 from changeover.server.ui.pages import Pages
+from changeover.server.ui.serving import routing_of
 from changeover.server.ui.shown import segment
 
 LISTED = 500
@@ -238,9 +239,9 @@ async def _refused(api: Api, error: Refused, drafts: Sequence[Draft]) -> dict[st
 
 async def _built(api: Api, id_: str, paths: list[str], bases: list[str]) -> dict[str, Any]:
     here = f"/admin/versions/{segment(id_)}"
-    version, status, folder, files, agents = await together(
+    version, routing, folder, files, agents = await together(
         api.get(here),
-        api.get("/admin/status"),
+        routing_of(api),
         api.get("/admin/folder/files"),
         api.get(f"{here}/files"),
         _agents(api, here),
@@ -250,7 +251,7 @@ async def _built(api: Api, id_: str, paths: list[str], bases: list[str]) -> dict
     known = dict(zip(paths, bases, strict=False))
     return {
         "version": version,
-        "current": (status["routing"] or {}).get("current"),
+        "current": routing.get("current"),
         "paths": [path for path in paths if path in built],
         "bases": known,
         "unwritten": [path for path in known if path in built and listed.get(path) != built[path]],

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from changeover.server.ui.api import Api, Refused, together
+from changeover.server.ui.api import Api, together
 from changeover.server.ui.pages import Pages
 from changeover.server.ui.readable import brief, link, mapping, rows, text
+from changeover.server.ui.serving import routing_of
 
 PAGE_ROWS = 50
 NAMED = ("version", "from", "to", "left_version", "thread_id", "operation", "run_id")  # what an event is about
@@ -68,7 +69,7 @@ def router(pages: Pages) -> APIRouter:
 
 
 async def _history(api: Api, before: int | None) -> dict[str, Any]:
-    page, routing = await together(api.get("/admin/history", before=before, limit=PAGE_ROWS), _routing(api))
+    page, routing = await together(api.get("/admin/history", before=before, limit=PAGE_ROWS), routing_of(api))
     return {
         "history": page["history"],
         "next": page.get("next"),
@@ -78,16 +79,8 @@ async def _history(api: Api, before: int | None) -> dict[str, Any]:
 
 
 async def _change(api: Api, revision: int) -> dict[str, Any]:
-    change, routing = await together(api.get(f"/admin/history/{revision}"), _routing(api))
+    change, routing = await together(api.get(f"/admin/history/{revision}"), routing_of(api))
     return {"change": change, "current": routing.get("current"), "newest": routing.get("revision", 0)}
-
-
-async def _routing(api: Api) -> dict[str, Any]:
-    """Who serves; nothing before the first version does."""
-    try:
-        return dict(await api.get("/admin/routing"))
-    except Refused:
-        return {}
 
 
 async def _events(api: Api, asked: dict[str, str], before: int | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from changeover.server.ui.api import Api, Json, Refused, together
 from changeover.server.ui.comparing import versions_offered
 from changeover.server.ui.pages import Pages
+from changeover.server.ui.serving import routing_of
 from changeover.server.ui.shown import segment
 
 WAIT_S = 45.0  # that a browser is let wait for a drain before the switch, unless somebody says how long
@@ -135,11 +136,11 @@ def router(pages: Pages) -> APIRouter:
 
 async def _plan(api: Api, wanted: Wanted, refusal: Json | None = None, given: Json | None = None) -> Json:
     """`refusal` is the problem of a switch that was not made, `given` what its form had."""
-    offered, status = await together(versions_offered(api), api.get("/admin/status"))
+    offered, routing = await together(versions_offered(api), routing_of(api))
     told: Json = {
         "wanted": asdict(wanted),
         "offered": offered,
-        "routing": status["routing"],
+        "routing": routing,
         "refusal": refusal,
         "given": {**BLANK, **(given or {})},
         "advice": _advice(refusal),

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from changeover.server.ui.api import Api, together
 from changeover.server.ui.pages import Pages
+from changeover.server.ui.serving import routing_of
 from changeover.server.ui.shown import segment
 
 PAGE_ROWS = 50
@@ -58,21 +59,21 @@ def router(pages: Pages) -> APIRouter:
 
 async def _listed(api: Api, status: str, before: int | None) -> dict[str, Any]:
     page, routing = await together(
-        api.get("/admin/versions", status=status, before=before, limit=PAGE_ROWS), api.get("/admin/status")
+        api.get("/admin/versions", status=status, before=before, limit=PAGE_ROWS), routing_of(api)
     )
     return {
         "versions": page["versions"],
         "next": page.get("next"),
         "status": status,
         "first": before is None,
-        "current": (routing["routing"] or {}).get("current"),
+        "current": routing.get("current"),
     }
 
 
 async def _version(api: Api, id_: str) -> dict[str, Any]:
     here = f"/admin/versions/{segment(id_)}"
-    version, status = await together(api.get(here), api.get("/admin/status"))
-    told = {"version": version, "current": (status["routing"] or {}).get("current"), "agents": [], "tools": []}
+    version, routing = await together(api.get(here), routing_of(api))
+    told = {"version": version, "current": routing.get("current"), "agents": [], "tools": []}
     if version["status"] == "rejected":
         return {**told, "graphs": [], "files": (await api.get(f"{here}/files"))["files"]}
     graphs, agents, tools, files = await together(
