@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from graded_desks import ASKED, V1, V2, begin, put_versions, rest, switch, waits
+from graded_desks import ASKED, V1, V2, V3, V4, V5, begin, put_versions, rest, switch, waits
 
 from changeover.store.opening import Store
 from changeover.store.pins import Pins, ThreadChange
+from changeover.store.plans import threads_for_plan
 from changeover.store.records.outcome import Outcome
 
 MANY, SETS = 5_000, 50
@@ -63,3 +65,36 @@ async def test_a_group_is_one_situation_however_many_threads_are_in_it(store: St
     found = await store.plans.threads({"desk": V2})
     assert (len(found), {planned.group.count for planned in found}) == (SETS, {MANY // SETS})
     assert found[0].group.ids == tuple(f"t{n:05}" for n in range(0, MANY, SETS))
+
+
+async def test_what_a_graph_says_of_its_threads_applies_where_nobody_says_another(
+    store: Store, sql: Callable[..., Any]
+) -> None:
+    await put_versions(store)
+    for n, (thread, graph) in enumerate((("said", "desk"), ("own", "desk"), ("unsaid", "side"))):
+        await rest(store, f"{n}", thread, graph=graph)
+    await Pins(store.database, time.time).change("own", ThreadChange(policy="auto", sets_policy=True))
+    await sql(store, "UPDATE version_graphs SET threads = 'eager' WHERE version = 'v1' AND graph = 'desk'")
+    for policy, of_said in ((None, "eager"), ("pinned", "pinned")):
+        found = await store.plans.threads({"desk": V2, "side": V2}, policy=policy)
+        told = {thread: planned.policy for planned in found for thread in planned.group.ids}
+        assert told == {"said": of_said, "own": "auto", "unsaid": policy or "auto"}
+
+
+async def test_a_plan_asks_as_much_however_many_versions_threads_are_on(tmp_path: Path) -> None:
+    store = Store.open(f"sqlite:///{tmp_path}/c.db")
+
+    def asked(connection: Any) -> int:
+        statements: list[str] = []
+        connection.set_trace_callback(statements.append)
+        assert threads_for_plan(connection, {"desk": V2}, time.time())
+        connection.set_trace_callback(None)
+        return len(statements)
+
+    await put_versions(store)
+    await rest(store, "1", "on one version")
+    alone = await store.database.read(asked)
+    for version in (V3, V4, V5):
+        await rest(store, f"on {version}", f"on {version}", requested_version=version)
+    assert await store.database.read(asked) == alone
+    await store.close()
