@@ -22,10 +22,13 @@ RESOURCES: Mapping[str, str] = {"mcp": "MCP server", "http": "HTTP tool"}  # kin
 
 @dataclass(frozen=True)
 class Told:
-    """The events that one name stands for: those of a type, and of an `action` where one is given."""
+    """The events that one name stands for: those of a type, and of an `action` where one is given.
+
+    `sentence` has places for details, and for words that are made of them.
+    """
 
     type: str
-    sentence: Callable[[Details], str]
+    sentence: str
     action: str | None = None
 
 
@@ -80,7 +83,7 @@ def _alert(entry: Any) -> Alert:
 
 def sentence(name: str, details: Details, project: str, again: int) -> str:
     """What happened, for a person who is woken by it."""
-    said = f"{project}: {NAMES[name].sentence(details)}"
+    said = f"{project}: {NAMES[name].sentence.format_map(_Words(details))}"
     return said if not again else f"{said} ({again} more like this since the last alert)"
 
 
@@ -107,92 +110,35 @@ def version_in(details: Details) -> str | None:
 # --- the sentences -----------------------------------------------------------------------------------------------
 
 
-def _version_rejected(told: Details) -> str:
+class _Words(dict[str, Any]):
+    """What stands in a sentence: a detail as it is, or what `_MADE` makes of the details."""
+
+    def __missing__(self, name: str) -> Any:
+        return _MADE[name](self) if name in _MADE else None
+
+
+def _first_problem(told: Details) -> str:
     problems = [one for one in told.get("problems", ()) if one.get("severity") != "warning"]
     first = f": {_where(problems[0])}{_quoted(problems[0].get('message'))}" if problems else ""
     more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
-    return f"{told.get('version')} could not be built{first}{more}. What serves goes on."
+    return f"{first}{more}"
 
 
-def _drain_stalled(told: Details) -> str:
-    left = told.get("count", len(told.get("waiting_for", ())))
-    return (
-        f"{told.get('version')} is still needed by {left} runs or threads after all time to leave it was over."
-        f" See `changeover holders {told.get('version')}`."
-    )
+def _where(problem: Details) -> str:
+    path, line = problem.get("path"), problem.get("line")
+    return f"{path}:{line} " if path and line else f"{path} " if path else ""
 
 
-def _run_dead(told: Details) -> str:
-    return f"run {told.get('run_id')} on {told.get('version')} was {_quoted(told.get('reason')) or 'given up'}."
-
-
-def _resource_degraded(told: Details) -> str:
-    return f"{_resource(told)} does not work{_because(told)}. What needs it is told so; it is tried again."
-
-
-def _resource_recovered(told: Details) -> str:
-    return f"{_resource(told)} works again."
-
-
-def _resource_drifted(told: Details) -> str:
-    changes = "; ".join(
-        f"{what}: {_quoted(', '.join(map(str, told[what])))}"
-        for what in ("added", "removed", "changed")
-        if told.get(what)
-    )
-    return f"{_resource(told)} has other tools now ({changes}). Versions keep those that they were built with."
-
-
-def _resource(told: Details) -> str:
+def _the_resource(told: Details) -> str:
     kind = str(told.get("kind", "resource"))
     return f"{RESOURCES.get(kind, kind)} '{told.get('name')}'"
 
 
-def _rolled_back(told: Details) -> str:
-    return f"rolled back from {told.get('from')} to {told.get('to')} by {told.get('actor')}{_because(told)}."
-
-
-def _switched(told: Details) -> str:
-    return f"{told.get('to')} serves now instead of {told.get('from')}, by {told.get('actor')}{_because(told)}."
-
-
-def _promotion_refused(told: Details) -> str:
-    return f"{told.get('version')} was built from a save and does not serve{_because(told)}."
-
-
-def _switch_vetoed(told: Details) -> str:
-    return f"the {told.get('action')} to {told.get('to')} was vetoed by {told.get('hook')}{_because(told)}."
-
-
-def _hook_failed(told: Details) -> str:
-    return f"{told.get('call')} of {told.get('hook')} failed{_because(told)}."
-
-
-def _migration_refused(told: Details) -> str:
-    return f"thread {told.get('thread_id')} could not be moved to {told.get('to')}{_because(told)}."
-
-
-def _migration_failed(told: Details) -> str:
-    return f"the migration {told.get('operation')} to {told.get('to')} came to no end{_because(told)}."
-
-
-def _handover_refused(told: Details) -> str:
-    return f"run {told.get('run_id')} ends on {told.get('version')} and is not handed over{_because(told)}."
-
-
-def _environment_rejected(told: Details) -> str:
-    return (
-        f"new values of {', '.join(told.get('variables', ()))} were not taken: what serves cannot be built with them."
-    )
-
-
-def _cron_failed(told: Details) -> str:
-    return f"cron {told.get('cron_id')} made no run{_because(told)}."
-
-
-def _webhook_failed(told: Details) -> str:
-    return (
-        f"the webhook of run {told.get('run_id')} was given up after {told.get('attempts')} attempts{_because(told)}."
+def _changed_tools(told: Details) -> str:
+    return "; ".join(
+        f"{what}: {_quoted(', '.join(map(str, told[what])))}"
+        for what in ("added", "removed", "changed")
+        if told.get(what)
     )
 
 
@@ -207,27 +153,46 @@ def _quoted(text: Any) -> str:
     return (words if len(words) <= TEXT_LIMIT else f"{words[:TEXT_LIMIT]}...").rstrip(".")
 
 
-def _where(problem: Details) -> str:
-    path, line = problem.get("path"), problem.get("line")
-    return f"{path}:{line} " if path and line else f"{path} " if path else ""
-
+_MADE: Mapping[str, Callable[[Details], str]] = {
+    "because": _because,
+    "changed_tools": _changed_tools,
+    "first_problem": _first_problem,
+    "given_up": lambda told: _quoted(told.get("reason")) or "given up",
+    "how_many": lambda told: str(told.get("count", len(told.get("waiting_for", ())))),
+    "names": lambda told: ", ".join(told.get("variables", ())),
+    "the_resource": _the_resource,
+}
 
 NAMES: Mapping[str, Told] = {
-    "version_rejected": Told("version_rejected", _version_rejected),
-    "drain_stalled": Told("drain_stalled", _drain_stalled),
-    "run_dead": Told("run_dead", _run_dead),
-    "resource_degraded": Told("resource_degraded", _resource_degraded),
-    "resource_recovered": Told("resource_recovered", _resource_recovered),
-    "resource_drifted": Told("resource_drifted", _resource_drifted),
-    "rolled_back": Told("routing_changed", _rolled_back, action="rollback"),
-    "switched": Told("routing_changed", _switched, action="switch"),
-    "promotion_refused": Told("promotion_refused", _promotion_refused),
-    "switch_vetoed": Told("switch_vetoed", _switch_vetoed),
-    "hook_failed": Told("hook_failed", _hook_failed),
-    "migration_refused": Told("migration_refused", _migration_refused),
-    "migration_failed": Told("migration_failed", _migration_failed),
-    "handover_refused": Told("handover_refused", _handover_refused),
-    "environment_rejected": Told("environment_rejected", _environment_rejected),
-    "cron_failed": Told("cron_failed", _cron_failed),
-    "webhook_failed": Told("webhook_failed", _webhook_failed),
+    "version_rejected": Told("version_rejected", "{version} could not be built{first_problem}. What serves goes on."),
+    "drain_stalled": Told(
+        "drain_stalled",
+        "{version} is still needed by {how_many} runs or threads after all time to leave it was over."
+        " See `changeover holders {version}`.",
+    ),
+    "run_dead": Told("run_dead", "run {run_id} on {version} was {given_up}."),
+    "resource_degraded": Told(
+        "resource_degraded",
+        "{the_resource} does not work{because}. What needs it is told so; it is tried again.",
+    ),
+    "resource_recovered": Told("resource_recovered", "{the_resource} works again."),
+    "resource_drifted": Told(
+        "resource_drifted",
+        "{the_resource} has other tools now ({changed_tools}). Versions keep those that they were built with.",
+    ),
+    "rolled_back": Told("routing_changed", "rolled back from {from} to {to} by {actor}{because}.", action="rollback"),
+    "switched": Told("routing_changed", "{to} serves now instead of {from}, by {actor}{because}.", action="switch"),
+    "promotion_refused": Told("promotion_refused", "{version} was built from a save and does not serve{because}."),
+    "switch_vetoed": Told("switch_vetoed", "the {action} to {to} was vetoed by {hook}{because}."),
+    "hook_failed": Told("hook_failed", "{call} of {hook} failed{because}."),
+    "migration_refused": Told("migration_refused", "thread {thread_id} could not be moved to {to}{because}."),
+    "migration_failed": Told("migration_failed", "the migration {operation} to {to} came to no end{because}."),
+    "handover_refused": Told("handover_refused", "run {run_id} ends on {version} and is not handed over{because}."),
+    "environment_rejected": Told(
+        "environment_rejected", "new values of {names} were not taken: what serves cannot be built with them."
+    ),
+    "cron_failed": Told("cron_failed", "cron {cron_id} made no run{because}."),
+    "webhook_failed": Told(
+        "webhook_failed", "the webhook of run {run_id} was given up after {attempts} attempts{because}."
+    ),
 }
