@@ -13,12 +13,25 @@ log = logging.getLogger(__name__)
 
 
 class Repeating:
-    """`work` every `every_s` seconds, the first time after one pause, from `start` to `close`; both are idempotent."""
+    """`work` every `every_s` seconds, from `start` to `close`; both are idempotent.
 
-    def __init__(self, name: str, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    The first time is after one pause, or `at_once`. `failure` is what the log calls a time that went wrong.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        every_s: float,
+        work: Callable[[], Awaitable[None]],
+        *,
+        at_once: bool = False,
+        failure: str = "not_done_this_time",
+    ) -> None:
         self._name = name
         self._every_s = every_s
         self._work = work
+        self._at_once = at_once
+        self._failure = failure
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -32,9 +45,11 @@ class Repeating:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _repeat(self) -> None:
-        while True:
+        if not self._at_once:
             await asyncio.sleep(self._every_s)
+        while True:
             try:
                 await self._work()
             except Exception as error:  # root of a task: it is tried again
-                log.warning("not_done_this_time", extra={"what": self._name, "error": type(error).__name__})
+                log.warning(self._failure, extra={"what": self._name, "error": type(error).__name__})
+            await asyncio.sleep(self._every_s)

@@ -33,6 +33,7 @@ from changeover.checkpoints.staging import StagedSaver
 from changeover.errors import ChangeoverError, Conflict, InvalidRequest, NotFound, TimedOut
 from changeover.migrations.landing import TAG
 from changeover.migrations.situations import situation
+from changeover.repeating import Repeating
 from changeover.runs.assistants import Assistants
 from changeover.runs.request import new_run_id
 from changeover.runs.routing import decide
@@ -90,19 +91,15 @@ class Threads:
         self._saver = saver
         self._assistants = assistants
         self._give_turn = give_turn
-        self._sweep_s = sweep_s
         self._editing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper = Repeating("expired-threads", sweep_s, self._sweep, at_once=True, failure="threads_not_expired")
 
     def start(self) -> None:
         """Put away, from now on, the threads whose time is over."""
-        self._sweeper = asyncio.create_task(self._sweep(), name="expired-threads")
+        self._sweeper.start()
 
     async def close(self) -> None:
-        sweeper, self._sweeper = self._sweeper, None
-        if sweeper is not None:
-            sweeper.cancel()
-            await asyncio.gather(sweeper, return_exceptions=True)
+        await self._sweeper.close()
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -353,13 +350,8 @@ class Threads:
                 yield opened, loaded.compiled.contract
 
     async def _sweep(self) -> None:
-        while True:
-            try:
-                if count := await self.expire():
-                    log.info("threads_expired", extra={"count": count})
-            except Exception as error:  # root of a task: it is tried again
-                log.warning("threads_not_expired", extra={"error": type(error).__name__})
-            await asyncio.sleep(self._sweep_s)
+        if count := await self.expire():
+            log.info("threads_expired", extra={"count": count})
 
 
 def _tag(metadata: Mapping[str, Any] | None) -> str | None:
