@@ -27,6 +27,7 @@ from changeover.resources.pool import User
 from changeover.resources.resource import Resource
 from changeover.runs.deliveries import Deliveries
 from changeover.runs.letters import Letters
+from changeover.secret_values import Secrets
 from changeover.store import rows
 from changeover.store.opening import Store
 from receiver import Receiver, receiving
@@ -121,7 +122,7 @@ async def test_a_resource_that_dies_is_told_and_so_is_its_return(
             need = Need(
                 *("plugin", "kb", "key", lambda: sleeper),
                 problem=lambda reason: Problem("plugin", reason),
-                secrets=frozenset({"s3cret"}),
+                secrets=Secrets(frozenset({"s3cret"})),
             )
             await manager.resources.take(user, [need])
             sleeper.process.kill()

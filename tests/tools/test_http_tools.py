@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -198,6 +199,18 @@ async def test_no_message_shows_a_value_of_the_environment(
     assert (await call("read")).text == "read failed: it answered 403 Forbidden: Bearer *** is not allowed"
     assert (await call("echo")).text == "got ***"
     assert peer.asked[0].headers["authorization"] == "Bearer t0p-s3cret"
+
+
+async def test_a_login_that_is_made_of_values_is_not_shown_as_it_is_sent(
+    serve: Serve, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAME", "me")
+    monkeypatch.setenv("PASS", "t0p-s3cret")
+    sent = b64encode(b"me:t0p-s3cret").decode()
+    peer.script = {"/read": [said(200, f"I, me, was sent Basic {sent}")]}
+    call = await serve(tools(peer, tool("read", "")).replace("http://", "http://${NAME}:${PASS}@"), "read")
+    assert (await call("read")).text == "I, me, was sent Basic ***"
+    assert peer.asked[0].headers["authorization"] == f"Basic {sent}"
 
 
 async def test_a_server_that_is_not_there_is_told(serve: Serve, peer: Peer) -> None:

@@ -8,13 +8,12 @@ Invariant: no value of the environment is in a tool; it is in what the tool find
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
@@ -22,6 +21,7 @@ from pydantic import PrivateAttr
 
 from changeover.build.surroundings import Surroundings
 from changeover.errors import ProjectError
+from changeover.login import logins_in
 from changeover.project.environment import MissingVariable, references, resolve
 from changeover.project.http_tools import (
     Options,
@@ -39,9 +39,10 @@ from changeover.project.operations import BadArguments, Operation
 from changeover.project.problems import Problem
 from changeover.resources.http import Call, HttpClient, HttpConfig
 from changeover.resources.http_answers import HttpFailure
-from changeover.resources.need import MIN_SECRET_CHARS, Need
+from changeover.resources.need import Need
 from changeover.resources.pool import Handle
 from changeover.resources.resource import ResourceDown
+from changeover.secret_values import Secrets
 
 if TYPE_CHECKING:
     from changeover.build.parts import Parts
@@ -56,7 +57,7 @@ def http_need(name: str, project: Project, around: Surroundings) -> Need:
     return Need(
         kind="http",
         name=name,
-        key=around.keys.of("http", [config.base.pieces, config.headers, config.private, config.hidden]),
+        key=around.keys.of("http", [config.base.pieces, config.headers, config.private, sorted(config.secrets.values)]),
         make=lambda: HttpClient(config),
         problem=lambda reason: project.problem("http", f"tool '{name}': {reason}", "tools", name, on_key=True),
         secrets=around.secrets(_texts(spec)),
@@ -159,9 +160,14 @@ class _Reading:
             raise ProjectError(
                 [self._problem(f"header '{name}' {text}", *self._inside, "headers", name) for name, text in wrong]
             )
-        values = {self._env[name].strip() for name in references(_texts(self._spec)) if self._env.get(name)}
-        hidden = tuple(sorted(_hidden(values), key=len, reverse=True))
-        return HttpConfig(base, headers, given.private, hidden)
+        return HttpConfig(base, headers, given.private, self._secrets(str(base.pieces[0])))
+
+    def _secrets(self, start: str) -> Secrets:
+        """What no answer may show. `start` is the URL's, which may have a login that is put together of values."""
+        written, *_ = texts = _texts(self._spec)
+        values = {self._env[name].strip() for name in references(texts) if self._env.get(name)}
+        made = (login.secrets for login in logins_in(start) if login.written not in written)
+        return Secrets(frozenset(value for value in values if not _is_only_server(value)).union(*made))
 
     def _problem(self, text: str, *place: str | int, code: str = "tool-schema") -> Problem:
         return self._project.problem(code, f"tool '{self._name}': {text}", "tools", *place)
@@ -172,19 +178,8 @@ def _texts(spec: ToolSpec) -> list[str]:
     return [spec.http.url if spec.http else spec.base_url or "", *written(spec).headers.values()]
 
 
-def _hidden(values: set[str]) -> set[str]:
-    """What an answer may not show: the values as they are, and as they are sent or quoted.
-
-    The host of the server alone is no secret, and stands in the links of many an answer.
-    """
-    found: set[str] = set()
-    for value in values:
-        parsed = urlsplit(value)
-        is_server = parsed.scheme in ("http", "https") and parsed.netloc and "@" not in parsed.netloc
-        if is_server and parsed.path in ("", "/") and not parsed.query:
-            continue
-        if "@" in parsed.netloc:
-            user = unquote(parsed.netloc.rpartition("@")[0])
-            found |= {base64.b64encode(user.encode()).decode(), user, user.partition(":")[2]}
-        found |= {value, json.dumps(value)[1:-1], quote(value), quote(value, safe="")}
-    return {text for text in found if len(text) >= MIN_SECRET_CHARS}
+def _is_only_server(value: str) -> bool:
+    """The host of the server alone is no secret, and stands in the links of many an answer."""
+    parsed = urlsplit(value)
+    is_server = parsed.scheme in ("http", "https") and parsed.netloc and "@" not in parsed.netloc
+    return bool(is_server and parsed.path in ("", "/") and not parsed.query)

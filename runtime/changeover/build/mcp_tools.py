@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Any
 
 from langchain_core.tools import BaseTool
@@ -26,7 +25,7 @@ from changeover.project.models import McpServerSpec
 from changeover.project.problems import Problem
 from changeover.resources.keeper import said
 from changeover.resources.mcp import CALL_TIMEOUT_S, CallFailed, McpSession
-from changeover.resources.need import Need, without
+from changeover.resources.need import Need
 from changeover.resources.pool import Handle
 from changeover.resources.resource import ResourceDown
 
@@ -68,7 +67,7 @@ def mcp_need(name: str, project: Project, around: Surroundings) -> Need:
         "mcp",
         name,
         around.keys.of("mcp", [name, connection, timeout_s, own_files(spec, project)]),
-        make=lambda: McpSession(connection, timeout_s, partial(without, secrets)),
+        make=lambda: McpSession(connection, timeout_s, secrets.hidden),
         problem=problem,
         required=spec.required,
         secrets=secrets,

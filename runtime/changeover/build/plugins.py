@@ -23,12 +23,13 @@ from changeover.errors import ProjectError
 from changeover.project.load import Project
 from changeover.project.models import HealthSpec, PluginSpec
 from changeover.project.problems import Problem
-from changeover.resources.need import Key, Need, without
+from changeover.resources.need import Key, Need
 from changeover.resources.plugin import HookFailed, PluginResource, PluginSetup, has_hook
 from changeover.resources.plugin_hooks import HookLate
 from changeover.resources.plugin_proxy import plugin_proxy
 from changeover.resources.pool import Handle
 from changeover.resources.reconciling import Name
+from changeover.secret_values import Secrets
 from changeover.settings import duration
 
 DEADLINE_S = 30.0
@@ -84,7 +85,7 @@ class _Plugin:
         name: str,
         spec: PluginSpec,
         config: Mapping[str, Any],
-        secrets: frozenset[str],
+        secrets: Secrets,
         project: Project,
         tree: CodeTree,
         trees: CodeTrees,
@@ -129,7 +130,7 @@ class _Plugin:
                 deadline_s=_seconds(spec.deadline, DEADLINE_S),
                 check_every_s=_seconds(health.every, CHECK_EVERY_S) if has_hook(kind, "health_check") else None,
                 check_timeout_s=_seconds(health.timeout, CHECK_TIMEOUT_S),
-                hidden=partial(without, self._secrets),
+                hidden=self._secrets.hidden,
                 let_go=partial(self._trees.release, self._tree),
             )
         )

@@ -11,6 +11,7 @@ from changeover.errors import ProjectError
 from changeover.project.environment import MissingVariable, references, resolve
 from changeover.project.load import Project
 from changeover.resources.need import Keys
+from changeover.secret_values import Secrets
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,6 @@ class Surroundings:
             hint = "set it in the environment or in .env, or write a default"
             raise ProjectError([project.problem("env-missing", str(missing), *map(str, place), hint=hint)]) from None
 
-    def secrets(self, value: Any) -> frozenset[str]:
+    def secrets(self, value: Any) -> Secrets:
         """The values of the environment that take part in `value`: what no message may show."""
-        return frozenset(self.environment[name] for name in references(value) if self.environment.get(name))
+        return Secrets(frozenset(self.environment[name] for name in references(value) if self.environment.get(name)))

@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote
 
 import uv
 
 from changeover.build import leash
+from changeover.secret_values import Secrets, secrets_in, without_addresses
+from changeover.settings import environment
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +23,6 @@ OUTPUT_LIMIT_CHARS = 16_000
 LINE_LIMIT_BYTES = 64_000
 SAID_LIMIT_CHARS = 1_200
 PROGRESS_LINES = 40
-_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"`<>)]+", re.IGNORECASE)
-_SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|KEY|CREDENTIAL|_INDEX", re.IGNORECASE)
-_LOGIN = re.compile(r"://([^/\s?#]+)@")
-_MIN_SECRET_CHARS = 6
 
 
 class UvMissing(Exception):
@@ -50,7 +46,7 @@ async def run(arguments: Sequence[str]) -> tuple[int, str]:
     )
     try:
         assert process.stderr is not None
-        said = await _read(process.stderr)
+        said = await _read(process.stderr, secrets_in(environment()))
         return await process.wait(), said
     finally:
         if process.returncode is None:
@@ -58,7 +54,7 @@ async def run(arguments: Sequence[str]) -> tuple[int, str]:
             await process.wait()
 
 
-async def _read(stream: asyncio.StreamReader) -> str:
+async def _read(stream: asyncio.StreamReader, secrets: Secrets) -> str:
     """The end of what it says, line by line without secrets; its first lines are logged as they come."""
     said, rest, lines = "", b"", 0
     while chunk := await stream.read(4096):
@@ -66,12 +62,12 @@ async def _read(stream: asyncio.StreamReader) -> str:
         if len(rest) > LINE_LIMIT_BYTES:
             whole, rest = [*whole, b"..."], b""
         for line in whole:
-            text = without_secrets(line.decode("utf-8", "replace"))
+            text = _shown(line, secrets)
             said = f"{said}\n{text}"[-OUTPUT_LIMIT_CHARS:]
             lines += 1
             if lines <= PROGRESS_LINES:
                 log.info("requirements_progress", extra={"said": text[:300]})
-    return _reason(f"{said}\n{without_secrets(rest.decode('utf-8', 'replace'))}")
+    return _reason(f"{said}\n{_shown(rest, secrets)}")
 
 
 def _kill(pid: int) -> None:
@@ -88,27 +84,5 @@ def _reason(said: str) -> str:
     return " ".join(said[start:].removeprefix("error:").split())[:SAID_LIMIT_CHARS]
 
 
-def without_secrets(said: str) -> str:
-    """Text of uv without addresses but for their host, and without what the environment keeps as a secret."""
-    said = _ADDRESS.sub(_host_only, said)
-    for secret in secrets_of_process():
-        said = said.replace(secret, "***")
-    return said
-
-
-def secrets_of_process() -> list[str]:
-    """Values of the environment that are secrets, and the names and passwords in its addresses; longest first."""
-    found: set[str] = set()
-    for name, value in os.environ.items():
-        if _SECRET_NAME.search(name):
-            found.add(value)
-        for written in _LOGIN.findall(value):
-            found |= {written, unquote(written), *written.split(":"), *map(unquote, written.split(":"))}
-    return sorted((secret for secret in found if len(secret) >= _MIN_SECRET_CHARS), key=len, reverse=True)
-
-
-def _host_only(found: re.Match[str]) -> str:
-    scheme, _, rest = found[0].partition("://")
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
-    name = re.split(r"[?#]", rest, maxsplit=1)[0].rpartition("/")[2] if "/" in rest else ""
-    return f"{scheme}://{host}/{'...' if name else ''}"
+def _shown(said: bytes, secrets: Secrets) -> str:
+    return secrets.hidden(without_addresses(said.decode("utf-8", "replace")))

@@ -22,10 +22,10 @@ from changeover.project.langgraph import (
     parsed,
     store_settings,
 )
+from changeover.secret_values import Secrets
 
 ENV_FILE = ".env"
 ENV_FILE_LIMIT_BYTES = 1_000_000
-LEAST_HIDDEN_CHARS = 4  # what is shorter is a number or a flag, and would be found inside other words
 
 REFERENCE = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
@@ -72,10 +72,8 @@ def without_references(text: str) -> str:
 
 def without_values(text: str, written: Any, env: Mapping[str, str]) -> str:
     """A text that somebody made of resolved values, with the names of the variables in their place."""
-    found = {name: env[name] for name in references(written) if len(env.get(name, "")) >= LEAST_HIDDEN_CHARS}
-    for name, value in sorted(found.items(), key=lambda each: -len(each[1])):
-        text = text.replace(value, f"${{{name}}}")
-    return text
+    names = {env[name]: f"${{{name}}}" for name in sorted(references(written)) if env.get(name)}
+    return Secrets(frozenset(names)).named(text, names)
 
 
 def environment_of(folder: Path, process: Mapping[str, str]) -> dict[str, str]:

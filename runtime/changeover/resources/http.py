@@ -27,8 +27,8 @@ from changeover.resources.addresses import Addresses, Dialer
 from changeover.resources.http_answers import Answer, HttpFailure
 from changeover.resources.http_exchange import AGAIN, REPEATABLE, Exchange
 from changeover.resources.http_hops import DEFAULTS, Headers, Hop, authorization, merged, origin_of
-from changeover.resources.need import HIDDEN
 from changeover.resources.resource import Resource
+from changeover.secret_values import Secrets
 
 MAX_CONNECTIONS = 50
 KEPT_S = 60.0
@@ -37,12 +37,12 @@ CLOSED = "its connections were closed"
 
 @dataclass(frozen=True)
 class HttpConfig:
-    """All that a client is made of, with the environment put in. `hidden` is never in a result."""
+    """All that a client is made of, with the environment put in. `secrets` are never in a result."""
 
     base: UrlTemplate = field(repr=False)
     headers: Headers = field(repr=False)
     private: bool
-    hidden: tuple[str, ...] = field(default=(), repr=False)
+    secrets: Secrets = field(default=Secrets(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ class HttpClient(Resource):
         hop = self._first_hop(call, request)
         self._calls += 1
         try:
-            return self._shown(_text(await self._in_task(call, hop)))
+            return self._config.secrets.hidden(_text(await self._in_task(call, hop)))
         except HttpFailure as failure:
             self._failures += 1
-            raise HttpFailure(self._shown(str(failure))) from None
+            raise HttpFailure(self._config.secrets.hidden(str(failure))) from None
 
     async def _in_task(self, call: Call, hop: Hop) -> Answer:
         """In a task of its own, which `close` can end."""
@@ -172,11 +172,6 @@ class HttpClient(Resource):
         own = (("Idempotency-Key", call.key),) if call.key and again else ()
         headers = merged(self._config.headers, request.headers, (*authorization(url), *DEFAULTS, *own))
         return Hop(call.operation.method, url, headers, request.content)
-
-    def _shown(self, text: str) -> str:
-        for value in self._config.hidden:
-            text = text.replace(value, HIDDEN)
-        return text
 
 
 def _text(answer: Answer) -> str:

@@ -5,12 +5,11 @@ Invariant: headers that the project or a model gave go to the server that the pr
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 import httpx
 
+from changeover.login import Login
 from changeover.resources.http_answers import Answer, HttpFailure
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
@@ -55,8 +54,7 @@ def authorization(url: httpx.URL) -> Headers:
     """The header for the name and password that stand in a URL."""
     if not url.userinfo:
         return ()
-    credentials = unquote(url.userinfo.decode("ascii")).encode()
-    return (("Authorization", f"Basic {base64.b64encode(credentials).decode()}"),)
+    return (("Authorization", Login(url.userinfo.decode("ascii")).authorization),)
 
 
 def redirected(hop: Hop, answer: Answer) -> Hop:

@@ -24,7 +24,6 @@ from typing import Any
 
 from changeover.project.providers import provider, provider_of
 from changeover.resources.model_credentials import is_secret, is_server, secrets_of, with_plain_address
-from changeover.resources.need import HIDDEN, MIN_SECRET_CHARS
 
 _BASE = "langchain_openai.chat_models.base"
 _TAKEN = ("http_client", "http_async_client")
@@ -45,7 +44,7 @@ class Connections:
         from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
         self._users = 0
-        self._secrets = [value.encode() for value in secrets_of(line) if len(value) >= MIN_SECRET_CHARS]
+        self._secrets = secrets_of(line)
         self._blocking = _Blocking(self)
         self._waiting = _Waiting(self)
         transports: Any = (self._blocking, self._waiting)  # the package has classes of its own for them
@@ -64,10 +63,9 @@ class Connections:
 
     def without_secrets(self, answer: Any, content: bytes) -> Any:
         """The answer again, of the server's client and with that content."""
-        for secret in self._secrets:
-            content = content.replace(secret, HIDDEN.encode())
+        shown = self._secrets.hidden(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
         headers = [(name, value) for name, value in answer.headers.multi_items() if name.lower() not in _OF_CONTENT]
-        return type(answer)(answer.status_code, headers=headers, content=content, extensions=answer.extensions)
+        return type(answer)(answer.status_code, headers=headers, content=shown, extensions=answer.extensions)
 
     async def close(self) -> None:
         try:

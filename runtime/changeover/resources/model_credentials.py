@@ -8,13 +8,14 @@ send it wherever they are pointed.
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
+from changeover.login import Login
 from changeover.project.providers import provider_of
+from changeover.secret_values import Secrets
 
 KEY_VARIABLES = {
     "anthropic": "ANTHROPIC_API_KEY",
@@ -35,7 +36,6 @@ NO_KEY = "none"
 _SERVER = re.compile(r"(?:\w+_)?(?:base_url|api_base|api_url)|endpoint")
 _KEY = re.compile(r"(?:\w+_)?api_key")
 _SENT = {"default_headers", "default_query"}  # whole mappings, whose values may be secrets
-_SCHEME = re.compile(r"(?i:basic|bearer|token)\s+")
 
 
 def key_variable(model: str, params: Mapping[str, Any] | None = None) -> str | None:
@@ -68,18 +68,18 @@ def is_secret(name: str) -> bool:
     return is_key(name) or name in _SENT
 
 
-def secrets_of(params: Mapping[str, Any]) -> list[str]:
-    """What a server is sent and nobody else may see, the longest first: it may hold the others."""
+def secrets_of(params: Mapping[str, Any]) -> Secrets:
+    """What a server is sent and nobody else may see."""
     found: set[str] = set()
     for name, value in params.items():
         if is_key(name) and value != NO_KEY:
             found.add(str(value))
         elif is_server(name):
-            found.update(_of_address(value))
+            url = _address(value)
+            found.update(_login(url).secrets if url is not None and url.userinfo else ())
         elif name in _SENT and isinstance(value, Mapping):
-            texts = [str(each) for each in value.values()]
-            found.update(texts, (_SCHEME.sub("", text, count=1) for text in texts))
-    return sorted(found - {""}, key=len, reverse=True)
+            found.update(str(each) for each in value.values())
+    return Secrets(frozenset(found))
 
 
 def with_plain_address(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,21 +89,15 @@ def with_plain_address(params: Mapping[str, Any]) -> dict[str, Any]:
         url = _address(value) if is_server(name) else None
         if url is not None and url.userinfo:
             found[name] = str(url.copy_with(userinfo=b""))
-            found["default_headers"] = {"Authorization": f"Basic {_sent(url)}", **(params.get("default_headers") or {})}
+            found["default_headers"] = {
+                "Authorization": _login(url).authorization,
+                **(params.get("default_headers") or {}),
+            }
     return found
 
 
-def _of_address(value: object) -> set[str]:
-    """The password in an address, or the name where that is all: as it is written, as it is meant, as it is sent."""
-    url = _address(value)
-    if url is None or not url.userinfo:
-        return set()
-    written = url.userinfo.decode("ascii").rpartition(":")[2]
-    return {written, url.password or url.username, _sent(url)}
-
-
-def _sent(url: httpx.URL) -> str:
-    return b64encode(f"{url.username}:{url.password}".encode()).decode()
+def _login(url: httpx.URL) -> Login:
+    return Login(url.userinfo.decode("ascii"))
 
 
 def _address(value: object) -> httpx.URL | None:

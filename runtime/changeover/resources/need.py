@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from changeover.project.problems import Problem
 from changeover.resources.reconciling import Name
 from changeover.resources.resource import Resource
+from changeover.secret_values import Secrets
 
 Kind = Literal["model", "mcp", "http", "plugin"]
 Key = str
-MIN_SECRET_CHARS = 4  # shorter values are in every text
-MIN_LINE_CHARS = 8
-HIDDEN = "***"
 
 
 class Keys:
@@ -51,7 +48,7 @@ class Need:
     make: Callable[[], Resource] = field(compare=False)
     problem: Callable[[str], Problem] = field(compare=False)
     required: bool = field(default=True, compare=False)
-    secrets: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    secrets: Secrets = field(default=Secrets(), compare=False, repr=False)
 
     @property
     def title(self) -> str:
@@ -59,31 +56,7 @@ class Need:
 
     def hidden(self, text: str) -> str:
         """The text without the values that took part in the configuration."""
-        return without(self.secrets, text)
-
-
-def without(secrets: Iterable[str], text: str) -> str:
-    """The text with these values taken out, as they are and as they are written in addresses and in JSON."""
-    for part in sorted(_parts(secrets), key=len, reverse=True):
-        text = re.sub("".join(_spellings(character) for character in part), HIDDEN, text)
-    return text
-
-
-def _parts(secrets: Iterable[str]) -> Iterator[str]:
-    """Each value, and each long line of it: a message is often cut into lines."""
-    for value in secrets:
-        lines = [line for line in value.splitlines() if len(line) >= MIN_LINE_CHARS]
-        yield from {part for part in (value, value.strip(), *lines) if len(part) >= MIN_SECRET_CHARS}
-
-
-def _spellings(character: str) -> str:
-    """A pattern for one character of a value."""
-    if character.isascii() and character.isalnum():
-        return character
-    percent = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
-    found = {re.escape(character), f"(?i:{percent})", re.escape(json.dumps(character)[1:-1])}
-    found |= {re.escape(f"\\{character}")} | ({r"\+"} if character == " " else set())
-    return f"(?:{'|'.join(sorted(found, key=len, reverse=True))})"
+        return self.secrets.hidden(text)
 
 
 TITLES: dict[str, str] = {"model": "model", "mcp": "MCP server", "http": "HTTP tool", "plugin": "plugin"}

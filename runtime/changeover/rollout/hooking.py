@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from changeover.build.uv_process import secrets_of_process
 from changeover.errors import Conflict, OperatorError, ProjectError
 from changeover.hooks import ServiceHooks, Switching
 from changeover.project.environment import environment_of
-from changeover.resources.need import without
+from changeover.secret_values import Secrets, secrets_in
+from changeover.settings import environment
 from changeover.store.journal import Journal
 
 if TYPE_CHECKING:
@@ -177,7 +177,8 @@ class Hooks:
 
     async def _shown(self, reason: str) -> str:
         values = await asyncio.to_thread(environment_of, self._folder, {})
-        return without([*values.values(), *secrets_of_process()], reason)[:REASON_LIMIT_CHARS]
+        secrets = Secrets(frozenset(values.values()) | secrets_in(environment()).values)
+        return secrets.hidden(reason)[:REASON_LIMIT_CHARS]
 
 
 async def _called(hook: ServiceHooks, call: Call) -> object:

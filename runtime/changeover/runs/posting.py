@@ -8,15 +8,14 @@ quotes one.
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Mapping
 from contextlib import suppress
-from urllib.parse import unquote
 
 import httpcore
 import httpx
 
 from changeover.resources.addresses import Addresses, Dialer, PrivateAddress
+from changeover.resources.http_hops import authorization
 
 GONE = 410
 
@@ -72,16 +71,13 @@ class Poster:
 
 
 def _headers(url: httpx.URL, own: Mapping[str, str]) -> list[tuple[bytes | str, bytes | str]]:
-    headers: list[tuple[bytes | str, bytes | str]] = [
+    return [
         ("Host", url.netloc),
         ("Content-Type", "application/json"),
         ("User-Agent", "changeover"),
         *own.items(),
+        *authorization(url),
     ]
-    if url.userinfo:
-        credentials = unquote(url.userinfo.decode("ascii")).encode()
-        headers.append(("Authorization", b"Basic " + base64.b64encode(credentials)))
-    return headers
 
 
 def _said(error: Exception) -> str:
