@@ -53,7 +53,7 @@ class Secrets:
         return _replaced(text, self._found(text), names)
 
     def _found(self, text: str) -> list[Stretch]:
-        """In order. What overlaps is one stretch, so that of neither the rest is left, and of the longest value."""
+        """In order. What overlaps is one stretch, so that no rest of a value is left; it is the longest one's."""
         found: list[Stretch] = []
         longest = 0
         for start, end, value in sorted(self._matches(text)):
@@ -74,6 +74,7 @@ class Secrets:
     def _patterns(self) -> list[tuple[re.Pattern[str], str]]:
         """Made with the first text: most secrets never meet one."""
         parts = {part: value for value in sorted(self.values) for part in _parts(value)}
+        parts.update((part, part) for part in self.values & parts.keys())  # it may be a line of another value, too
         return [(re.compile("".join(map(_spellings, _UNITS.findall(part)))), value) for part, value in parts.items()]
 
 

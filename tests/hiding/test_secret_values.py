@@ -8,7 +8,7 @@ from base64 import b64encode
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from changeover.login import Login
@@ -28,6 +28,7 @@ SPELLINGS = (
 )
 
 
+@settings(deadline=None)
 @given(st.data(), VALUES)
 def test_no_secret_is_left_however_it_is_spelled(data: st.DataObject, values: frozenset[str]) -> None:
     spelled = [spell(value) for value in sorted(values) for spell in SPELLINGS]
@@ -41,12 +42,14 @@ def test_no_secret_is_left_however_it_is_spelled(data: st.DataObject, values: fr
     assert secrets.hidden(hidden) == hidden
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.frozensets(st.text("xyz", min_size=1, max_size=9), max_size=3))
 def test_a_text_without_secrets_stays_as_it_is(text: str, values: frozenset[str]) -> None:
     assume(not any(value in text for value in values))
     assert Secrets(values).hidden(text) == text
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=9), st.text(max_size=9))
 def test_a_login_is_read_as_it_was_meant(name: str, password: str) -> None:
     written = f"{quote(name, safe='')}:{quote(password, safe='')}"
@@ -103,6 +106,8 @@ def test_of_an_address_only_the_host_is_left() -> None:
 def test_names_stand_for_values_where_a_person_is_to_see_which_was_meant() -> None:
     names = {"value-1": "${ONE}", "value-1-longer": "${TWO}"}
     assert Secrets(frozenset(names)).named("value-1 and value-1-longer", names) == "${ONE} and ${TWO}"
+    lines = {"one-long-line": "${LINE}", "x\none-long-line": "${LINES}"}
+    assert Secrets(frozenset(lines)).named("one-long-line", lines) == "${LINE}"
 
 
 def test_hiding_takes_no_longer_for_a_value_that_could_be_read_in_many_ways() -> None:
