@@ -96,3 +96,23 @@ async def test_operations_end_although_their_database_was_away(
         assert (of_waiting.status, current) == ("done", "three")
     manager.submit(request_of({"input": {}}, "desk", thread_id="later"))  # no gate is left closed
     await eventually(lambda: manager.store.runs.list(thread_id="later", version=current, status="success"))
+
+
+async def test_what_a_rollback_has_yet_to_do_is_done_although_the_database_went_away_just_then(
+    manager: GraphVersionManager, go: asyncio.Event, own_postgres: Postgres
+) -> None:
+    go.set()
+    await manager.switch("two")
+    await manager.invoke("desk", {}, thread_id="t")
+    manager.parts.ground.routing.follow(own_postgres.stop)  # as soon as it has moved
+    with pytest.raises(ChangeoverError):
+        await manager.rollback(key="k")
+    await asyncio.to_thread(own_postgres.start)
+
+    async def is_back() -> bool:
+        return (await manager.thread("t")).view.thread.version == "one"
+
+    await eventually(is_back)
+    (receipt, found) = await asyncio.gather(manager.rollback(key="k"), manager.operations.page(OperationFilter()))
+    assert receipt.to == "one"
+    assert found[0].operation.status == "done"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -289,6 +290,28 @@ async def test_what_a_switch_has_left_is_drained_although_its_caller_has_gone(
     assert (seen.operation.status, (seen.waits_for or {}).get("count")) == ("running", 1)
     node.go.set()
     assert (await ended(manager, seen.operation.id, eventually)).operation.status == "done"
+
+
+async def test_one_whose_caller_leaves_while_its_row_is_written_ends(project: Any, node: Node, eventually: Any) -> None:
+    folder = project({"agents.yaml": "agents: {}\n"})
+    async with opened(folder, None, node) as manager:
+        await manager.switch("one")
+        free = threading.Event()
+        try:
+            held = manager.store.database.write(lambda connection: free.wait(DEADLINE_S))
+            switching = asyncio.create_task(manager.switch("two", key="k"))
+            for _ in range(30):  # what it reads before is read in the order of asking
+                await manager.history()
+            switching.cancel()
+        finally:
+            free.set()
+        await asyncio.gather(held, switching, return_exceptions=True)
+        (seen,) = await manager.operations.page(OperationFilter(version="two"))
+        assert (seen.operation.status, (seen.operation.result or {})["error"]) == (
+            "failed",
+            "who asked for it has left",
+        )
+        assert (await manager.switch("two", key="k")).to == "two"
 
 
 async def test_a_drain_that_was_cut_off_before_its_plan_is_gone_on_with(

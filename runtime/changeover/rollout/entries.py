@@ -5,8 +5,8 @@ async with entries.opened("drain", request) as entry:
     entry.result = ...
 ```
 Invariant: an entry that was opened is ended, whatever is raised, or what follows it ends it. One whose caller has left
-after the routing had moved is gone on with, as if its process had died; a drain that stops with its process is left as
-it is, to be gone on with by who finds it.
+after the routing had moved is gone on with, as if its process had died, which is found out once the database answers; a
+drain that stops with its process is left as it is, to be gone on with by who finds it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from changeover.errors import Conflict, TimedOut
 from changeover.rollout.following import Following, Sequel
-from changeover.rollout.patience import AWAY, Patience
+from changeover.rollout.patience import Patience
 from changeover.rollout.receipt import Receipt
 from changeover.store.journal import Journal
 from changeover.store.operations import STOPPED
@@ -49,7 +49,7 @@ class Entries:
     async def opened(self, kind: str, request: Mapping[str, Any], id_: str | None = None) -> AsyncIterator[Entry]:
         """Within it the operation is under way. Raises `Conflict` where one of this id is already."""
         entry = Entry(id_ or uuid.uuid4().hex)
-        await self._journal.begin(entry.id, kind, request)
+        await self._begin(entry.id, kind, request)
         try:
             yield entry
         except BaseException as error:
@@ -68,11 +68,34 @@ class Entries:
         routing = await self._routing.of_operation(operation)
         return None if routing is None else Receipt.of(await self._journal.operation(operation), routing)
 
+    async def _begin(self, operation: str, kind: str, request: Mapping[str, Any]) -> None:
+        """A caller that leaves meanwhile leaves once it is decided whether there is a row, and none under way."""
+        beginning = asyncio.ensure_future(self._journal.begin(operation, kind, request))
+        try:
+            await asyncio.shield(beginning)
+        except asyncio.CancelledError as left:
+            await asyncio.shield(self._begun_for_nobody(operation, beginning, left))
+            raise
+
+    async def _begun_for_nobody(self, operation: str, beginning: asyncio.Future[None], left: BaseException) -> None:
+        await asyncio.wait({beginning})
+        if beginning.exception() is None:
+            await self._broken_off(operation, left)
+
     async def _broken_off(self, operation: str, error: BaseException) -> None:
-        with suppress(*AWAY):
-            if await self._routing.of_operation(operation) is not None:
-                return self._following.adopt(await self._journal.operation(operation))
-        await self._following.end(operation, _status_of(error), {"error": f"{error}"[:2000]})
+        status, told = _status_of(error), {"error": _words_of(error)}
+
+        async def settle() -> None:
+            if await self._routing.of_operation(operation) is None:
+                await self._journal.end(operation, status, told)
+            else:
+                self._following.adopt(await self._journal.operation(operation))
+
+        await self._following.see_to(operation, settle)
+
+
+def _words_of(error: BaseException) -> str:
+    return "who asked for it has left" if isinstance(error, asyncio.CancelledError) else f"{error}"[:2000]
 
 
 def _status_of(error: BaseException) -> OperationStatus:

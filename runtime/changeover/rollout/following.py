@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,10 +78,14 @@ class Following:
 
     async def end(self, operation: str, status: OperationStatus, result: dict[str, Any]) -> None:
         """Write how an operation ended: now, or once the database is back."""
+        await self.see_to(operation, lambda: self._journal.end(operation, status, result))
+
+    async def see_to(self, operation: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what ends an operation, or goes on with it: now, or once the database is back."""
         try:
-            await self._journal.end(operation, status, result)
+            await work()
         except AWAY:
-            self._begin(self._end_later(operation, status, result), operation)
+            self._begin(self._see_to_later(operation, work), operation)
 
     async def close(self) -> None:
         """Stop following; the row of each operation says how far it came."""
@@ -120,8 +124,8 @@ class Following:
             result = {**result, "drain": f"cancelled by {row.asked.by}"}
         await self._journal.end(operation, status_of(ended), result)
 
-    async def _end_later(self, operation: str, status: OperationStatus, result: dict[str, Any]) -> None:
+    async def _see_to_later(self, operation: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._patience.until_there(lambda: self._journal.end(operation, status, result))
+            await self._patience.until_there(work)
         except ChangeoverError as error:
             log.warning("operation_not_ended", extra={"operation": operation, "reason": error.message})

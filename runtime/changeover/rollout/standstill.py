@@ -46,8 +46,8 @@ class Standstill:
                 code="handover-before",
                 hint="use drain=after, or in_flight=finish or cancel",
             )
-        await self._store.gate.close(operation, timeout_s + GATE_GRACE_S)
         try:
+            await self._store.gate.close(operation, timeout_s + GATE_GRACE_S)
             if in_flight == "cancel":
                 await self._cancel_all()
             await self._emptied(operation, timeout_s)
