@@ -11,7 +11,7 @@ from langgraph.types import Command
 from plan_desks import RENAME, desk, opened
 
 from changeover import GraphVersionManager
-from changeover.errors import Conflict, InvalidRequest, NotFound
+from changeover.errors import Conflict, InvalidRequest, NotFound, OperatorError
 from changeover.store.operations import OperationFilter
 from changeover.store.records.ids import VersionId
 from changeover.store.records.operation import Operation
@@ -228,3 +228,32 @@ async def test_one_thread_by_hand_says_what_keeps_it(manager: GraphVersionManage
     assert "approve" in refused.value.message
     assert (await manager.migrate_thread("idle", VersionId("two"))).fate == "moved"
     assert (await manager.migrate_thread("idle", "two")).fate == "current"
+
+
+async def test_batch_that_met_a_full_disk_ends_once_there_is_room(
+    manager: GraphVersionManager, eventually: Any
+) -> None:
+    await opened(manager)
+    await manager.invoke("desk", {"note": "long " * 4000}, thread_id="long")
+    database = manager.store.database
+
+    def bound_to(pages: str) -> Any:
+        return database.write(
+            lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone() and None
+        )
+
+    (pages,) = await database.read(lambda connection: connection.execute("PRAGMA page_count").fetchone())
+    await bound_to(pages)
+    with pytest.raises(OperatorError, match="disk is full"):
+        while True:  # what is left of the last pages
+            await manager.store.journal.add_event("filled", note="x" * 100)
+    begun = await manager.migrate("two", "one", wait=False)
+    await eventually(lambda: database.trouble)
+    await bound_to(str(pages + 10_000))
+
+    async def has_ended() -> bool:
+        return (await manager.store.journal.operation(begun.id)).status != "running"
+
+    await eventually(has_ended)
+    assert (await manager.store.journal.events(newest=True))[-1].type == "migration_failed"
+    assert result(await manager.migrate("two", "one"))["stays"] == 0

@@ -28,7 +28,7 @@ from changeover.migrations.items import Items, ItemsMoved
 from changeover.migrations.moving import Fated, Moving
 from changeover.rollout.batch_items import move_items
 from changeover.rollout.batch_progress import BatchProgress
-from changeover.rollout.patience import Patience
+from changeover.rollout.patience import AWAY, Patience
 from changeover.store.landings import Sight
 from changeover.store.opening import Store
 from changeover.store.operations import STOPPED, given_up
@@ -55,7 +55,8 @@ class Batches:
         self._items = items
         self._turn = asyncio.Lock()  # one at a time: another would move the same threads
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._patience = Patience((Unavailable,))
+        self._patience = Patience((Unavailable,))  # a full disk ends one, which is told once there is room
+        self._patience_to_tell = Patience()
 
     async def begin(
         self,
@@ -80,11 +81,7 @@ class Batches:
             "reason": reason,
             "actor": actor,
         }
-        id_ = uuid.uuid4().hex
-        await self._store.journal.begin(id_, KIND, request)
-        operation = await self._store.journal.operation(id_)
-        self.go_on(operation)
-        return operation
+        return await asyncio.shield(self._begin(request))  # one that is written down is worked on
 
     def go_on(self, operation: Operation) -> None:
         """Start an operation from where its progress says that it is."""
@@ -102,6 +99,7 @@ class Batches:
     def stop(self) -> None:
         """The process stops: batches stop between two pages."""
         self._patience.stop()
+        self._patience_to_tell.stop()
 
     async def close(self) -> None:
         """Stop where they are; what is left is for whoever finds its row."""
@@ -112,6 +110,13 @@ class Batches:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- inside ----------------------------------------------------------------------------------
+
+    async def _begin(self, request: Mapping[str, Any]) -> Operation:
+        id_ = uuid.uuid4().hex
+        await self._store.journal.begin(id_, KIND, request)
+        operation = await self._patience.until_there(partial(self._store.journal.operation, id_))
+        self.go_on(operation)
+        return operation
 
     async def _demand(
         self,
@@ -188,12 +193,12 @@ class Batches:
         await self._end(operation, "failed", {**_result(operation, progress), "error": error})
 
     async def _tell(self, type_: str, **data: Any) -> None:
-        with suppress(Unavailable):  # the server stops: who goes on with it tells it
-            await self._patience.until_there(partial(self._store.journal.add_event, type_, **data))
+        with suppress(*AWAY):  # the server stops: who goes on with it tells it
+            await self._patience_to_tell.until_there(partial(self._store.journal.add_event, type_, **data))
 
     async def _end(self, operation: Operation, status: OperationStatus, result: Mapping[str, Any]) -> None:
-        with suppress(Unavailable):
-            await self._patience.until_there(partial(self._store.journal.end, operation.id, status, result))
+        with suppress(*AWAY):
+            await self._patience_to_tell.until_there(partial(self._store.journal.end, operation.id, status, result))
 
     async def _work(self, operation: Operation, progress: BatchProgress) -> ItemsMoved:
         """Threads first, then the items that they share, unless it is about threads that somebody named."""
