@@ -571,8 +571,8 @@ class GraphVersionManager:
             await self.parts.rollout.live.start(promotes=chosen != "stage")
 
     async def stop_watching(self) -> None:
-        if self.watching:
-            await self.parts.rollout.live.close()
+        if self._parts is not None:
+            await self._parts.rollout.live.close()
 
     @property
     def watching(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,13 @@ async def test_a_folder_is_followed_again_after_it_was_not(tmp_path: Path) -> No
             assert manager.watching
             await manager.stop_watching()
             assert not manager.watching
+
+
+async def test_a_folder_that_is_let_go_of_while_it_begins_to_be_followed_is_not(tmp_path: Path) -> None:
+    async with GraphVersionManager.open(tmp_path) as manager:
+        beginning = asyncio.create_task(manager.watch("stage"))
+        await asyncio.sleep(0)  # it has begun
+        await manager.stop_watching()
+        await beginning
+        assert not manager.watching
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("changeover-watch")]

@@ -244,9 +244,13 @@ async def test_batch_that_met_a_full_disk_ends_once_there_is_room(
 
     (pages,) = await database.read(lambda connection: connection.execute("PRAGMA page_count").fetchone())
     await bound_to(pages)
-    with pytest.raises(OperatorError, match="disk is full"):
+
+    async def fill() -> None:
         while True:  # what is left of the last pages
             await manager.store.journal.add_event("filled", note="x" * 100)
+
+    with pytest.raises(OperatorError, match="disk is full"):
+        await fill()
     begun = await manager.migrate("two", "one", wait=False)
     await eventually(lambda: database.trouble)
     await bound_to(str(pages + 10_000))

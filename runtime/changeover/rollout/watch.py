@@ -78,6 +78,8 @@ class FolderWatcher:
         except BaseException:
             await self.close()
             raise
+        if self._stopping.is_set():
+            return self
         self._keeper = asyncio.create_task(self._keep(), name="changeover-watch")
         self._keeper.add_done_callback(lambda _: self._changed.set())
         return self
