@@ -17,6 +17,7 @@ from changeover.runs.assistants import applied
 from changeover.runs.kwargs import ALL_MODES, request_of
 from changeover.runs.request import RunRequest
 from changeover.server.langgraph.payloads import RunBody
+from changeover.store.state_tags import ANY
 
 TAG_LIMIT_CHARS = 100
 TAGS_LIMIT = 20
@@ -33,8 +34,11 @@ def seen_of(scope: Scope) -> list[str]:
     One that a proxy made weak when it compressed the answer is still the tag of that state.
     """
     given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"if-match"]
-    tags = [part.strip().removeprefix("W/").strip('"') for value in given for part in value.split(",")]
-    if any(not 0 < len(tag) <= TAG_LIMIT_CHARS for tag in tags) or len(tags) > TAGS_LIMIT:
+    parts = [stripped for value in given for part in value.split(",") if (stripped := part.strip())]
+    tags = [part if part == ANY else part.removeprefix("W/").strip('"') for part in parts]
+    quoted = any(tag == ANY != part for part, tag in zip(parts, tags, strict=True))  # which is no state's, and not "any"
+    fitting = all(0 < len(tag) <= TAG_LIMIT_CHARS for tag in tags) and len(tags) <= TAGS_LIMIT
+    if quoted or not fitting or (given and not tags):
         raise InvalidRequest(
             "If-Match: it is no list of tags", code="bad-if-match", hint='send the ETag of the thread\'s state: "…"'
         )
