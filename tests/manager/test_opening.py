@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,27 @@ async def test_a_folder_that_is_let_go_of_while_it_begins_to_be_followed_is_not(
         await beginning
         assert not manager.watching
         assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("changeover-watch")]
+
+
+async def test_a_start_that_is_given_up_can_be_made_again(tmp_path: Path) -> None:
+    manager = GraphVersionManager.open(tmp_path)
+    starting = asyncio.create_task(manager.start())
+    lock = tmp_path / ".changeover" / "changeover.db.lock"
+    while not lock.exists():  # noqa: ASYNC110 - just then it is given up
+        await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    async with manager:
+        assert await manager.versions() == []
+
+
+async def test_a_close_that_is_cut_off_lets_go_of_the_folder(tmp_path: Path) -> None:
+    others = set(threading.enumerate())
+    manager = GraphVersionManager.open(tmp_path)
+    await manager.start()
+    await manager.watch("stage")
+    closing = asyncio.create_task(manager.close())
+    await asyncio.sleep(0)  # it has begun
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    assert not [one for one in threading.enumerate() if one.name.startswith("changeover-") and one not in others]

@@ -43,7 +43,23 @@ async def open_ground(
 ) -> Ground:
     """Opened into the stack, which closes it. `shares_lock`: a parent process holds that of the database."""
     where = settings.database_address(project)
-    store = await asyncio.to_thread(partial(Store.open, where, shared=shares_lock))
+    store = await _open_store(where, shared=shares_lock)
     stack.push_async_callback(store.close)
     saver = await stack.enter_async_context(saver_for(given, store.database, where))
     return Ground(project, settings, store, KnownRouting(store.routing), saver, given)
+
+
+async def _open_store(where: Path | str, *, shared: bool) -> Store:
+    """A caller that leaves meanwhile leaves it closed: with its lock nobody could open it again."""
+    opening = asyncio.ensure_future(asyncio.to_thread(partial(Store.open, where, shared=shared)))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.shield(_close_once_open(opening))
+        raise
+
+
+async def _close_once_open(opening: asyncio.Future[Store]) -> None:
+    await asyncio.wait({opening})
+    if opening.exception() is None:
+        await opening.result().close()

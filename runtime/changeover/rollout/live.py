@@ -71,8 +71,10 @@ class LiveEdits:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await watcher.__aexit__(None, None, None)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            await watcher.__aexit__(None, None, None)
 
     async def _follow(self) -> None:
         while True:  # first what was edited while nobody looked

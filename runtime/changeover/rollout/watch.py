@@ -97,13 +97,15 @@ class FolderWatcher:
             if self._closed:
                 return
             self._closed = True
-            if self._keeper is not None:
-                self._keeper.cancel()
-                await asyncio.gather(self._keeper, return_exceptions=True)
             try:
-                await asyncio.get_running_loop().run_in_executor(self._pool, self._posts.close)
+                if self._keeper is not None:
+                    self._keeper.cancel()
+                    await asyncio.gather(self._keeper, return_exceptions=True)
             finally:
-                self._pool.shutdown()
+                try:
+                    await asyncio.get_running_loop().run_in_executor(self._pool, self._posts.close)
+                finally:
+                    self._pool.shutdown()
 
     async def moments(self) -> AsyncIterator[None]:
         """One item each time files have changed and then been quiet. For one consumer; ends with `close`.

@@ -36,7 +36,9 @@ def seen_of(scope: Scope) -> list[str]:
     given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"if-match"]
     parts = [stripped for value in given for part in value.split(",") if (stripped := part.strip())]
     tags = [part if part == ANY else part.removeprefix("W/").strip('"') for part in parts]
-    quoted = any(tag == ANY != part for part, tag in zip(parts, tags, strict=True))  # which is no state's, and not "any"
+    quoted = any(
+        tag == ANY != part for part, tag in zip(parts, tags, strict=True)
+    )  # which is no state's, and not "any"
     fitting = all(0 < len(tag) <= TAG_LIMIT_CHARS for tag in tags) and len(tags) <= TAGS_LIMIT
     if quoted or not fitting or (given and not tags):
         raise InvalidRequest(
