@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -331,9 +332,23 @@ def test_files_replaced_in_turn_are_seen_as_they_were_at_one_instant(project: Pa
 
 
 def test_a_folder_that_never_rests_is_refused_in_time(project: Path) -> None:
-    busy = running(lambda number: write(project, "prompts/support.md", str(number) * 10))
-    with busy, pytest.raises(SnapshotUnstable) as caught:
-        take(project, deadline_s=0.3)
+    """Whenever the file is opened to be read, it is written once more."""
+    file, hook = write(project, "prompts/support.md"), threading.local()
+
+    def write_once_more(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and getattr(hook, "is_armed", False) and str(arguments[0]).endswith("support.md"):
+            hook.is_armed = False
+            with file.open("a") as opened:
+                opened.write("more")
+            hook.is_armed = True
+
+    sys.addaudithook(write_once_more)
+    hook.is_armed = True
+    try:
+        with pytest.raises(SnapshotUnstable) as caught:
+            take(project, deadline_s=0.3)
+    finally:
+        hook.is_armed = False
     assert "prompts/support.md" in caught.value.message
     assert caught.value.hint
 
