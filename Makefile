@@ -32,7 +32,7 @@ pictures: $(DEV) ## take pictures of every page, into build/pictures
 # Most tests wait, for processes and moments: there are more of them at once than cores.
 # Processes that tests start read what the first of them has compiled, whatever the environment says.
 test: $(DEV) ## run all tests (ARGS=)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 faults: $(DEV) ## kill a server at every statement that it sends to its database; takes hours (ARGS=)
 	CHANGEOVER_FAULTS=all $(BIN)/python -m pytest -n 2 -s tests/faults tests/recovery $(ARGS)
